@@ -1,0 +1,156 @@
+"""The one HTTP server: uvicorn with uvloop's loop, httptools and wsproto, embedded in a running event loop."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from flyball.errors import ConfigError
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTLS:
+    """Certificate and key files; ``client_ca`` asks for (and verifies, but does not demand) a peer certificate."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+class _PeerCertificateProtocol(HttpToolsProtocol):
+    """Puts the verified peer certificate into ``scope["extensions"]["tls"]["peercert"]`` (ssl's dict form)."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._peercert = transport.get_extra_info("peercert")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._peercert:
+            self.scope.setdefault("extensions", {})["tls"] = {"peercert": self._peercert}
+
+
+class HostCheck:
+    """Refuses a request whose Host header is not ours, so that a page in a browser cannot rebind DNS to us."""
+
+    def __init__(self, app: Any, allowed: Iterable[str] = LOOPBACK_HOSTS) -> None:
+        self.app = app
+        self.allowed = frozenset(allowed)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] in ("http", "websocket"):
+            host = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"host"), "")
+            name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+            if name.lower() not in self.allowed:
+                if scope["type"] == "websocket":
+                    await send({"type": "websocket.close", "code": 1008})
+                    return
+                body = f'Host "{host}" is not served here; use 127.0.0.1 or localhost\n'.encode()
+                headers = [(b"content-type", b"text/plain; charset=utf-8")]
+                await send({"type": "http.response.start", "status": 421, "headers": headers})
+                await send({"type": "http.response.body", "body": body})
+                return
+        await self.app(scope, receive, send)
+
+
+class Server:
+    """A listening server. ``port`` is the real one, also when 0 was asked for."""
+
+    def __init__(self, server: uvicorn.Server, task: "asyncio.Task[None]", port: int) -> None:
+        self._server = server
+        self._task = task
+        self.port = port
+
+    async def close(self) -> None:
+        """Stops accepting, gives open requests a second, then ends."""
+        self._server.should_exit = True
+        try:
+            await asyncio.wait_for(asyncio.shield(self._task), timeout=2.0)
+        except TimeoutError:
+            self._server.force_exit = True
+            self._task.cancel()
+        except asyncio.CancelledError:
+            self._task.cancel()
+            raise
+
+    async def wait_closed(self) -> None:
+        await self._task
+
+
+class _Embedded(uvicorn.Server):
+    def install_signal_handlers(self) -> None:
+        """The process, not the server, owns the signals."""
+
+    def capture_signals(self) -> Any:
+        import contextlib
+
+        return contextlib.nullcontext()
+
+
+async def serve(
+    app: Any,
+    *,
+    port: int,
+    host: str = "127.0.0.1",
+    tls: ServerTLS | None = None,
+    allowed_hosts: Iterable[str] | None = LOOPBACK_HOSTS,
+    name: str = "server",
+) -> Server:
+    """Serves an ASGI app until ``close()``.
+
+    Args:
+        allowed_hosts: names accepted in the Host header; None turns the check off.
+
+    Raises:
+        ConfigError: the port is taken or not allowed.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as exc:
+        listener.close()
+        raise ConfigError(
+            f"{name}: cannot listen on {host}:{port} ({exc.strerror}); "
+            "end the program that uses it, or move all ports with --port-offset N"
+        ) from exc
+    listener.listen(2048)
+    listener.setblocking(False)
+    config = uvicorn.Config(
+        HostCheck(app, allowed_hosts) if allowed_hosts is not None else app,
+        http=_PeerCertificateProtocol,
+        ws="wsproto",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+        timeout_keep_alive=75,
+    )
+    if tls is not None:
+        config.ssl_certfile = str(tls.certificate)
+        config.ssl_keyfile = str(tls.key)
+        config.load()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(tls.certificate, tls.key)
+        if tls.client_ca is not None:
+            context.load_verify_locations(tls.client_ca)
+            context.verify_mode = ssl.CERT_OPTIONAL
+        config.ssl = context
+    server = _Embedded(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]), name=f"{name} http server")
+    while not server.started:
+        if task.done():
+            task.result()
+            raise ConfigError(f"{name}: the HTTP server ended before it was ready")
+        await asyncio.sleep(0.005)
+    return Server(server, task, listener.getsockname()[1])

@@ -1,0 +1,59 @@
+"""Label sets and matchers, in Prometheus' words."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import re2
+
+#: A label set: (name, value) pairs sorted by name, no empty values. Hashable, so it is its own identity.
+Labels = tuple[tuple[str, str], ...]
+
+METRIC_NAME = "__name__"
+
+
+def labels_of(pairs: Mapping[str, str] | Iterable[tuple[str, str]]) -> Labels:
+    """The canonical label set: sorted by name, empty values dropped (an empty label is an absent label)."""
+    items = pairs.items() if isinstance(pairs, Mapping) else pairs
+    return tuple(sorted((name, value) for name, value in items if value))
+
+
+class MatchType(StrEnum):
+    """The four matching operators of a selector."""
+
+    EQUAL = "="
+    NOT_EQUAL = "!="
+    REGEX = "=~"
+    NOT_REGEX = "!~"
+
+
+@dataclass(frozen=True, slots=True)
+class Matcher:
+    """One label matcher; regular expressions are RE2, anchored at both ends.
+
+    Raises:
+        re2.error: the regular expression does not compile.
+    """
+
+    type: MatchType
+    name: str
+    value: str
+    _regex: Any = field(default=None, init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.type in (MatchType.REGEX, MatchType.NOT_REGEX):
+            object.__setattr__(self, "_regex", re2.compile(f"(?s)^(?:{self.value})$"))
+
+    def matches(self, value: str) -> bool:
+        """Whether a label value (``""`` when the label is absent) satisfies the matcher."""
+        if self.type is MatchType.EQUAL:
+            return value == self.value
+        if self.type is MatchType.NOT_EQUAL:
+            return value != self.value
+        found = self._regex.search(value) is not None
+        return found if self.type is MatchType.REGEX else not found
+
+    def __str__(self) -> str:
+        escaped = self.value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'{self.name}{self.type}"{escaped}"'
