@@ -1,0 +1,42 @@
+# Each target sets up what it needs. Only Python 3.11+, make and the package registries are required.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test test-real check bench clean
+
+setup: $(VENV)/.installed
+demo: setup            ## run the whole loop on an example and watch it scale
+	@$(BIN)/flyball demo
+
+test: $(VENV)/.dev     ## unit, property and conformance tests; no root, no cluster
+	@$(BIN)/python -m pytest -m "not real"
+
+test-real: $(VENV)/.dev ## the same product under the stock kubectl
+	@FLYBALL_KUBECTL="$$($(BIN)/python tools/kubectl.py)" $(BIN)/python -m pytest -m real
+
+check: $(VENV)/.dev    ## lint, types, layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+bench: $(VENV)/.dev    ## the measurements
+	@$(BIN)/python -m bench.startup
+	@$(BIN)/python -m bench.loop
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(VENV)/.installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed; none was found on the PATH" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing flyball into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fast]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	@echo "installing the development tools ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fast,dev]'
+	@touch $@
