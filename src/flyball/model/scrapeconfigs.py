@@ -1,0 +1,786 @@
+"""Scrape configuration in prometheus.yml's words, and the target groups that discovery hands to scraping."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+import re2
+
+from flyball.errors import ConfigError
+from flyball.model.durations import format_duration, parse_duration_ms
+from flyball.model.yaml_loader import load_yaml
+
+#: A response may be this large when ``body_size_limit`` is unset or 0: a limit that is never off.
+BODY_SIZE_LIMIT_DEFAULT_BYTES = 10 * 1024 * 1024
+
+RELABEL_ACTIONS = (
+    "replace",
+    "keep",
+    "drop",
+    "keepequal",
+    "dropequal",
+    "hashmod",
+    "labelmap",
+    "labeldrop",
+    "labelkeep",
+    "lowercase",
+    "uppercase",
+)
+KUBERNETES_ROLES = ("node", "pod", "service", "endpoints", "endpointslice", "ingress")
+
+_T = TypeVar("_T")
+
+_QUIET = re2.Options()
+_QUIET.log_errors = False  # RE2 would also write to stderr
+
+
+@dataclass(frozen=True, slots=True)
+class RelabelConfig:
+    """One relabelling rule; the defaults are Prometheus'."""
+
+    source_labels: tuple[str, ...] = ()
+    separator: str = ";"
+    regex: str = "(.*)"
+    modulus: int = 0
+    target_label: str = ""
+    replacement: str = "$1"
+    action: str = "replace"
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """The Authorization header; ``credentials_file`` is read at every scrape."""
+
+    type: str = "Bearer"
+    credentials: str = field(default="", repr=False)
+    credentials_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BasicAuth:
+    """HTTP basic authentication."""
+
+    username: str = ""
+    username_file: str = ""
+    password: str = field(default="", repr=False)
+    password_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TLSConfig:
+    """How an https target is verified; ``ca`` is PEM text, the ``*_file`` fields are paths."""
+
+    ca: str = ""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    server_name: str = ""
+    insecure_skip_verify: bool = False
+    min_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesSelector:
+    """A label or field selector for one role's objects."""
+
+    role: str
+    label: str = ""
+    field: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesSD:
+    """Discovery of one role; no namespaces means all of them."""
+
+    role: str
+    namespaces: tuple[str, ...] = ()
+    own_namespace: bool = False
+    selectors: tuple[KubernetesSelector, ...] = ()
+    attach_node: bool = False
+    attach_namespace: bool = False
+    api_server: str = ""
+    kubeconfig_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSD:
+    """Target groups in JSON or YAML files (glob patterns)."""
+
+    files: tuple[str, ...]
+    refresh_interval_ms: int = 300_000
+
+
+@dataclass(frozen=True, slots=True)
+class StaticConfig:
+    """Targets written down: ``host:port`` each, with common labels."""
+
+    targets: tuple[str, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetGroup:
+    """What discovery found under one name.
+
+    Attributes:
+        source: identifies the group within its job (``pod/default/web-1``); a group without targets is gone.
+        labels: labels common to all targets.
+        targets: one mapping a target, with ``__address__`` and its own ``__meta_*`` labels.
+    """
+
+    source: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    targets: tuple[Mapping[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScrapeConfig:
+    """One job. Limits of 0 are off, but for ``body_size_limit_bytes``, where 0 never comes out of the parser.
+
+    Attributes:
+        params: URL parameters, several values each.
+        ignored: fields that were accepted but have no effect here.
+    """
+
+    job_name: str
+    scrape_interval_ms: int = 60_000
+    scrape_timeout_ms: int = 10_000
+    metrics_path: str = "/metrics"
+    scheme: str = "http"
+    params: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    honor_labels: bool = False
+    honor_timestamps: bool = True
+    track_timestamps_staleness: bool = False
+    scrape_protocols: tuple[str, ...] = ()
+    fallback_scrape_protocol: str = ""
+    enable_compression: bool = True
+    follow_redirects: bool = True
+    authorization: Authorization | None = None
+    basic_auth: BasicAuth | None = None
+    http_headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tls: TLSConfig | None = None
+    relabel_configs: tuple[RelabelConfig, ...] = ()
+    metric_relabel_configs: tuple[RelabelConfig, ...] = ()
+    kubernetes_sd_configs: tuple[KubernetesSD, ...] = ()
+    file_sd_configs: tuple[FileSD, ...] = ()
+    static_configs: tuple[StaticConfig, ...] = ()
+    sample_limit: int = 0
+    label_limit: int = 0
+    label_name_length_limit: int = 0
+    label_value_length_limit: int = 0
+    target_limit: int = 0
+    keep_dropped_targets: int = 0
+    body_size_limit_bytes: int = BODY_SIZE_LIMIT_DEFAULT_BYTES
+    ignored: tuple[str, ...] = ()
+
+    def static_groups(self) -> list[TargetGroup]:
+        """The static configs as target groups, sources ``0``, ``1``... as Prometheus names them."""
+        return [
+            TargetGroup(
+                source=str(index),
+                labels=dict(static.labels),
+                targets=tuple({"__address__": address} for address in static.targets),
+            )
+            for index, static in enumerate(self.static_configs)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalDefaults:
+    """What prometheus.yml's ``global`` section sets for every job."""
+
+    scrape_interval_ms: int = 60_000
+    scrape_timeout_ms: int | None = None
+    body_size_limit_bytes: int = BODY_SIZE_LIMIT_DEFAULT_BYTES
+    sample_limit: int = 0
+    target_limit: int = 0
+    label_limit: int = 0
+    label_name_length_limit: int = 0
+    label_value_length_limit: int = 0
+    keep_dropped_targets: int = 0
+    scrape_protocols: tuple[str, ...] = ()
+    external_labels: Mapping[str, str] = field(default_factory=dict)
+
+
+_LIMITS = (
+    "sample_limit",
+    "label_limit",
+    "label_name_length_limit",
+    "label_value_length_limit",
+    "target_limit",
+    "keep_dropped_targets",
+)
+_IGNORED_JOB_FIELDS = frozenset(
+    {
+        "scrape_failure_log_file",
+        "always_scrape_classic_histograms",
+        "scrape_classic_histograms",
+        "convert_classic_histograms_to_nhcb",
+        "scrape_native_histograms",
+        "native_histogram_bucket_limit",
+        "native_histogram_min_bucket_factor",
+        "metric_name_validation_scheme",
+        "metric_name_escaping_scheme",
+        "extra_scrape_metrics",
+        "enable_http2",
+        "proxy_from_environment",
+        "no_proxy",
+    }
+)
+_TOP_LEVEL = frozenset(
+    {
+        "global",
+        "runtime",
+        "scrape_configs",
+        "scrape_config_files",
+        "rule_files",
+        "alerting",
+        "storage",
+        "tracing",
+        "remote_write",
+        "remote_read",
+        "otlp",
+    }
+)
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGTPE]?i?B?)", re.IGNORECASE)
+
+
+def parse_scrape_configs(document: Mapping[str, Any] | str) -> tuple[list[ScrapeConfig], list[ConfigError]]:
+    """The jobs of a prometheus.yml, and one error for each job that was left out.
+
+    Raises:
+        ConfigError: the document as a whole is not usable: not YAML, not a mapping, a bad ``global`` section
+            or an unknown top-level field.
+    """
+    if isinstance(document, str):
+        loaded = load_yaml(document, "prometheus.yml")
+        document = {} if loaded is None else _mapping(loaded, "prometheus.yml")
+    unknown = [name for name in document if name not in _TOP_LEVEL]
+    if unknown:
+        raise ConfigError(f'prometheus.yml: unknown field "{unknown[0]}"; remove it or check its spelling')
+    defaults = parse_global(document.get("global") or {})
+    configs: list[ScrapeConfig] = []
+    errors: list[ConfigError] = []
+    names: set[str] = set()
+    jobs = document.get("scrape_configs") or []
+    if not isinstance(jobs, list | tuple):
+        raise ConfigError("prometheus.yml: scrape_configs must be a list of jobs")
+    for index, job in enumerate(jobs):
+        try:
+            config = parse_scrape_config(job, defaults, what=f"scrape_configs[{index}]")
+            if config.job_name in names:
+                raise ConfigError(f'job "{config.job_name}": the job_name is used twice; rename one')
+        except ConfigError as exc:
+            errors.append(exc)
+            continue
+        names.add(config.job_name)
+        configs.append(config)
+    return configs, errors
+
+
+def parse_global(section: Mapping[str, Any]) -> GlobalDefaults:
+    """The ``global`` section.
+
+    Raises:
+        ConfigError: a field is unknown or has a bad value.
+    """
+    reader = _Reader(_mapping(section, "global"), "global")
+    interval_ms = reader.duration("scrape_interval") or 60_000
+    timeout_ms = reader.duration("scrape_timeout")
+    if timeout_ms is not None and timeout_ms > interval_ms:
+        raise ConfigError(
+            f"global: scrape_timeout {format_duration(timeout_ms)} is longer than "
+            f"scrape_interval {format_duration(interval_ms)}; make it at most the interval"
+        )
+    external = _text_mapping(reader.take("external_labels") or {}, "global: external_labels")
+    defaults = GlobalDefaults(
+        scrape_interval_ms=interval_ms,
+        scrape_timeout_ms=timeout_ms,
+        body_size_limit_bytes=reader.size("body_size_limit") or BODY_SIZE_LIMIT_DEFAULT_BYTES,
+        scrape_protocols=reader.texts("scrape_protocols"),
+        external_labels=external,
+        **{name: reader.count(name) for name in _LIMITS},
+    )
+    for name in ("evaluation_interval", "rule_query_offset", "query_log_file", "scrape_failure_log_file"):
+        reader.take(name)
+    for name in ("metric_name_validation_scheme", "metric_name_escaping_scheme", "scrape_native_histograms"):
+        reader.take(name)
+    for name in ("convert_classic_histograms_to_nhcb", "always_scrape_classic_histograms", "extra_scrape_metrics"):
+        reader.take(name)
+    reader.finish()
+    return defaults
+
+
+def parse_scrape_config(
+    job: object, defaults: GlobalDefaults | None = None, *, what: str = "scrape config"
+) -> ScrapeConfig:
+    """One entry of ``scrape_configs``.
+
+    Raises:
+        ConfigError: names the job, the field and the remedy.
+    """
+    defaults = defaults if defaults is not None else GlobalDefaults()
+    mapping = _mapping(job, what)
+    name = mapping.get("job_name")
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{what}: job_name is missing or empty; give the job a name")
+    reader = _Reader(mapping, f'job "{name}"')
+    reader.take("job_name")
+    interval_ms = reader.duration("scrape_interval") or defaults.scrape_interval_ms
+    timeout_ms = reader.duration("scrape_timeout")
+    if timeout_ms is None or timeout_ms == 0:
+        timeout_ms = min(defaults.scrape_timeout_ms or 10_000, interval_ms)
+    elif timeout_ms > interval_ms:
+        raise reader.error(
+            "scrape_timeout",
+            f"{format_duration(timeout_ms)} is longer than scrape_interval {format_duration(interval_ms)}; "
+            "make it at most the interval",
+        )
+    scheme = reader.text("scheme", "http")
+    if scheme not in ("http", "https"):
+        raise reader.error("scheme", f'"{scheme}" is not a scheme; write http or https')
+    authorization = _authorization(reader)
+    basic_auth = reader.nested("basic_auth", _basic_auth)
+    if authorization is not None and basic_auth is not None:
+        raise reader.error("authorization", "at most one of basic_auth and authorization may be set; remove one")
+    ignored = tuple(sorted(field_name for field_name in mapping if field_name in _IGNORED_JOB_FIELDS))
+    for field_name in ignored:
+        reader.take(field_name)
+    config = ScrapeConfig(
+        job_name=name,
+        scrape_interval_ms=interval_ms,
+        scrape_timeout_ms=timeout_ms,
+        metrics_path=reader.text("metrics_path", "/metrics") or "/metrics",
+        scheme=scheme,
+        params=reader.text_lists("params"),
+        honor_labels=reader.flag("honor_labels", False),
+        honor_timestamps=reader.flag("honor_timestamps", True),
+        track_timestamps_staleness=reader.flag("track_timestamps_staleness", False),
+        scrape_protocols=reader.texts("scrape_protocols") or defaults.scrape_protocols,
+        fallback_scrape_protocol=reader.text("fallback_scrape_protocol", ""),
+        enable_compression=reader.flag("enable_compression", True),
+        follow_redirects=reader.flag("follow_redirects", True),
+        authorization=authorization,
+        basic_auth=basic_auth,
+        http_headers=_http_headers(reader),
+        tls=reader.nested("tls_config", _tls),
+        relabel_configs=reader.items("relabel_configs", parse_relabel_config),
+        metric_relabel_configs=reader.items("metric_relabel_configs", parse_relabel_config),
+        kubernetes_sd_configs=reader.items("kubernetes_sd_configs", _kubernetes_sd),
+        file_sd_configs=reader.items("file_sd_configs", _file_sd),
+        static_configs=reader.items("static_configs", _static_config),
+        body_size_limit_bytes=reader.size("body_size_limit") or defaults.body_size_limit_bytes,
+        ignored=ignored,
+        **{limit: reader.count(limit) or getattr(defaults, limit) for limit in _LIMITS},
+    )
+    reader.finish()
+    return config
+
+
+def parse_relabel_config(document: object, what: str = "relabel config") -> RelabelConfig:
+    """One relabelling rule, checked as Prometheus checks it.
+
+    Raises:
+        ConfigError: an unknown field or action, a regular expression that does not compile, or a field that
+            the action needs or does not take.
+    """
+    reader = _Reader(_mapping(document, what), what)
+    given = frozenset(reader.rest)
+    config = RelabelConfig(
+        source_labels=reader.texts("source_labels"),
+        separator=reader.text("separator", ";"),
+        regex=reader.text("regex", "(.*)"),
+        modulus=reader.count("modulus"),
+        target_label=reader.text("target_label", ""),
+        replacement=reader.text("replacement", "$1"),
+        action=reader.text("action", "replace").lower(),
+    )
+    reader.finish()
+    action = config.action
+    if action not in RELABEL_ACTIONS:
+        raise reader.error("action", f'"{action}" is not an action; write one of {", ".join(RELABEL_ACTIONS)}')
+    try:
+        re2.compile(config.regex)
+    except re2.error as exc:
+        raise reader.error(
+            "regex", f'"{config.regex}" does not compile: {_re2_text(exc)}; mend the expression'
+        ) from exc
+    needs_target = ("replace", "hashmod", "lowercase", "uppercase", "keepequal", "dropequal")
+    if action in needs_target and not config.target_label:
+        raise reader.error("target_label", f"is missing; the action {action} needs one")
+    if action == "hashmod" and config.modulus == 0:
+        raise reader.error("modulus", "is missing or 0; the action hashmod needs one")
+    if action in ("labeldrop", "labelkeep"):
+        extra = given - {"action", "regex"}
+    elif action in ("keepequal", "dropequal"):
+        extra = given - {"action", "source_labels", "target_label"}
+    else:
+        extra = frozenset()
+    if extra:
+        raise reader.error(min(extra), f"has no meaning for the action {action}; remove it")
+    return config
+
+
+def to_document(config: ScrapeConfig) -> dict[str, Any]:
+    """The job in prometheus.yml's form; ``parse_scrape_config(to_document(c)) == c``. Secrets are in it."""
+    default = ScrapeConfig(job_name="")
+    document: dict[str, Any] = {
+        "job_name": config.job_name,
+        "scrape_interval": format_duration(config.scrape_interval_ms),
+        "scrape_timeout": format_duration(config.scrape_timeout_ms),
+    }
+    plain = (
+        "metrics_path",
+        "scheme",
+        "honor_labels",
+        "honor_timestamps",
+        "track_timestamps_staleness",
+        "fallback_scrape_protocol",
+        "enable_compression",
+        "follow_redirects",
+        *_LIMITS,
+    )
+    for name in plain:
+        if getattr(config, name) != getattr(default, name):
+            document[name] = getattr(config, name)
+    if config.body_size_limit_bytes != BODY_SIZE_LIMIT_DEFAULT_BYTES:
+        document["body_size_limit"] = f"{config.body_size_limit_bytes}B"
+    if config.scrape_protocols:
+        document["scrape_protocols"] = list(config.scrape_protocols)
+    if config.params:
+        document["params"] = {name: list(values) for name, values in config.params.items()}
+    if config.authorization is not None:
+        document["authorization"] = _set_fields(config.authorization) | {"type": config.authorization.type}
+    if config.basic_auth is not None:
+        document["basic_auth"] = _set_fields(config.basic_auth)
+    if config.http_headers:
+        document["http_headers"] = {name: {"values": list(values)} for name, values in config.http_headers.items()}
+    if config.tls is not None:
+        document["tls_config"] = _set_fields(config.tls)
+    for name in ("relabel_configs", "metric_relabel_configs"):
+        rules = getattr(config, name)
+        if rules:
+            document[name] = [relabel_document(rule) for rule in rules]
+    if config.kubernetes_sd_configs:
+        document["kubernetes_sd_configs"] = [_kubernetes_sd_document(sd) for sd in config.kubernetes_sd_configs]
+    if config.file_sd_configs:
+        document["file_sd_configs"] = [
+            {"files": list(sd.files), "refresh_interval": format_duration(sd.refresh_interval_ms)}
+            for sd in config.file_sd_configs
+        ]
+    if config.static_configs:
+        document["static_configs"] = [
+            {"targets": list(static.targets)} | ({"labels": dict(static.labels)} if static.labels else {})
+            for static in config.static_configs
+        ]
+    return document
+
+
+def relabel_document(rule: RelabelConfig) -> dict[str, Any]:
+    """A relabelling rule in prometheus.yml's form, fields at their default left out."""
+    document = {name: value for name, value in _set_fields(rule).items() if name != "action"}
+    if rule.action != "replace" or not document:
+        document["action"] = rule.action
+    return document
+
+
+def parse_size_bytes(text: str | int) -> int:
+    """``10MB`` and ``10MiB`` are both 10 x 1024 x 1024, as in Prometheus.
+
+    Raises:
+        ConfigError: the text is not a size.
+    """
+    if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
+        return text
+    found = _SIZE.fullmatch(str(text).strip())
+    if found is None:
+        raise ConfigError(f'"{text}" is not a size; write one like 10MB')
+    amount, unit = found.groups()
+    power = "BKMGTPE".index((unit or "B")[0].upper())
+    return int(float(amount) * 1024**power)
+
+
+class _Reader:
+    """Takes the fields of a mapping one by one; ``finish`` refuses what is left."""
+
+    def __init__(self, mapping: Mapping[str, Any], what: str) -> None:
+        self.what = what
+        self.rest = dict(mapping)
+
+    def error(self, name: str, text: str) -> ConfigError:
+        return ConfigError(f"{self.what}: {name}: {text}")
+
+    def take(self, name: str) -> Any:
+        return self.rest.pop(name, None)
+
+    def finish(self) -> None:
+        for name in self.rest:
+            if name.endswith("_sd_configs"):
+                raise self.error(
+                    name, "this kind of discovery is not supported; use kubernetes_sd_configs or static_configs"
+                )
+            if name in ("oauth2", "proxy_url", "proxy_connect_header"):
+                raise self.error(name, "is not supported; remove it")
+            raise ConfigError(f'{self.what}: unknown field "{name}"; remove it or check its spelling')
+
+    def text(self, name: str, default: str) -> str:
+        value = self.take(name)
+        if value is None:
+            return default
+        if isinstance(value, str):
+            return value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)  # regex: 1, replacement: 8080
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        raise self.error(name, f"must be text, not {_kind(value)}")
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        value = self.take(name)
+        if value is None:
+            return ()
+        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+            raise self.error(name, f"must be a list of text, not {_kind(value)}")
+        return tuple(value)
+
+    def text_lists(self, name: str) -> dict[str, tuple[str, ...]]:
+        value = self.take(name)
+        if value is None:
+            return {}
+        lists = {}
+        for key, items in _mapping(value, f"{self.what}: {name}").items():
+            if not isinstance(items, list | tuple):
+                raise self.error(name, f'"{key}" must be a list of text, not {_kind(items)}')
+            lists[str(key)] = tuple(str(item) for item in items)
+        return lists
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self.take(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self.error(name, f'must be true or false, not "{value}"')
+        return value
+
+    def count(self, name: str) -> int:
+        value = self.take(name)
+        if value is None:
+            return 0
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise self.error(name, f'must be a whole number of at least 0, not "{value}"')
+        return value
+
+    def duration(self, name: str) -> int | None:
+        value = self.take(name)
+        if value is None:
+            return None
+        try:
+            return parse_duration_ms(str(value))
+        except ConfigError as exc:
+            raise self.error(name, str(exc)) from exc
+
+    def size(self, name: str) -> int:
+        value = self.take(name)
+        if value is None:
+            return 0
+        try:
+            return parse_size_bytes(value)
+        except ConfigError as exc:
+            raise self.error(name, str(exc)) from exc
+
+    def nested(self, name: str, parse: Callable[["_Reader"], _T]) -> _T | None:
+        value = self.take(name)
+        if value is None:
+            return None
+        reader = _Reader(_mapping(value, f"{self.what}: {name}"), f"{self.what}: {name}")
+        parsed = parse(reader)
+        reader.finish()
+        return parsed
+
+    def items(self, name: str, parse: Callable[[object, str], _T]) -> tuple[_T, ...]:
+        value = self.take(name)
+        if value is None:
+            return ()
+        if not isinstance(value, list | tuple):
+            raise self.error(name, f"must be a list, not {_kind(value)}")
+        return tuple(parse(item, f"{self.what}: {name}[{index}]") for index, item in enumerate(value))
+
+
+def _authorization(reader: _Reader) -> Authorization | None:
+    token, token_file = reader.text("bearer_token", ""), reader.text("bearer_token_file", "")
+    found = reader.nested("authorization", _authorization_section)
+    if token or token_file:
+        if found is not None or (token and token_file):
+            raise reader.error("bearer_token", "is given in more than one way; keep one")
+        return Authorization(credentials=token, credentials_file=token_file)
+    return found
+
+
+def _authorization_section(reader: _Reader) -> Authorization:
+    found = Authorization(
+        type=reader.text("type", "Bearer").strip() or "Bearer",
+        credentials=reader.text("credentials", ""),
+        credentials_file=reader.text("credentials_file", ""),
+    )
+    if found.type.lower() == "basic":
+        raise reader.error("type", "Basic is set with basic_auth; use that section instead")
+    if found.credentials and found.credentials_file:
+        raise reader.error("credentials", "and credentials_file are both set; keep one")
+    return found
+
+
+def _basic_auth(reader: _Reader) -> BasicAuth:
+    found = BasicAuth(**{item.name: reader.text(item.name, "") for item in fields(BasicAuth)})
+    if found.password and found.password_file:
+        raise reader.error("password", "and password_file are both set; keep one")
+    if found.username and found.username_file:
+        raise reader.error("username", "and username_file are both set; keep one")
+    return found
+
+
+def _tls(reader: _Reader) -> TLSConfig:
+    skip = reader.flag("insecure_skip_verify", False)
+    texts = {item.name: reader.text(item.name, "") for item in fields(TLSConfig) if item.name != "insecure_skip_verify"}
+    found = TLSConfig(**texts, insecure_skip_verify=skip)  # type: ignore[arg-type]
+    if found.ca and found.ca_file:
+        raise reader.error("ca", "and ca_file are both set; keep one")
+    if bool(found.cert_file) != bool(found.key_file):
+        raise reader.error("cert_file", "and key_file belong together; set both or none")
+    if found.min_version not in ("", "TLS12", "TLS13"):
+        raise reader.error("min_version", f'"{found.min_version}" is not supported; write TLS12 or TLS13')
+    return found
+
+
+def _http_headers(reader: _Reader) -> dict[str, tuple[str, ...]]:
+    value = reader.take("http_headers")
+    headers = {}
+    for name, section in _mapping(value or {}, f"{reader.what}: http_headers").items():
+        inner = _Reader(_mapping(section, f"{reader.what}: http_headers"), f"{reader.what}: http_headers: {name}")
+        headers[name] = (*inner.texts("values"), *inner.texts("secrets"))
+        inner.finish()
+    return headers
+
+
+def _kubernetes_sd(document: object, what: str) -> KubernetesSD:
+    reader = _Reader(_mapping(document, what), what)
+    role = reader.text("role", "").lower()
+    if role not in KUBERNETES_ROLES:
+        raise reader.error("role", f'"{role}" is not a role; write one of {", ".join(KUBERNETES_ROLES)}')
+    names: tuple[str, ...] = ()
+    own = False
+    namespaces = reader.take("namespaces")
+    if namespaces is not None:
+        inner = _Reader(_mapping(namespaces, f"{what}: namespaces"), f"{what}: namespaces")
+        names, own = inner.texts("names"), inner.flag("own_namespace", False)
+        inner.finish()
+    attach_node = attach_namespace = False
+    attach = reader.take("attach_metadata")
+    if attach is not None:
+        inner = _Reader(_mapping(attach, f"{what}: attach_metadata"), f"{what}: attach_metadata")
+        attach_node, attach_namespace = inner.flag("node", False), inner.flag("namespace", False)
+        inner.finish()
+    found = KubernetesSD(
+        role=role,
+        namespaces=names,
+        own_namespace=own,
+        selectors=reader.items("selectors", _kubernetes_selector),
+        attach_node=attach_node,
+        attach_namespace=attach_namespace,
+        api_server=reader.text("api_server", ""),
+        kubeconfig_file=reader.text("kubeconfig_file", ""),
+    )
+    for name in ("follow_redirects", "enable_http2"):
+        reader.take(name)
+    reader.finish()
+    return found
+
+
+def _kubernetes_selector(document: object, what: str) -> KubernetesSelector:
+    reader = _Reader(_mapping(document, what), what)
+    role = reader.text("role", "").lower()
+    if role not in KUBERNETES_ROLES:
+        raise reader.error("role", f'"{role}" is not a role; write one of {", ".join(KUBERNETES_ROLES)}')
+    found = KubernetesSelector(role=role, label=reader.text("label", ""), field=reader.text("field", ""))
+    reader.finish()
+    return found
+
+
+def _kubernetes_sd_document(sd: KubernetesSD) -> dict[str, Any]:
+    document: dict[str, Any] = {"role": sd.role}
+    if sd.namespaces or sd.own_namespace:
+        document["namespaces"] = ({"names": list(sd.namespaces)} if sd.namespaces else {}) | (
+            {"own_namespace": True} if sd.own_namespace else {}
+        )
+    if sd.selectors:
+        document["selectors"] = [_set_fields(selector) | {"role": selector.role} for selector in sd.selectors]
+    attach = {"node": sd.attach_node, "namespace": sd.attach_namespace}
+    if any(attach.values()):
+        document["attach_metadata"] = {name: True for name, on in attach.items() if on}
+    for name in ("api_server", "kubeconfig_file"):
+        if getattr(sd, name):
+            document[name] = getattr(sd, name)
+    return document
+
+
+def _file_sd(document: object, what: str) -> FileSD:
+    reader = _Reader(_mapping(document, what), what)
+    files = reader.texts("files")
+    if not files:
+        raise reader.error("files", "is missing or empty; name at least one file")
+    found = FileSD(files=files, refresh_interval_ms=reader.duration("refresh_interval") or 300_000)
+    reader.finish()
+    return found
+
+
+def _static_config(document: object, what: str) -> StaticConfig:
+    reader = _Reader(_mapping(document, what), what)
+    targets = reader.texts("targets")
+    for target in targets:
+        if "/" in target:
+            raise reader.error("targets", f'"{target}" is not a host:port; leave out the scheme and the path')
+    labels = _text_mapping(reader.take("labels") or {}, f"{what}: labels")
+    reader.finish()
+    return StaticConfig(targets=targets, labels=labels)
+
+
+def _mapping(value: object, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{what} must be a mapping of fields, not {_kind(value)}")
+    return value
+
+
+def _text_mapping(value: object, what: str) -> dict[str, str]:
+    found = {}
+    for name, item in _mapping(value, what).items():
+        if isinstance(item, Mapping | list | tuple):
+            raise ConfigError(f'{what}: "{name}" must be text, not {_kind(item)}; quote the value')
+        if isinstance(item, bool):
+            item = "true" if item else "false"
+        found[str(name)] = "" if item is None else str(item)
+    return found
+
+
+def _set_fields(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass that differ from their default (or have none), tuples as lists."""
+    found = {}
+    for item in fields(value):
+        current = getattr(value, item.name)
+        if current != item.default:
+            found[item.name] = list(current) if isinstance(current, tuple) else current
+    return found
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return f'"{value}"'
+
+
+def _re2_text(exc: BaseException) -> str:
+    text: object = exc.args[0] if exc.args else exc
+    return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
