@@ -1,7 +1,7 @@
 """The embedded cluster's own certificate authorities, leaf certificates, admin token and kubeconfig."""
 
 import base64
-import datetime
+import datetime as dt
 import fcntl
 import ipaddress
 import os
@@ -108,8 +108,8 @@ def _write(path: Path, data: bytes, mode: int) -> None:
     part.replace(path)
 
 
-def _now() -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(now_ms() / 1000, datetime.UTC).replace(microsecond=0)
+def _now() -> dt.datetime:
+    return dt.datetime.fromtimestamp(now_ms() / 1000, dt.UTC).replace(microsecond=0)
 
 
 def _pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -127,7 +127,7 @@ def _load(pki: Path, name: str) -> tuple[x509.Certificate, ec.EllipticCurvePriva
         return None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or certificate.public_key() != key.public_key():
         return None
-    if certificate.not_valid_after_utc - _now() < datetime.timedelta(days=RENEW_BEFORE_DAYS):
+    if certificate.not_valid_after_utc - _now() < dt.timedelta(days=RENEW_BEFORE_DAYS):
         return None
     return certificate, key
 
@@ -149,8 +149,8 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=days))
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
 
@@ -206,7 +206,7 @@ def _leaf(
         purposes.append(ExtendedKeyUsageOID.SERVER_AUTH)
         addresses = [x509.IPAddress(ipaddress.ip_address(text)) for text in ("127.0.0.1", "127.11.0.1")]
         names: list[x509.GeneralName] = [x509.DNSName(text) for text in DNS_NAMES]
-        builder = builder.add_extension(x509.SubjectAlternativeName(names + addresses), critical=False)
+        builder = builder.add_extension(x509.SubjectAlternativeName([*names, *addresses]), critical=False)
     certificate = (
         builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
