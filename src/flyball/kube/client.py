@@ -22,6 +22,7 @@ from flyball.kube.kinds import Resource
 
 T = TypeVar("T")
 Object = dict[str, Any]
+List = list  # inside KubeClient the plain name is the method
 Params = Mapping[str, str | int]
 
 PAGE_ITEMS = 500
@@ -210,7 +211,7 @@ class KubeClient:
         namespace: str | None = None,
         label_selector: str = "",
         field_selector: str = "",
-    ) -> list[Object]: ...
+    ) -> List[Object]: ...
     @overload
     async def list(
         self,
@@ -220,7 +221,7 @@ class KubeClient:
         field_selector: str = "",
         *,
         type: type[T],
-    ) -> list[T]: ...
+    ) -> List[T]: ...
     async def list(
         self,
         resource: Resource,

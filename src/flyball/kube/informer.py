@@ -49,6 +49,17 @@ class Backoff:
         self._failures = 0
 
 
+def _version_refused(exc: KubeApiError) -> bool:
+    """Whether asking again with the same resourceVersion is in vain: a client error, or a version from the future."""
+    if exc.code in (401, 403, 429):
+        return False
+    causes = exc.details.get("causes") or []
+    too_large = isinstance(causes, list) and any(
+        isinstance(cause, dict) and cause.get("reason") == "ResourceVersionTooLarge" for cause in causes
+    )
+    return exc.code < 500 or too_large
+
+
 class Informer(Generic[T]):
     """A cache of one collection, kept current while ``run`` runs.
 
@@ -148,6 +159,8 @@ class Informer(Generic[T]):
                     fresh, listed = listed, False
                     if fresh and self._progressed:
                         continue
+                if _version_refused(exc):
+                    listed = False
                 await self._failed(exc)
             except FlyballError as exc:
                 await self._failed(exc)
