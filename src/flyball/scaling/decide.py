@@ -1,0 +1,280 @@
+"""The heart: one HPA, one instant, one decision (reference/hpa.md 1.9-1.14, 1.18).
+
+Follows kube-controller-manager's reconcileAutoscaler step by step, without its I/O: what it reads is the
+Observation, what it would write is in the Decision.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flyball.scaling.metrics import MetricFailedError, evaluate_metric
+from flyball.scaling.normalize import normalize, remember_event
+from flyball.scaling.types import (
+    Clamp,
+    Condition,
+    Decision,
+    Event,
+    History,
+    MetricEvaluation,
+    Observation,
+    Outcome,
+    Reading,
+    Recommendation,
+    Spec,
+)
+
+_ABOVE_MAX = "Current number of replicas above Spec.MaxReplicas"
+_BELOW_MIN = "Current number of replicas below Spec.MinReplicas"
+_DISABLED = "scaling is disabled since the replica count of the target is zero"
+
+
+def metrics_skipped(spec: Spec, seen: Observation) -> str:
+    """Why no metric is needed for this decision, or "" when they are. Ask before fetching any."""
+    if seen.scale_error:
+        return "the target's scale could not be read"
+    current = seen.spec_replicas
+    if current == 0:
+        zeroed = spec.settings.scale_to_zero and seen.scaled_to_zero
+        if zeroed and (spec.min_replicas != 0 or spec.has_object_or_external):
+            return _selector_trouble(seen)
+        return _DISABLED
+    if current > spec.max_replicas:
+        return _ABOVE_MAX
+    if current < spec.min_replicas:
+        return _BELOW_MIN
+    return _selector_trouble(seen)
+
+
+def _selector_trouble(seen: Observation) -> str:
+    if not seen.selector:
+        return "selector is required"
+    if seen.selector_error:
+        return "couldn't convert selector into a corresponding internal selector object: " + seen.selector_error
+    if len(seen.selecting_hpas) > 1:
+        return (
+            f"pods by selector {seen.selector} are controlled by more than one HPA "
+            f"(e.g. [{' '.join(seen.selecting_hpas[:2])}])"
+        )
+    return ""
+
+
+def decide(spec: Spec, seen: Observation, history: History, now_ms: int) -> tuple[Decision, History]:
+    """What to do about one HPA now, and the history that the next call needs.
+
+    The history already holds this recommendation, written or not; what the write did goes in by ``applied``.
+    """
+    draft = _Draft(spec, seen, now_ms)
+    if seen.scale_error:
+        message = f"the HPA controller was unable to get the target's current scale: {seen.scale_error}"
+        draft.events.append(Event("Warning", "FailedGetScale", seen.scale_error))
+        draft.conditions.append(Condition("AbleToScale", "False", "FailedGetScale", message))
+        reference = f"{spec.target_kind}/{spec.namespace}/{spec.target_name}"
+        error = f"failed to query scale subresource for {reference}: {seen.scale_error}"
+        return draft.decision(failed=True, error=error, metrics_skipped=metrics_skipped(spec, seen)), history
+    draft.condition(
+        "AbleToScale", "True", "SucceededGetScale", "the HPA controller was able to get the target's current scale"
+    )
+    current = seen.spec_replicas
+    if not history.recommendations:
+        # after a start with no memory, nothing scales down for one window
+        history = History((Recommendation(current, now_ms),), history.ups, history.downs)
+
+    zero_gate = spec.settings.scale_to_zero
+    zeroed = zero_gate and seen.scaled_to_zero
+    if current == 0:
+        if not zeroed or (spec.min_replicas == 0 and not spec.has_object_or_external):
+            draft.condition("ScalingActive", "False", "ScalingDisabled", _DISABLED)
+            if not zero_gate:
+                draft.condition("ScaledToZero", "")
+            return draft.decision(metrics_skipped=_DISABLED, status_current=0, status_desired=0), history
+    elif current > spec.max_replicas:
+        draft.clamps.append(Clamp("bounds", current, spec.max_replicas, "TooManyReplicas", _ABOVE_MAX))
+        return draft.rescale(spec.max_replicas, _ABOVE_MAX, metrics_skipped=_ABOVE_MAX), history
+    elif current < spec.min_replicas:
+        draft.clamps.append(Clamp("bounds", current, spec.min_replicas, "TooFewReplicas", _BELOW_MIN))
+        return draft.rescale(spec.min_replicas, _BELOW_MIN, metrics_skipped=_BELOW_MIN), history
+
+    proposal, winner, error = _compute(draft)
+    if proposal < 0:
+        draft.events.append(Event("Warning", "FailedComputeMetricsReplicas", error))
+        reference = f"{spec.target_kind}/{spec.namespace}/{spec.target_name}"
+        text = f"failed to compute desired number of replicas based on listed metrics for {reference}: {error}"
+        skipped = _selector_trouble(seen)
+        return draft.decision(failed=True, error=text, metrics_skipped=skipped, status_current=current), history
+
+    reason = ""
+    if proposal > current:
+        reason = f"{winner} above target"
+    elif proposal < current:
+        reason = "All metrics below target"
+    desired, clamps, conditions, history = normalize(spec, current, proposal, history, now_ms)
+    draft.clamps.extend(clamps)
+    draft.conditions.extend(conditions)
+    if current == 0 and spec.min_replicas != 0 and zeroed and desired < spec.min_replicas:
+        draft.clamps.append(Clamp("from zero", desired, spec.min_replicas, "TooFewReplicas", _BELOW_MIN))
+        desired, reason = spec.min_replicas, reason or _BELOW_MIN
+    extra: dict[str, Any] = {"recommended": proposal, "winner": winner, "error": error}
+    if desired == current:
+        return draft.decision(status_current=current, status_desired=current, reason=reason, **extra), history
+    return draft.rescale(desired, reason, **extra), history
+
+
+def _compute(draft: "_Draft") -> tuple[int, str, str]:
+    """(proposal, the metric that made it, error); proposal -1 when nothing may be scaled."""
+    spec, seen = draft.spec, draft.seen
+    trouble = _selector_trouble(seen)
+    if trouble:
+        if not seen.selector:
+            event, reason, message = (
+                "SelectorRequired",
+                "InvalidSelector",
+                "the HPA target's scale is missing a selector",
+            )
+        elif seen.selector_error:
+            event, reason, message = "InvalidSelector", "InvalidSelector", trouble
+        else:
+            event, reason, message = "AmbiguousSelector", "AmbiguousSelector", trouble
+        draft.events.append(Event("Warning", event, trouble))
+        draft.condition("ScalingActive", "False", reason, message)
+        return -1, "", trouble
+    best, winner, invalid = 0, "", 0
+    first: MetricFailedError | None = None
+    for at, metric in enumerate(spec.metrics):
+        reading = seen.readings[at] if at < len(seen.readings) else Reading(error="no reading was made")
+        try:
+            evaluation, status = evaluate_metric(spec, metric, reading, seen, draft.now_ms)
+        except MetricFailedError as failure:
+            draft.metrics.append(failure.evaluation)
+            draft.statuses.append({"type": ""})  # a zero-valued MetricStatus, as upstream leaves it
+            draft.events.append(Event("Warning", failure.reason, failure.inner))
+            first = first or failure
+            invalid += 1
+            continue
+        draft.metrics.append(evaluation)
+        draft.statuses.append(status)
+        proposal = evaluation.proposal or 0
+        if best == 0 or proposal > best:
+            best, winner = proposal, evaluation.name
+    error = ""
+    if first is not None:
+        count = len(spec.metrics)
+        error = f"invalid metrics ({invalid} invalid out of {count}), first error is: {first.outer}"
+        if invalid >= count or best < seen.spec_replicas:
+            message = f"the HPA was unable to compute the replica count: {first.inner}"
+            draft.condition("ScalingActive", "False", first.reason, message)
+            return -1, "", error
+    message = f"the HPA was able to successfully calculate a replica count from {winner}"
+    draft.condition("ScalingActive", "True", "ValidMetricFound", message)
+    return max(best, 0), winner, error
+
+
+class _Draft:
+    """A decision in the making."""
+
+    def __init__(self, spec: Spec, seen: Observation, now_ms: int) -> None:
+        self.spec, self.seen, self.now_ms = spec, seen, now_ms
+        self.conditions: list[Condition] = []
+        self.events: list[Event] = []
+        self.clamps: list[Clamp] = []
+        self.metrics: list[MetricEvaluation] = []
+        self.statuses: list[dict[str, Any]] = []
+
+    def condition(self, type_: str, status: str, reason: str = "", message: str = "") -> None:
+        self.conditions.append(Condition(type_, status, reason, message))
+
+    def decision(self, **fields: Any) -> Decision:
+        spec, current = self.spec, self.seen.spec_replicas
+        fields.setdefault("desired", current)
+        return Decision(
+            namespace=spec.namespace,
+            name=spec.name,
+            at_ms=self.now_ms,
+            current=current,
+            min_replicas=spec.min_replicas,
+            max_replicas=spec.max_replicas,
+            metrics=tuple(self.metrics),
+            clamps=tuple(self.clamps),
+            conditions=tuple(self.conditions),
+            events=tuple(self.events),
+            status_metrics=tuple(self.statuses),
+            profile=spec.settings.profile,
+            **fields,
+        )
+
+    def rescale(self, desired: int, reason: str, **fields: Any) -> Decision:
+        spec, current = self.spec, self.seen.spec_replicas
+        to_zero = current > 0 and desired == 0 and spec.min_replicas == 0 and spec.has_object_or_external
+        periods = None
+        if spec.behavior is not None:
+            sides = (spec.behavior.up, spec.behavior.down)
+            up, down = (max((policy.period_s for policy in side.policies), default=0) for side in sides)
+            periods = (up, down)
+        return self.decision(
+            desired=desired,
+            rescale=True,
+            reason=reason,
+            to_zero=to_zero and spec.settings.scale_to_zero,
+            event_periods_s=periods,
+            status_current=current,
+            status_desired=desired,
+            **fields,
+        )
+
+
+def applied(history: History, decision: Decision, outcome: Outcome, now_ms: int) -> History:
+    """The history after the scale write: an accepted one counts against the rate policies."""
+    if not decision.rescale or not outcome.ok or decision.event_periods_s is None:
+        return history
+    up_s, down_s = decision.event_periods_s
+    change = decision.desired - decision.current
+    if change > 0:
+        return History(history.recommendations, remember_event(history.ups, change, up_s, now_ms), history.downs)
+    return History(history.recommendations, history.ups, remember_event(history.downs, -change, down_s, now_ms))
+
+
+def after_write(decision: Decision, outcome: Outcome) -> tuple[tuple[Condition, ...], tuple[Event, ...]]:
+    """What the outcome of a rescale adds to the conditions and events of its decision."""
+    if not decision.rescale:
+        return (), ()
+    if not outcome.ok:
+        message = f"the HPA controller was unable to update the target scale: {outcome.error}"
+        text = f"New size: {decision.desired}; reason: {decision.reason}; error: {outcome.error}"
+        return (
+            (Condition("AbleToScale", "False", "FailedUpdateScale", message),),
+            (Event("Warning", "FailedRescale", text),),
+        )
+    message = f"the HPA controller was able to update the target scale to {decision.desired}"
+    conditions = [Condition("AbleToScale", "True", "SucceededRescale", message)]
+    if decision.profile != "1.37":
+        conditions.append(Condition("ScaledToZero", ""))
+    elif decision.to_zero:
+        conditions.append(
+            Condition("ScaledToZero", "True", "ScaledToZero", "the HPA controller scaled the workload to zero")
+        )
+    else:
+        text = "the HPA controller did not scale the workload to zero"
+        conditions.append(Condition("ScaledToZero", "False", "NotScaledToZero", text))
+    text = f"New size: {decision.desired}; reason: {decision.reason}"
+    return tuple(conditions), (Event("Normal", "SuccessfulRescale", text),)
+
+
+def merge_conditions(
+    existing: Sequence[dict[str, Any]], updates: Sequence[Condition], now_rfc3339: str
+) -> list[dict[str, Any]]:
+    """status.conditions after the updates, in upstream's order.
+
+    ``lastTransitionTime`` moves only when the status changes; reason and message are always overwritten.
+    """
+    result = [dict(condition) for condition in existing]
+    for update in updates:
+        if not update.status:
+            result = [condition for condition in result if condition.get("type") != update.type]
+            continue
+        found = next((condition for condition in result if condition.get("type") == update.type), None)
+        if found is None:
+            found = {"type": update.type}
+            result.append(found)
+        if found.get("status") != update.status:
+            found["lastTransitionTime"] = now_rfc3339
+        found.update(status=update.status, reason=update.reason, message=update.message)
+    return result
