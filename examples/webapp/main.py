@@ -48,10 +48,10 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, template: str, *args: object) -> None:
         """One line a request would drown the log at load; failures still show."""
         if args and str(args[1] if len(args) > 1 else "").startswith(("4", "5")):
-            super().log_message(format, *args)
+            super().log_message(template, *args)
 
 
 class Server(ThreadingHTTPServer):

@@ -1,0 +1,56 @@
+"""The command line: one file a command; parse, call, print. Exit codes: 0 done, 1 failed, 2 wrong input."""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from flyball import __version__
+from flyball.errors import FlyballError
+
+#: command -> (module, hidden); modules are loaded when their command runs, so that --help stays quick
+COMMANDS = {
+    "up": "Run the whole of Flyball on this machine.",
+    "demo": "Run an example under load and watch it scale.",
+    "explain": "Say why a workload has the replicas it has.",
+    "doctor": "Find the first broken link from a pod's metric to its replicas.",
+    "kubeconfig": "Print the kubeconfig of the embedded cluster.",
+    "process": "",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name, about in COMMANDS.items() if about]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"flyball.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, about in COMMANDS.items() if about])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FlyballError as exc:
+            click.echo(f"flyball: {exc}", err=True)
+            sys.exit(exc.exit_code)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"auto_envvar_prefix": "FLYBALL", "help_option_names": ["-h", "--help"]},
+    epilog="Example: flyball up -f examples/webapp/manifests",
+)
+@click.version_option(__version__)
+def main() -> None:
+    """From an application's own metrics to its replica count.
+
+    Every option can be given as FLYBALL_COMMAND_OPTION in the environment. Completion:
+    eval "$(_FLYBALL_COMPLETE=bash_source flyball)".
+    """

@@ -1,0 +1,38 @@
+"""Options that several commands share."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def default_data_dir() -> Path:
+    """``$XDG_DATA_HOME/flyball``, or ``~/.local/share/flyball``."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "flyball"
+
+
+def data_dir_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--data-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=default_data_dir,
+        help="Where everything is kept.  [default: ~/.local/share/flyball]",
+    )(function)
+
+
+def port_offset_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--port-offset",
+        type=click.IntRange(0, 50_000),
+        default=0,
+        metavar="N",
+        help="Add N to every port: 6443 Kubernetes, 6444 metrics APIs, 9090 Prometheus API, 10250 node.",
+    )(function)
+
+
+def output_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="What to print.")(
+        function
+    )

@@ -1,0 +1,20 @@
+"""``flyball process``: one of the three processes; started by ``flyball up``, not by people."""
+
+from pathlib import Path
+
+import click
+
+from flyball.cli.options import data_dir_option, port_offset_option
+
+
+@click.command("process", hidden=True)
+@click.argument("name", type=click.Choice(["control", "data", "node"]))
+@data_dir_option
+@port_offset_option
+@click.option("--horizontal-pod-autoscaler-sync-period", "sync_period_s", type=float, default=5.0)
+@click.option("-f", "--filename", "manifests", type=click.Path(path_type=Path), multiple=True)
+def command(name: str, data_dir: Path, port_offset: int, sync_period_s: float, manifests: tuple[Path, ...]) -> None:
+    """Run one process of the embedded cluster."""
+    from flyball import app
+
+    app.run_process(name, app.Settings(data_dir.absolute(), port_offset, sync_period_s, manifests))

@@ -1,0 +1,155 @@
+"""Client-side apply, with kubectl's own annotation, so that ``kubectl apply`` continues where this left off."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flyball.errors import ConfigError, FlyballError, KubeApiError
+from flyball.kube.client import KubeClient
+from flyball.kube.kinds import Resource
+from flyball.model.yaml_loader import load_all_yaml
+
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+FILE_MAX_BYTES = 10 << 20
+
+
+def read_manifests(path: Path) -> Iterator[tuple[str, dict[str, Any] | ConfigError]]:
+    """The objects of a file, or of a directory's .yaml, .yml and .json files in order of name.
+
+    Yields where it stands and the object, or the error in its place: one bad document does not hide the rest.
+    """
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml", ".json"))
+        if not files:
+            yield str(path), ConfigError(f"{path} holds no .yaml, .yml or .json file; name a directory of manifests")
+    else:
+        files = [path]
+    for file in files:
+        try:
+            if file.stat().st_size > FILE_MAX_BYTES:
+                raise ConfigError(f"{file} is larger than {FILE_MAX_BYTES} bytes; split it")
+            documents = load_all_yaml(file.read_text(), str(file))
+        except (ConfigError, OSError, UnicodeDecodeError) as exc:
+            yield str(file), exc if isinstance(exc, ConfigError) else ConfigError(f"{file}: {exc}")
+            continue
+        for document in documents:
+            yield from _objects(str(file), document)
+
+
+def _objects(where: str, document: Any) -> Iterator[tuple[str, dict[str, Any] | ConfigError]]:
+    if document is None:
+        return
+    if not isinstance(document, dict):
+        yield where, ConfigError(f"{where}: a manifest is a mapping, not {type(document).__name__}")
+    elif str(document.get("kind", "")).endswith("List") and isinstance(document.get("items"), list):
+        for item in document["items"]:
+            yield from _objects(where, item)
+    elif not isinstance(document.get("metadata"), dict) or not (document["metadata"].get("name")):
+        yield where, ConfigError(f"{where}: a {document.get('kind', 'document')} has no metadata.name; add one")
+    elif not document.get("apiVersion") or not document.get("kind"):
+        name = document["metadata"]["name"]
+        yield where, ConfigError(f'{where}: "{name}" has no apiVersion or kind; add them')
+    else:
+        yield where, document
+
+
+async def apply(client: KubeClient, obj: dict[str, Any], default_namespace: str = "default") -> str:
+    """Creates the object or merges it into the live one.
+
+    Returns:
+        ``created``, ``configured`` or ``unchanged``.
+
+    Raises:
+        ConfigError: the server has no such kind.
+        KubeApiError: the server refused the object.
+    """
+    resource = await _resource(client, obj["apiVersion"], obj["kind"])
+    metadata = obj["metadata"]
+    namespace = metadata.get("namespace", default_namespace) if resource.namespaced else None
+    wanted = json.loads(json.dumps(obj))
+    if namespace is not None:
+        wanted["metadata"]["namespace"] = namespace
+    wanted["metadata"].setdefault("annotations", {}).pop(LAST_APPLIED, None)
+    applied = json.dumps(wanted, separators=(",", ":"), sort_keys=True) + "\n"
+    wanted["metadata"]["annotations"][LAST_APPLIED] = applied
+    try:
+        live = await client.get(resource, metadata["name"], namespace)
+    except KubeApiError as exc:
+        if exc.code != 404:
+            raise
+        await client.create(resource, wanted, namespace)
+        return "created"
+    previous = json.loads(live["metadata"].get("annotations", {}).get(LAST_APPLIED) or "{}")
+    patch = three_way_patch(previous, wanted, live)
+    if not patch:
+        return "unchanged"
+    await client.patch(resource, metadata["name"], patch, namespace)
+    return "configured"
+
+
+def three_way_patch(previous: Any, wanted: Any, live: Any) -> Any:
+    """The JSON merge patch from ``live`` to ``wanted``: fields of ``previous`` that are not wanted go.
+
+    Lists are replaced as a whole unless the live list only adds defaults to the wanted one.
+    """
+    patch: dict[str, Any] = {}
+    for key, value in wanted.items():
+        old = live.get(key) if isinstance(live, dict) else None
+        if isinstance(value, dict) and isinstance(old, dict):
+            before = previous.get(key) if isinstance(previous, dict) else None
+            inner = three_way_patch(before if isinstance(before, dict) else {}, value, old)
+            if inner:
+                patch[key] = inner
+        elif not _covers(old, value):
+            patch[key] = value
+    for key in previous:
+        if key not in wanted and isinstance(live, dict) and key in live:
+            patch[key] = None
+    return patch
+
+
+def _covers(live: Any, wanted: Any) -> bool:
+    """Whether the live value says all that the wanted one says (it may hold defaults besides)."""
+    if isinstance(wanted, dict):
+        return isinstance(live, dict) and all(k in live and _covers(live[k], v) for k, v in wanted.items())
+    if isinstance(wanted, list):
+        return (
+            isinstance(live, list)
+            and len(live) == len(wanted)
+            and all(_covers(a, b) for a, b in zip(live, wanted, strict=True))
+        )
+    return bool(live == wanted)
+
+
+async def _resource(client: KubeClient, api_version: str, kind: str) -> Resource:
+    try:
+        offered = await client.resources(api_version)
+    except KubeApiError as exc:
+        if exc.code != 404:
+            raise
+        offered = []
+    for resource, _ in offered:
+        if resource.kind == kind:
+            return resource
+    raise ConfigError(f'no matches for kind "{kind}" in version "{api_version}"; install its CRD first')
+
+
+async def apply_paths(client: KubeClient, paths: tuple[Path, ...]) -> tuple[list[str], list[str]]:
+    """Applies everything under the paths.
+
+    Returns:
+        What was done, a line an object, and what failed, a line each with file, object and reason.
+    """
+    done, failed = [], []
+    for path in paths:
+        for where, obj in read_manifests(path):
+            if isinstance(obj, ConfigError):
+                failed.append(str(obj))
+                continue
+            name = f"{obj['kind'].lower()}/{obj['metadata']['name']}"
+            try:
+                done.append(f"{name} {await apply(client, obj)}")
+            except FlyballError as exc:
+                failed.append(f"{where}: {name}: {exc}")
+    return done, failed
