@@ -1,0 +1,331 @@
+"""What the OpenAPI definitions say about an object's fields: unknown ones, wrongly typed ones, patch behaviour.
+
+The definitions are those of Kubernetes 1.37 (see ``tools/schema/definitions.py``), read on first use. Kinds without
+one (monitoring.coreos.com) are schemaless: nothing is unknown there and lists are replaced by patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from flyball.localcluster.schema import quantity
+from flyball.localcluster.schema.kinds import Kind
+
+_META = "io.k8s.apimachinery.pkg.apis.meta.v1."
+QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+OBJECT_META = _META + "ObjectMeta"
+
+
+@cache
+def definitions() -> dict[str, dict[str, Any]]:
+    """Definition name ("io.k8s.api.apps.v1.DeploymentSpec") -> node; ``$ref`` holds a bare definition name."""
+    return packaged("definitions-1.37.json.gz")
+
+
+def packaged(name: str) -> dict[str, dict[str, Any]]:
+    """A packaged ``.json.gz`` file. The readers are imported here: most commands never need them."""
+    import gzip
+    from pathlib import Path
+
+    import msgspec
+
+    packed = Path(__file__).with_name(name).read_bytes()
+    loaded: dict[str, dict[str, Any]] = msgspec.json.decode(gzip.decompress(packed))
+    return loaded
+
+
+@cache
+def _names() -> dict[tuple[str, str, str], str]:
+    """(group, version, kind) -> definition name; shared meta kinds (DeleteOptions...) are left out."""
+    found = {}
+    for name, node in definitions().items():
+        gvks = node.get("x-kubernetes-group-version-kind", ())
+        if len(gvks) == 1:
+            found[gvks[0]["group"], gvks[0]["version"], gvks[0]["kind"]] = name
+    return found
+
+
+def definition_name(group: str, version: str, kind: str) -> str | None:
+    """The definition of a kind (or of its list), None when it is schemaless."""
+    return _names().get((group, version, kind))
+
+
+def _root(kind: Kind) -> dict[str, Any] | None:
+    name = definition_name(kind.group, kind.version, kind.kind)
+    return {"$ref": name} if name else None
+
+
+def _resolved(node: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(definition name or "", node behind the reference)."""
+    name = node.get("$ref", "")
+    return (name, definitions()[name]) if name else ("", node)
+
+
+# --- unknown fields -------------------------------------------------------------------------------------------------
+
+
+def validate_fields(kind: Kind, obj: dict[str, Any]) -> list[str]:
+    """Unknown fields in upstream's words, in document order: ``unknown field "spec.minReplicaz"``.
+
+    For ``fieldValidation=Strict`` (reject) and ``Warn`` (warn). Empty for schemaless kinds.
+    """
+    root = _root(kind)
+    return [] if root is None else [f'unknown field "{path}"' for path, _, _ in _unknown(root, obj, "")]
+
+
+def prune(kind: Kind, obj: dict[str, Any]) -> None:
+    """Remove unknown fields in place, as decoding into Go structs does."""
+    root = _root(kind)
+    if root is not None:
+        for _, holder, key in list(_unknown(root, obj, "")):
+            del holder[key]
+
+
+def _unknown(node: dict[str, Any], value: Any, path: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+    name, node = _resolved(node)
+    if isinstance(value, dict):
+        properties = node.get("properties")
+        extra = node.get("additionalProperties")
+        if properties is None:
+            if isinstance(extra, dict) and ("$ref" in extra or extra.get("type") in ("object", "array")):
+                for key, item in value.items():
+                    yield from _unknown(extra, item, f"{path}.{key}" if path else key)
+            return
+        if node.get("x-kubernetes-preserve-unknown-fields") or name.endswith(".JSONSchemaProps"):
+            return
+        for key, item in value.items():
+            where = f"{path}.{key}" if path else key
+            child = properties.get(key)
+            if child is None:
+                yield where, value, key
+            elif isinstance(item, (dict, list)):
+                yield from _unknown(child, item, where)
+    elif isinstance(value, list) and "items" in node:
+        for index, item in enumerate(value):
+            if isinstance(item, (dict, list)):
+                yield from _unknown(node["items"], item, f"{path}[{index}]")
+
+
+# --- JSON types -----------------------------------------------------------------------------------------------------
+
+
+def type_errors(kind: Kind, obj: dict[str, Any]) -> list[str]:
+    """Values of the wrong JSON type in Go's words, in document order.
+
+    ``json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32``. Upstream stops at
+    the first one; callers show ``[0]``. A null is always accepted.
+    """
+    root = _root(kind)
+    return [] if root is None else list(_mistyped(root, obj, "", ""))
+
+
+_JSON_NAMES = {str: "string", bool: "bool", int: "number", float: "number", dict: "object", list: "array"}
+
+
+def _go_type(node: dict[str, Any]) -> str:
+    name, inner = _resolved(node)
+    if name and "properties" in inner:
+        parts = name.split(".")
+        return f"{parts[-2]}.{parts[-1]}"
+    kind = inner.get("type")
+    if kind == "integer":
+        return str(inner.get("format") or "int64")
+    if kind == "number":
+        return "float64"
+    if kind == "boolean":
+        return "bool"
+    if kind == "array":
+        return "[]" + _go_type(inner.get("items", {}))
+    if kind == "object":
+        return "map[string]" + _go_type(inner.get("additionalProperties") or {"type": "string"})
+    return "string"
+
+
+def _mistyped(node: dict[str, Any], value: Any, struct: str, path: str) -> Iterator[str]:
+    if value is None:
+        return
+    name, inner = _resolved(node)
+    here = f"Go struct field {struct}.{path}" if path else "Go value"
+    got = _JSON_NAMES.get(type(value), "value")
+    if name == QUANTITY:
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            try:
+                quantity.parse(value)
+            except ValueError as error:
+                yield str(error)
+        else:
+            yield quantity.NOT_A_QUANTITY
+        return
+    if name == INT_OR_STRING or inner.get("format") == "int-or-string":
+        if not isinstance(value, str) and (isinstance(value, bool) or not isinstance(value, int)):
+            yield f"json: cannot unmarshal {got} into {here} of type int32"
+        return
+    wanted = inner.get("type")
+    if wanted is None or name.endswith((".JSONSchemaProps", ".JSON", "OrArray", "OrBool", "OrStringArray")):
+        return
+    wrong = f"json: cannot unmarshal {got} into {here} of type {_go_type(node)}"
+    if wanted == "object":
+        if not isinstance(value, dict):
+            yield wrong
+            return
+        properties, extra = inner.get("properties"), inner.get("additionalProperties")
+        owner = name.rsplit(".", 1)[-1] if name else struct
+        if properties is not None:
+            for key, item in value.items():
+                if key in properties:
+                    yield from _mistyped(properties[key], item, owner, f"{path}.{key}" if path else key)
+        elif isinstance(extra, dict):
+            for item in value.values():
+                yield from _mistyped(extra, item, owner, path)
+    elif wanted == "array":
+        if not isinstance(value, list):
+            yield wrong
+            return
+        for item in value:
+            yield from _mistyped(inner.get("items", {}), item, struct, path)
+    elif wanted == "string":
+        if not isinstance(value, str):
+            yield wrong
+        elif inner.get("format") == "date-time" and not _is_time(value):
+            yield (f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"')
+    elif wanted == "boolean":
+        if not isinstance(value, bool):
+            yield wrong
+    elif wanted == "integer":
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            yield wrong
+        elif isinstance(value, float) and not value.is_integer():
+            yield wrong.replace("unmarshal number", f"unmarshal number {value}")
+        elif not _fits(int(value), str(inner.get("format") or "int64")):
+            yield wrong.replace("unmarshal number", f"unmarshal number {int(value)}")
+    elif wanted == "number" and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        yield wrong
+
+
+def _fits(value: int, size: str) -> bool:
+    bits = 31 if size == "int32" else 63
+    return bool(-(2**bits) <= value < 2**bits)
+
+
+def _is_time(text: str) -> bool:
+    from datetime import datetime  # kept off the import path of the package
+
+    if text == "":
+        return False
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
+# --- normal form ----------------------------------------------------------------------------------------------------
+
+
+def normalise(kind: Kind, obj: dict[str, Any]) -> None:
+    """Bring an object to the form Go would write back: no nulls in struct fields, quantities as strings.
+
+    Quantities keep the text they were written in (upstream would turn "0.5" into "500m"), so that an applied manifest
+    compares equal to what is stored.
+    """
+    root = _root(kind)
+    if root is not None:
+        _normalise(root, obj)
+
+
+def _normalise(node: dict[str, Any], value: Any) -> Any:
+    name, node = _resolved(node)
+    if name == QUANTITY:
+        return value if isinstance(value, str) else str(value)
+    if isinstance(value, dict):
+        properties, extra = node.get("properties"), node.get("additionalProperties")
+        if properties is not None:
+            for key in [k for k, v in value.items() if v is None and k in properties]:
+                del value[key]
+            for key, item in value.items():
+                child = properties.get(key)
+                if child is not None and ("$ref" in child or "items" in child or "additionalProperties" in child):
+                    value[key] = _normalise(child, item)
+        elif isinstance(extra, dict):
+            for key, item in value.items():
+                if item is None and extra.get("type") == "string":
+                    value[key] = ""
+                elif "$ref" in extra or "items" in extra:
+                    value[key] = _normalise(extra, item)
+    elif isinstance(value, list) and "items" in node:
+        items = node["items"]
+        if "$ref" in items or "items" in items:
+            for index, item in enumerate(value):
+                value[index] = _normalise(items, item)
+    return value
+
+
+# --- patches --------------------------------------------------------------------------------------------------------
+
+
+class PatchNode:
+    """Where a strategic merge or an apply patch stands in a schema."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, node: dict[str, Any]) -> None:
+        self._outer = node
+        self._inner = _resolved(node)[1]
+
+    def items(self) -> PatchNode | None:
+        """The schema of a list's elements; None when this is no list."""
+        child = self._inner.get("items")
+        return PatchNode(child) if isinstance(child, dict) else None
+
+    def _extension(self, name: str) -> Any:
+        return self._outer.get(name, self._inner.get(name))
+
+    @property
+    def type(self) -> str:
+        """One of "object", "array", "string"..., "" where any is allowed."""
+        return str(self._inner.get("type") or "")
+
+    @property
+    def patch_strategy(self) -> str:
+        """One of "merge", "retainKeys", "merge,retainKeys", "replace", or "" when none is given."""
+        return str(self._extension("x-kubernetes-patch-strategy") or "")
+
+    @property
+    def merge_key(self) -> str:
+        """The field that identifies a list's element in a strategic merge patch, "" when none."""
+        return str(self._extension("x-kubernetes-patch-merge-key") or "")
+
+    @property
+    def list_type(self) -> str:
+        """One of "map", "set", "atomic", or "" (then server-side apply treats the list as atomic)."""
+        return str(self._extension("x-kubernetes-list-type") or "")
+
+    @property
+    def list_map_keys(self) -> tuple[str, ...]:
+        """The fields that identify a list's element in server-side apply."""
+        return tuple(self._extension("x-kubernetes-list-map-keys") or ())
+
+    @property
+    def map_type(self) -> str:
+        """The text "atomic" for objects that server-side apply owns as a whole, else "granular" or ""."""
+        return str(self._extension("x-kubernetes-map-type") or "")
+
+    def default_of(self, name: str) -> Any:
+        """The default of one field, None without one (list keys such as ``protocol`` need it)."""
+        child = self.property(name)
+        return None if child is None else child._outer.get("default", child._inner.get("default"))
+
+    # Last in the class, since it hides the builtin decorator used above.
+    def property(self, name: str) -> PatchNode | None:
+        """The schema of a field (or of a map's value); None when unknown."""
+        properties = self._inner.get("properties")
+        child = properties.get(name) if properties is not None else self._inner.get("additionalProperties")
+        return PatchNode(child) if isinstance(child, dict) else None
+
+
+def patch_schema(kind: Kind) -> PatchNode | None:
+    """The root node of a kind for patches; None for schemaless kinds (lists are then replaced whole)."""
+    root = _root(kind)
+    return None if root is None else PatchNode(root)
