@@ -6,6 +6,7 @@ conversions and int64 sums saturate, so that an absurd value never scales down.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -283,7 +284,7 @@ class _Work:
         elif count == 0:
             shown = 0
         else:
-            shown = int(math.ceil(float(usage) / float(count)))
+            shown = math.ceil(float(usage) / float(count))
         self._found(name=name, usage=shown, ratio=ratio, multiplier=count)
         return shown
 
@@ -435,7 +436,7 @@ def _identifier(metric: Metric) -> dict[str, Any]:
     return {"name": metric.name, "selector": metric.selector}
 
 
-def _sum(values: Any) -> int:
+def _sum(values: Iterable[int]) -> int:
     return max(-MAX_INT64 - 1, min(MAX_INT64, sum(values)))
 
 

@@ -1,0 +1,300 @@
+"""The autoscaler's journal: one SQLite file in WAL mode.
+
+Every method commits before it returns, so what was acknowledged survives kill -9 (and a torn tail of the
+write-ahead log is dropped on open, by SQLite). Times are ms since the epoch and always arguments.
+"""
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from flyball.errors import StoreError
+from flyball.scaling import Decision, History, Outcome
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS decisions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    namespace TEXT NOT NULL, name TEXT NOT NULL,
+    first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, count INTEGER NOT NULL,
+    substance BLOB NOT NULL, body BLOB NOT NULL, outcome TEXT);
+CREATE INDEX IF NOT EXISTS decisions_by_hpa ON decisions (namespace, name, id);
+CREATE TABLE IF NOT EXISTS intents (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    namespace TEXT NOT NULL, name TEXT NOT NULL, uid TEXT NOT NULL, decision INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL, body BLOB NOT NULL, outcome_ms INTEGER, outcome TEXT);
+CREATE INDEX IF NOT EXISTS intents_open ON intents (outcome_ms) WHERE outcome_ms IS NULL;
+CREATE TABLE IF NOT EXISTS histories (
+    namespace TEXT NOT NULL, name TEXT NOT NULL, uid TEXT NOT NULL, at_ms INTEGER NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (namespace, name)) WITHOUT ROWID;
+"""
+_VERSION = 1
+_TRIM_EVERY = 64
+_KEEP_INTENTS = 1_000
+_encode = msgspec.json.Encoder().encode
+_decode_history = msgspec.json.Decoder(History).decode
+_decode_decision = msgspec.json.Decoder(Decision).decode
+
+
+class DecisionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A decision as kept: ``count`` consecutive ones alike in substance, the newest in ``decision``.
+
+    ``outcome``: None when nothing was to be written or the write's end is not known, "" accepted, else the error.
+    """
+
+    id: int
+    first_ms: int
+    last_ms: int
+    count: int
+    decision: Decision
+    outcome: str | None = None
+
+
+class Intent(msgspec.Struct, frozen=True):
+    """A scale write that was about to be made and whose end is not recorded."""
+
+    id: int
+    namespace: str
+    name: str
+    uid: str
+    at_ms: int
+    decision: Decision
+
+
+class Journal:
+    """Decisions, intents, outcomes and scaling histories at ``path``.
+
+    ``keep_per_hpa`` and ``keep`` bound the decision records (oldest go first), so that one busy HPA never
+    pushes out another's. Safe to call from several threads.
+
+    Raises:
+        StoreError: the file cannot be opened, written or is not a journal.
+    """
+
+    def __init__(self, path: str | Path, *, keep_per_hpa: int = 2_000, keep: int = 200_000) -> None:
+        self.path = Path(path)
+        self._keep_per_hpa, self._keep = keep_per_hpa, keep
+        self._lock = threading.Lock()
+        self._since_trim = 0
+        self._coalesced = 0
+        self._written = 0
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5.0)
+        except (OSError, sqlite3.Error) as error:
+            raise self._unusable(error) from error
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            # NORMAL: a commit is in the kernel's hands before it is acknowledged, which a kill cannot undo
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, _VERSION):
+                raise StoreError(
+                    f"journal {self.path} has format {version}, this version reads {_VERSION}; "
+                    "use the Flyball that wrote it or move the file away"
+                )
+            self._db.executescript(_SCHEMA)
+            self._db.execute(f"PRAGMA user_version={_VERSION}")
+            # proves that it can be written now, not at the first decision
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("INSERT INTO histories VALUES ('', '', '', 0, '') ON CONFLICT DO NOTHING")
+            self._db.execute("DELETE FROM histories WHERE namespace = '' AND name = ''")
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._db.close()
+            raise self._unusable(error) from error
+        except StoreError:
+            self._db.close()
+            raise
+
+    def _unusable(self, error: Exception) -> StoreError:
+        return StoreError(
+            f"journal {self.path} cannot be used: {error}; make {self.path.parent} writable with space left, "
+            "or move a damaged file away"
+        )
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._db
+                except BaseException:
+                    self._db.execute("ROLLBACK")
+                    raise
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                if self._db_in_transaction():
+                    with contextlib.suppress(sqlite3.Error):
+                        self._db.execute("ROLLBACK")
+                raise self._unusable(error) from error
+
+    def _db_in_transaction(self) -> bool:
+        try:
+            return self._db.in_transaction
+        except sqlite3.Error:
+            return False
+
+    def append_decision(self, decision: Decision, history: History | None = None, uid: str = "") -> int:
+        """Record a decision, and the history that follows from it in the same commit; the record's id.
+
+        One that is alike in substance to the HPA's last is counted there, its newest figures kept.
+        """
+        body, substance = _encode(decision), _encode(_substance(decision))
+        key = (decision.namespace, decision.name)
+        with self._transaction() as db:
+            last = db.execute(
+                "SELECT id, substance FROM decisions WHERE namespace = ? AND name = ? ORDER BY id DESC LIMIT 1", key
+            ).fetchone()
+            if last is not None and last[1] == substance and not decision.rescale:
+                record = int(last[0])
+                db.execute(
+                    "UPDATE decisions SET last_ms = ?, count = count + 1, body = ? WHERE id = ?",
+                    (decision.at_ms, body, record),
+                )
+                self._coalesced += 1
+            else:
+                cursor = db.execute(
+                    "INSERT INTO decisions (namespace, name, first_ms, last_ms, count, substance, body)"
+                    " VALUES (?, ?, ?, ?, 1, ?, ?)",
+                    (*key, decision.at_ms, decision.at_ms, substance, body),
+                )
+                record = int(cursor.lastrowid or 0)
+                self._written += 1
+                self._trim(db, key)
+            if history is not None:
+                _save(db, key, uid, history, decision.at_ms)
+        return record
+
+    def intent(self, decision: Decision, record: int, uid: str, at_ms: int) -> int:
+        """Record that ``decision`` is about to be written to the scale; the intent's id. Call before the write."""
+        with self._transaction() as db:
+            cursor = db.execute(
+                "INSERT INTO intents (namespace, name, uid, decision, at_ms, body) VALUES (?, ?, ?, ?, ?, ?)",
+                (decision.namespace, decision.name, uid, record, at_ms, _encode(decision)),
+            )
+            intent = int(cursor.lastrowid or 0)
+            db.execute("DELETE FROM intents WHERE outcome_ms IS NOT NULL AND id <= ?", (intent - _KEEP_INTENTS,))
+        return intent
+
+    def outcome(self, intent: int, outcome: Outcome, at_ms: int, history: History | None = None) -> None:
+        """Record what became of an intent, and the history after it in the same commit."""
+        with self._transaction() as db:
+            row = db.execute("SELECT namespace, name, uid, decision FROM intents WHERE id = ?", (intent,)).fetchone()
+            if row is None:
+                return
+            db.execute("UPDATE intents SET outcome_ms = ?, outcome = ? WHERE id = ?", (at_ms, outcome.error, intent))
+            db.execute("UPDATE decisions SET outcome = ? WHERE id = ?", (outcome.error, row[3]))
+            if history is not None:
+                _save(db, (row[0], row[1]), row[2], history, at_ms)
+
+    def save_history(self, namespace: str, name: str, uid: str, history: History, at_ms: int) -> None:
+        """Keep a history alone."""
+        with self._transaction() as db:
+            _save(db, (namespace, name), uid, history, at_ms)
+
+    def load_history(self, namespace: str, name: str, uid: str = "") -> History | None:
+        """The last history saved for this HPA; None when there is none, or it was another object of that name."""
+        row = self._one("SELECT uid, body FROM histories WHERE namespace = ? AND name = ?", (namespace, name))
+        if row is None or (uid and row[0] and row[0] != uid):
+            return None
+        try:
+            return _decode_history(row[1])
+        except msgspec.MsgspecError:
+            return None  # unknown history: the caller starts over, which scales nothing down for one window
+
+    def forget(self, namespace: str, name: str) -> None:
+        """Drop the history of a deleted HPA; its decisions stay to be read."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM histories WHERE namespace = ? AND name = ?", (namespace, name))
+
+    def open_intents(self) -> list[Intent]:
+        """Intents without an outcome, oldest first: writes that a crash may have cut off."""
+        rows = self._all(
+            "SELECT id, namespace, name, uid, at_ms, body FROM intents WHERE outcome_ms IS NULL ORDER BY id"
+        )
+        return [Intent(row[0], row[1], row[2], row[3], row[4], _decode_decision(row[5])) for row in rows]
+
+    def decisions(self, namespace: str = "", name: str = "", limit: int = 100) -> list[DecisionRecord]:
+        """The newest decisions first; an empty namespace or name means all."""
+        where, values = [], []
+        for column, value in (("namespace", namespace), ("name", name)):
+            if value:
+                where.append(f"{column} = ?")
+                values.append(value)
+        clause = f"WHERE {' AND '.join(where)}" if where else ""
+        rows = self._all(
+            f"SELECT id, first_ms, last_ms, count, body, outcome FROM decisions {clause} ORDER BY id DESC LIMIT ?",
+            (*values, max(0, limit)),
+        )
+        return [DecisionRecord(r[0], r[1], r[2], r[3], _decode_decision(r[4]), r[5]) for r in rows]
+
+    def statistics(self) -> dict[str, int]:
+        """Counts of records, and of writes since the start."""
+        decisions, intents = self._one(
+            "SELECT (SELECT count(*) FROM decisions), (SELECT count(*) FROM intents WHERE outcome_ms IS NULL)", ()
+        ) or (0, 0)
+        return {
+            "decisions": int(decisions),
+            "open_intents": int(intents),
+            "written": self._written,
+            "coalesced": self._coalesced,
+            "limit": self._keep,
+        }
+
+    def close(self) -> None:
+        """Fold the write-ahead log in and let go of the file."""
+        with self._lock:
+            self._db.close()
+
+    def _trim(self, db: sqlite3.Connection, key: tuple[str, str]) -> None:
+        self._since_trim += 1
+        db.execute(
+            "DELETE FROM decisions WHERE namespace = ? AND name = ? AND id <= ("
+            "SELECT id FROM decisions WHERE namespace = ? AND name = ? ORDER BY id DESC LIMIT 1 OFFSET ?)",
+            (*key, *key, self._keep_per_hpa),
+        )
+        if self._since_trim >= _TRIM_EVERY:
+            self._since_trim = 0
+            db.execute(
+                "DELETE FROM decisions WHERE id <= (SELECT id FROM decisions ORDER BY id DESC LIMIT 1 OFFSET ?)",
+                (self._keep,),
+            )
+
+    def _one(self, sql: str, values: tuple[Any, ...]) -> Any:
+        rows = self._all(sql, values)
+        return rows[0] if rows else None
+
+    def _all(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        with self._lock:
+            try:
+                return self._db.execute(sql, values).fetchall()
+            except sqlite3.Error as error:
+                raise self._unusable(error) from error
+
+
+def _save(db: sqlite3.Connection, key: tuple[str, str], uid: str, history: History, at_ms: int) -> None:
+    db.execute("INSERT OR REPLACE INTO histories VALUES (?, ?, ?, ?, ?)", (*key, uid, at_ms, _encode(history)))
+
+
+def _substance(decision: Decision) -> tuple[Any, ...]:
+    """What must differ for a decision to be a record of its own."""
+    return (
+        decision.current,
+        decision.desired,
+        decision.min_replicas,
+        decision.max_replicas,
+        decision.reason,
+        decision.error,
+        decision.recommended,
+        decision.metrics_skipped,
+        decision.conditions,
+        decision.clamps,
+        decision.status_metrics,
+        tuple((metric.rule, metric.proposal, metric.error) for metric in decision.metrics),
+    )
