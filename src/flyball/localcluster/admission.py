@@ -1,0 +1,212 @@
+"""What the server itself decides about an object being written: identity, generation, addresses, first status."""
+
+import ipaddress
+import secrets
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from flyball.clock import rfc3339
+from flyball.localcluster import failures
+from flyball.localcluster.storage import Storage
+
+Object = dict[str, Any]
+
+CLUSTER_NETWORK = ipaddress.IPv4Network("127.11.0.0/16")
+NODE_PORTS = range(30000, 32768)
+SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease", "flyball-system")
+KUBERNETES_SERVICE_IP = "127.11.0.1"
+# Kinds with a status subresource whose strategy upstream does not count generations.
+_NO_GENERATION = frozenset(
+    {
+        "/namespaces",
+        "/nodes",
+        "/services",
+        "/persistentvolumes",
+        "/persistentvolumeclaims",
+        "/resourcequotas",
+        "apiregistration.k8s.io/apiservices",
+    }
+)
+_NAME_CHARACTERS = "bcdfghjklmnpqrstvwxz2456789"  # no vowels, so that no words appear
+
+
+def generated_name(prefix: str) -> str:
+    return prefix[:58] + "".join(secrets.choice(_NAME_CHARACTERS) for _ in range(5))
+
+
+def counts_generations(store: str, subresources: tuple[str, ...]) -> bool:
+    return store not in _NO_GENERATION and ("status" in subresources or store == "networking.k8s.io/networkpolicies")
+
+
+def stamp_new(obj: Object, now_ms: int) -> None:
+    """In place: the identity of a new object."""
+    metadata = obj["metadata"]
+    for name in ("selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "managedFields"):
+        metadata.pop(name, None)
+    metadata["uid"] = str(uuid.uuid4())
+    metadata["creationTimestamp"] = rfc3339(now_ms)
+
+
+def initial_state(store: str, obj: Object, now_ms: int) -> None:
+    """In place: what upstream's strategies put into a new object, beyond plain defaults."""
+    if store == "/namespaces":
+        metadata, spec = obj["metadata"], obj.setdefault("spec", {})
+        metadata.setdefault("labels", {})["kubernetes.io/metadata.name"] = metadata["name"]
+        if "kubernetes" not in spec.setdefault("finalizers", []):
+            spec["finalizers"].append("kubernetes")
+        obj["status"] = {"phase": "Active"}
+    elif store == "/pods":
+        obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj.get("spec") or {})}
+    elif store == "apiextensions.k8s.io/customresourcedefinitions":
+        obj["status"] = crd_status(obj, now_ms)
+    elif store == "/services":
+        obj.setdefault("status", {"loadBalancer": {}})
+
+
+def qos_class(spec: Object) -> str:
+    """Guaranteed, Burstable or BestEffort, from cpu and memory of all containers."""
+    any_set, guaranteed = False, True
+    for container in [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]:
+        resources = container.get("resources") or {}
+        requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
+        for name in ("cpu", "memory"):
+            if name in requests or name in limits:
+                any_set = True
+            if name not in limits or requests.get(name, limits[name]) != limits[name]:
+                guaranteed = False
+    if not any_set:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def crd_status(crd: Object, now_ms: int) -> Object:
+    spec = crd.get("spec") or {}
+    stored = [v.get("name") for v in spec.get("versions") or [] if v.get("storage")]
+    old = crd.get("status") or {}
+    names = dict(spec.get("names") or {})
+    names.setdefault("listKind", str(names.get("kind", "")) + "List")
+    names.setdefault("singular", str(names.get("kind", "")).lower())
+    kept = {c.get("type"): c for c in old.get("conditions") or []}
+    conditions = []
+    for type_, reason, message in (
+        ("NamesAccepted", "NoConflicts", "no conflicts found"),
+        ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+    ):
+        since = kept.get(type_, {}).get("lastTransitionTime", rfc3339(now_ms))
+        conditions.append(
+            {"type": type_, "status": "True", "lastTransitionTime": since, "reason": reason, "message": message}
+        )
+    versions = list(dict.fromkeys([*(old.get("storedVersions") or []), *stored]))
+    return {"acceptedNames": names, "conditions": conditions, "storedVersions": versions}
+
+
+def allocate_service(storage: Storage, obj: Object, old: Object | None) -> None:
+    """In place: cluster address and node ports, kept from ``old`` where the new object leaves them out.
+
+    Raises:
+        ApiFailure: an asked-for address or port is taken or outside the range.
+    """
+    spec = obj.setdefault("spec", {})
+    before = (old or {}).get("spec") or {}
+    kind = spec.get("type", "ClusterIP")
+    name = obj["metadata"].get("name", "")
+    if kind == "ExternalName":
+        for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+            spec.pop(field, None)
+        return
+    if not spec.get("clusterIP") and before.get("clusterIP") and before.get("type") != "ExternalName":
+        spec["clusterIP"] = before["clusterIP"]
+    wanted = spec.get("clusterIP", "")
+    if wanted and before.get("clusterIP") and before["clusterIP"] != wanted and before.get("type") != "ExternalName":
+        raise _invalid(name, "spec.clusterIPs[0]", f'Invalid value: ["{wanted}"]: may not change once set')
+    taken_addresses, taken_ports = _taken(storage, obj["metadata"].get("namespace", ""), name)
+    if not wanted:
+        spec["clusterIP"] = wanted = _free_address(taken_addresses)
+    elif wanted != "None" and wanted != before.get("clusterIP"):
+        _check_address(name, wanted, taken_addresses)
+    spec["clusterIPs"] = [wanted]
+    spec.setdefault("ipFamilies", ["IPv4"])
+    spec.setdefault("ipFamilyPolicy", "SingleStack")
+    spec.setdefault("internalTrafficPolicy", "Cluster")
+    if kind in ("NodePort", "LoadBalancer"):
+        spec.setdefault("externalTrafficPolicy", "Cluster")
+        if kind == "LoadBalancer":
+            spec.setdefault("allocateLoadBalancerNodePorts", True)
+        _allocate_node_ports(name, spec, before, taken_ports)
+    else:
+        for port in spec.get("ports") or []:
+            port.pop("nodePort", None)
+        spec.pop("externalTrafficPolicy", None)
+        spec.pop("allocateLoadBalancerNodePorts", None)
+
+
+def _invalid(name: str, field: str, message: str) -> failures.ApiFailure:
+    cause = {"reason": "FieldValueInvalid", "message": message, "field": field}
+    return failures.invalid("", "Service", name, [cause])
+
+
+def _taken(storage: Storage, namespace: str, name: str) -> tuple[set[str], set[tuple[str, int]]]:
+    addresses, ports = {KUBERNETES_SERVICE_IP}, set()
+    for record in storage.records("/services"):
+        metadata, spec = record.object["metadata"], record.object.get("spec") or {}
+        if metadata.get("namespace") == namespace and metadata.get("name") == name:
+            continue
+        addresses.add(spec.get("clusterIP", ""))
+        for port in spec.get("ports") or []:
+            if port.get("nodePort"):
+                ports.add((port.get("protocol", "TCP"), int(port["nodePort"])))
+    return addresses, ports
+
+
+def _free_address(taken: set[str]) -> str:
+    # The first 256 are left for addresses that people choose by hand, as upstream's static band.
+    hosts = int(CLUSTER_NETWORK.network_address)
+    for number in range(256, CLUSTER_NETWORK.num_addresses - 1):
+        address = str(ipaddress.IPv4Address(hosts + number))
+        if address not in taken:
+            return address
+    raise failures.ApiFailure(500, f"failed to allocate a serviceIP: the range {CLUSTER_NETWORK} is full")
+
+
+def _check_address(name: str, wanted: str, taken: set[str]) -> None:
+    shown = f'Invalid value: ["{wanted}"]: failed to allocate IP {wanted}: '
+    try:
+        inside = ipaddress.IPv4Address(wanted) in CLUSTER_NETWORK
+    except ValueError:
+        raise _invalid(name, "spec.clusterIPs[0]", f'Invalid value: "{wanted}": must be a valid IP address') from None
+    if not inside:
+        raise _invalid(name, "spec.clusterIPs", shown + f"the provided IP is not in the valid range {CLUSTER_NETWORK}")
+    if wanted in taken:
+        raise _invalid(name, "spec.clusterIPs", shown + "provided IP is already allocated")
+
+
+def _allocate_node_ports(name: str, spec: Object, before: Object, taken: set[tuple[str, int]]) -> None:
+    old = {
+        (port.get("name", ""), port.get("port"), port.get("protocol", "TCP")): port.get("nodePort")
+        for port in before.get("ports") or []
+    }
+    free: Iterator[int] = iter(NODE_PORTS)
+    for index, port in enumerate(spec.get("ports") or []):
+        protocol = port.get("protocol", "TCP")
+        chosen = port.get("nodePort") or old.get((port.get("name", ""), port.get("port"), protocol))
+        if chosen:
+            if chosen not in NODE_PORTS:
+                raise _invalid(
+                    name,
+                    f"spec.ports[{index}].nodePort",
+                    f"Invalid value: {chosen}: provided port is not in the valid range. "
+                    f"The range of valid ports is {NODE_PORTS.start}-{NODE_PORTS.stop - 1}",
+                )
+            if (protocol, chosen) in taken:
+                raise _invalid(
+                    name,
+                    f"spec.ports[{index}].nodePort",
+                    f"Invalid value: {chosen}: provided port is already allocated",
+                )
+        else:
+            chosen = next((number for number in free if (protocol, number) not in taken), None)
+            if chosen is None:
+                raise failures.ApiFailure(500, "failed to allocate a nodePort: range is full")
+        port["nodePort"] = chosen
+        taken.add((protocol, chosen))

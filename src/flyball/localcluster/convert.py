@@ -1,0 +1,267 @@
+"""Conversion between the served versions of one stored kind: HorizontalPodAutoscaler v1/v2, the two Events.
+
+Source of the rules: kubernetes pkg/apis/autoscaling/v1/conversion.go and pkg/apis/events/v1/conversion.go.
+The autoscaling/v1 annotations hold metrics in the flat form of v2beta1.
+"""
+
+import copy
+import json
+from typing import Any
+
+Object = dict[str, Any]
+
+_HPA_METRICS = "autoscaling.alpha.kubernetes.io/metrics"
+_HPA_CURRENT = "autoscaling.alpha.kubernetes.io/current-metrics"
+_HPA_CONDITIONS = "autoscaling.alpha.kubernetes.io/conditions"
+_HPA_BEHAVIOR = "autoscaling.alpha.kubernetes.io/behavior"
+_HPA_ANNOTATIONS = (_HPA_METRICS, _HPA_CURRENT, _HPA_CONDITIONS, _HPA_BEHAVIOR)
+
+
+def convert(obj: Object, api_version: str) -> Object:
+    """The object in another version of its kind; the same object when there is nothing to convert."""
+    before = obj.get("apiVersion", "")
+    if before == api_version:
+        return obj
+    pair = (before, api_version)
+    if obj.get("kind") == "HorizontalPodAutoscaler":
+        if pair == ("autoscaling/v1", "autoscaling/v2"):
+            return hpa_v1_to_v2(obj)
+        if pair == ("autoscaling/v2", "autoscaling/v1"):
+            return hpa_v2_to_v1(obj)
+    if obj.get("kind") == "Event":
+        if pair == ("events.k8s.io/v1", "v1"):
+            return _rename(obj, api_version, {new: old for old, new in _EVENT_FIELDS.items()})
+        if pair == ("v1", "events.k8s.io/v1"):
+            return _rename(obj, api_version, _EVENT_FIELDS)
+    return {**obj, "apiVersion": api_version}
+
+
+_EVENT_FIELDS = {
+    "involvedObject": "regarding",
+    "message": "note",
+    "reportingComponent": "reportingController",
+    "source": "deprecatedSource",
+    "firstTimestamp": "deprecatedFirstTimestamp",
+    "lastTimestamp": "deprecatedLastTimestamp",
+    "count": "deprecatedCount",
+}
+
+
+def _rename(obj: Object, api_version: str, names: dict[str, str]) -> Object:
+    renamed = {names.get(key, key): value for key, value in obj.items()}
+    renamed["apiVersion"] = api_version
+    return renamed
+
+
+def _metadata(obj: Object, annotations: dict[str, str]) -> Object:
+    metadata = {k: v for k, v in (obj.get("metadata") or {}).items() if k != "annotations"}
+    if annotations:
+        metadata["annotations"] = annotations
+    return metadata
+
+
+def _load(text: str | None) -> Any:
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        return None  # upstream drops an annotation that it cannot read
+
+
+def hpa_v1_to_v2(obj: Object) -> Object:
+    """Metrics from the annotation first, the CPU target appended last; statuses from the annotation win."""
+    kept = dict((obj.get("metadata") or {}).get("annotations") or {})
+    taken = {name: kept.pop(name, None) for name in _HPA_ANNOTATIONS}
+    old = obj.get("spec") or {}
+    spec: Object = {k: copy.deepcopy(v) for k, v in old.items() if k != "targetCPUUtilizationPercentage"}
+    metrics = [_spec_from_flat(metric) for metric in _load(taken[_HPA_METRICS]) or []]
+    target = old.get("targetCPUUtilizationPercentage")
+    if target is not None:
+        resource = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": target}}
+        metrics.append({"type": "Resource", "resource": resource})
+    if metrics:
+        spec["metrics"] = metrics
+    behavior = _load(taken[_HPA_BEHAVIOR])
+    if behavior:
+        spec["behavior"] = behavior
+    result: Object = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": _metadata(obj, kept),
+        "spec": spec,
+    }
+    if "status" in obj:
+        before = obj["status"] or {}
+        status = {k: v for k, v in before.items() if k != "currentCPUUtilizationPercentage"}
+        current = [_status_from_flat(metric) for metric in _load(taken[_HPA_CURRENT]) or []]
+        percentage = before.get("currentCPUUtilizationPercentage")
+        if percentage is not None and not current:
+            resource = {"name": "cpu", "current": {"averageUtilization": percentage}}
+            current = [{"type": "Resource", "resource": resource}]
+        if current:
+            status["currentMetrics"] = current
+        conditions = _load(taken[_HPA_CONDITIONS])
+        if conditions:
+            status["conditions"] = conditions
+        result["status"] = status
+    return result
+
+
+def hpa_v2_to_v1(obj: Object) -> Object:
+    """The first CPU utilization metric becomes the percentage; everything v1 cannot say goes into annotations."""
+    old = obj.get("spec") or {}
+    annotations = {
+        k: v
+        for k, v in ((obj.get("metadata") or {}).get("annotations") or {}).items()
+        if k not in _HPA_ANNOTATIONS
+    }
+    spec: Object = {k: v for k, v in old.items() if k not in ("metrics", "behavior")}
+    metrics = old.get("metrics") or []
+    for metric in metrics:
+        if _is_cpu(metric):
+            percentage = metric["resource"].get("target", {}).get("averageUtilization")
+            if percentage is not None:
+                spec["targetCPUUtilizationPercentage"] = percentage
+            break
+    others = [m for m in metrics if not (_is_cpu(m) and "averageUtilization" in m["resource"].get("target", {}))]
+    if others:
+        annotations[_HPA_METRICS] = _dump([_spec_to_flat(metric) for metric in others])
+    if old.get("behavior"):
+        annotations[_HPA_BEHAVIOR] = _dump(old["behavior"])
+    result: Object = {"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler"}
+    if "status" in obj:
+        before = obj["status"] or {}
+        status = {k: v for k, v in before.items() if k not in ("currentMetrics", "conditions")}
+        current = before.get("currentMetrics") or []
+        for metric in current:
+            if _is_cpu(metric):
+                percentage = metric["resource"].get("current", {}).get("averageUtilization")
+                if percentage is not None:
+                    status["currentCPUUtilizationPercentage"] = percentage
+                break
+        if current:
+            annotations[_HPA_CURRENT] = _dump([_status_to_flat(metric) for metric in current])
+        if before.get("conditions"):
+            annotations[_HPA_CONDITIONS] = _dump(before["conditions"])
+        result["status"] = status
+    result["metadata"] = _metadata(obj, annotations)
+    result["spec"] = spec
+    return {key: result[key] for key in ("apiVersion", "kind", "metadata", "spec", "status") if key in result}
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _is_cpu(metric: Object) -> bool:
+    return metric.get("type") == "Resource" and (metric.get("resource") or {}).get("name") == "cpu"
+
+
+_FLAT_TARGETS = (
+    ("targetAverageUtilization", "averageUtilization", "Utilization"),
+    ("targetAverageValue", "averageValue", "AverageValue"),
+    ("targetValue", "value", "Value"),
+)
+_FLAT_CURRENTS = (
+    ("currentAverageUtilization", "averageUtilization"),
+    ("currentAverageValue", "averageValue"),
+    ("currentValue", "value"),
+)
+_SOURCES = {
+    "Resource": "resource",
+    "ContainerResource": "containerResource",
+    "Pods": "pods",
+    "Object": "object",
+    "External": "external",
+}
+
+
+def _flat_identity(kind: str, source: Object) -> Object:
+    """Name, container, selector and described object as v2beta1 writes them."""
+    flat: Object = {}
+    if kind in ("Resource", "ContainerResource"):
+        flat["name"] = source.get("name", "")
+        if kind == "ContainerResource":
+            flat["container"] = source.get("container", "")
+        return flat
+    metric = source.get("metric") or {}
+    flat["metricName"] = metric.get("name", "")
+    if metric.get("selector") is not None:
+        flat["metricSelector" if kind == "External" else "selector"] = metric["selector"]
+    if kind == "Object":
+        flat["target"] = source.get("describedObject") or {}
+    return flat
+
+
+def _unflat_identity(kind: str, flat: Object) -> Object:
+    if kind in ("Resource", "ContainerResource"):
+        source: Object = {"name": flat.get("name", "")}
+        if kind == "ContainerResource":
+            source["container"] = flat.get("container", "")
+        return source
+    metric: Object = {"name": flat.get("metricName", "")}
+    selector = flat.get("metricSelector" if kind == "External" else "selector")
+    if selector is not None:
+        metric["selector"] = selector
+    source = {"metric": metric}
+    if kind == "Object":
+        source["describedObject"] = flat.get("target") or {}
+    return source
+
+
+def _spec_to_flat(metric: Object) -> Object:
+    kind = metric.get("type", "")
+    field = _SOURCES.get(kind, "")
+    source = metric.get(field) or {}
+    flat = _flat_identity(kind, source)
+    target = source.get("target") or {}
+    for name, key, _ in _FLAT_TARGETS:
+        if target.get(key) is not None:
+            flat["averageValue" if kind == "Object" and key == "averageValue" else name] = target[key]
+    if kind == "Object" and "targetValue" not in flat:
+        flat["targetValue"] = "0"  # the flat form has no absent value here
+    return {"type": kind, field: flat}
+
+
+def _spec_from_flat(metric: Object) -> Object:
+    kind = metric.get("type", "")
+    field = _SOURCES.get(kind, "")
+    flat = metric.get(field) or {}
+    source = _unflat_identity(kind, flat)
+    target: Object = {}
+    average = flat.get("averageValue") if kind == "Object" else None
+    if average is not None:
+        target = {"type": "AverageValue", "averageValue": average}
+    else:
+        for name, key, type_ in _FLAT_TARGETS:
+            if flat.get(name) is not None:
+                target = {"type": type_, key: flat[name]}
+                break
+    source["target"] = target
+    return {"type": kind, field: source}
+
+
+def _status_to_flat(metric: Object) -> Object:
+    kind = metric.get("type", "")
+    field = _SOURCES.get(kind, "")
+    source = metric.get(field) or {}
+    flat = _flat_identity(kind, source)
+    current = source.get("current") or {}
+    for name, key in _FLAT_CURRENTS:
+        if current.get(key) is not None:
+            flat["averageValue" if kind == "Object" and key == "averageValue" else name] = current[key]
+    return {"type": kind, field: flat}
+
+
+def _status_from_flat(metric: Object) -> Object:
+    kind = metric.get("type", "")
+    field = _SOURCES.get(kind, "")
+    flat = metric.get(field) or {}
+    source = _unflat_identity(kind, flat)
+    current: Object = {}
+    for name, key in _FLAT_CURRENTS:
+        if flat.get(name) is not None:
+            current[key] = flat[name]
+    if kind == "Object" and flat.get("averageValue") is not None:
+        current["averageValue"] = flat["averageValue"]
+    source["current"] = current
+    return {"type": kind, field: source}

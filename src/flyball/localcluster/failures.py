@@ -1,0 +1,124 @@
+"""Failure ``Status`` objects of the Kubernetes API, in kube-apiserver's words."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flyball.errors import FlyballError
+
+_REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    406: "NotAcceptable",
+    409: "Conflict",
+    410: "Expired",
+    413: "RequestEntityTooLarge",
+    415: "UnsupportedMediaType",
+    422: "Invalid",
+    500: "InternalError",
+    503: "ServiceUnavailable",
+    504: "Timeout",
+}
+
+
+class ApiFailure(FlyballError):  # noqa: N818 - it is an answer, as an HTTP exception is
+    """An answer other than success: ``code`` is the HTTP status, ``body()`` the Status object."""
+
+    def __init__(
+        self, code: int, message: str, *, reason: str | None = None, details: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = _REASONS.get(code, "") if reason is None else reason
+        self.message = message
+        self.details = details
+
+    def body(self) -> dict[str, Any]:
+        status: dict[str, Any] = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.message,
+            "reason": self.reason,
+        }
+        if self.details:
+            status["details"] = self.details
+        status["code"] = self.code
+        return status
+
+
+def qualified(group: str, plural: str) -> str:
+    """``deployments.apps``; the core group adds nothing."""
+    return f"{plural}.{group}" if group else plural
+
+
+def _details(group: str, plural: str, name: str, **more: Any) -> dict[str, Any]:
+    details: dict[str, Any] = {"name": name}
+    if group:
+        details["group"] = group
+    details["kind"] = plural
+    details.update(more)
+    return details
+
+
+def not_found(group: str, plural: str, name: str) -> ApiFailure:
+    return ApiFailure(404, f'{qualified(group, plural)} "{name}" not found', details=_details(group, plural, name))
+
+
+def already_exists(group: str, plural: str, name: str) -> ApiFailure:
+    return ApiFailure(
+        409,
+        f'{qualified(group, plural)} "{name}" already exists',
+        reason="AlreadyExists",
+        details=_details(group, plural, name),
+    )
+
+
+def conflict(group: str, plural: str, name: str, why: str = "") -> ApiFailure:
+    why = why or "the object has been modified; please apply your changes to the latest version and try again"
+    return ApiFailure(
+        409,
+        f'Operation cannot be fulfilled on {qualified(group, plural)} "{name}": {why}',
+        details=_details(group, plural, name),
+    )
+
+
+def forbidden(group: str, plural: str, name: str, why: str, causes: Sequence[dict[str, str]] = ()) -> ApiFailure:
+    details = _details(group, plural, name)
+    if causes:
+        details["causes"] = list(causes)
+    return ApiFailure(403, f'{qualified(group, plural)} "{name}" is forbidden: {why}', details=details)
+
+
+def invalid(group: str, kind: str, name: str, causes: Sequence[dict[str, str]]) -> ApiFailure:
+    """422 with one cause per wrong field; a cause has ``reason``, ``message`` and ``field``."""
+    parts = [f"{cause['field']}: {cause['message']}" for cause in causes]
+    text = parts[0] if len(parts) == 1 else "[" + ", ".join(parts) + "]"
+    return ApiFailure(
+        422,
+        f'{qualified(group, kind)} "{name}" is invalid: {text}',
+        details=_details(group, kind, name, causes=list(causes)),
+    )
+
+
+def bad_request(message: str) -> ApiFailure:
+    return ApiFailure(400, message)
+
+
+def no_such_path() -> ApiFailure:
+    return ApiFailure(404, "the server could not find the requested resource", details={})
+
+
+def method_not_allowed() -> ApiFailure:
+    return ApiFailure(405, "the server does not allow this method on the requested resource", details={})
+
+
+def unsupported_media_type(content_type: str, accepted: Sequence[str]) -> ApiFailure:
+    return ApiFailure(
+        415,
+        f'the body of the request was in an unknown format ("{content_type}") - accepted media types include: '
+        + ", ".join(accepted),
+    )

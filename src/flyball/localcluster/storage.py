@@ -1,0 +1,373 @@
+"""The cluster's objects: one append-only SQLite table, a cache of everything, and the recent history for watches.
+
+A row's id is the resourceVersion of the write it records. The log below the *compacted* mark keeps only the latest
+row of each object (a snapshot at that mark); above it every write is kept, so that after a restart both the objects
+and the events with their previous values are rebuilt by one ordered scan. There is one writer, this class.
+"""
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from flyball.errors import ConfigError, FlyballError, StoreError
+
+HISTORY_EVENTS = 10_000
+HISTORY_BYTES = 64 << 20
+DECODED_EVENTS = 1_000
+QUEUE_EVENTS = 20_000
+_GARBAGE_BATCH = 500
+
+ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
+_OPERATIONS = (ADDED, MODIFIED, DELETED)
+
+Object = dict[str, Any]
+Key = tuple[str, str]
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Object).decode
+
+
+class Expired(FlyballError):  # noqa: N818 - the word Kubernetes uses
+    """The resourceVersion is older than the kept history; the client must list again."""
+
+    status = 410
+
+
+class Record:
+    """One version of one object. ``object`` is shared and must not be changed; ``copy()`` is the caller's own."""
+
+    __slots__ = ("_object", "encoded", "rv")
+
+    def __init__(self, encoded: bytes, rv: int, decoded: Object | None = None) -> None:
+        self.encoded = encoded
+        self.rv = rv
+        self._object = decoded
+
+    @property
+    def object(self) -> Object:
+        if self._object is None:
+            self._object = _decode(self.encoded)
+        return self._object
+
+    def copy(self) -> Object:
+        return _decode(self.encoded)
+
+    def release(self) -> None:
+        """Forgets the decoded form, which is several times the size of the bytes."""
+        self._object = None
+
+
+class Event:
+    """One write: ``record`` is the object after it (for DELETED: its last state with the deletion's version)."""
+
+    __slots__ = ("bucket", "lines", "name", "namespace", "previous", "record", "rv", "type")
+
+    def __init__(
+        self, rv: int, type_: str, bucket: str, namespace: str, name: str, record: Record, previous: Record | None
+    ) -> None:
+        self.rv = rv
+        self.type = type_
+        self.bucket = bucket
+        self.namespace = namespace
+        self.name = name
+        self.record = record
+        self.previous = previous
+        self.lines: dict[Any, bytes] = {}  # encoded watch lines, made once and shared by all watchers
+
+
+class Subscription:
+    """The events of one bucket from a moment on. A reader that falls ``QUEUE_EVENTS`` behind is cut off."""
+
+    def __init__(self, storage: "Storage", bucket: str, namespace: str) -> None:
+        self._storage = storage
+        self.bucket = bucket
+        self.namespace = namespace
+        self.events: deque[Event] = deque()
+        self.overflowed = False
+        self.closed = False
+        self._wake = asyncio.Event()
+
+    def offer(self, event: Event) -> None:
+        if self.namespace and event.namespace != self.namespace:
+            return
+        if len(self.events) >= QUEUE_EVENTS:
+            self.overflowed = True
+            self.close()
+            return
+        self.events.append(event)
+        self._wake.set()
+
+    async def wait(self, timeout_s: float | None) -> None:
+        """Returns when there are events, when closed, or after the time."""
+        if self.events or self.closed:
+            return
+        self._wake.clear()
+        try:
+            await asyncio.wait_for(self._wake.wait(), timeout_s)
+        except TimeoutError:
+            pass
+
+    def close(self) -> None:
+        self.closed = True
+        self._wake.set()
+        self._storage.unsubscribe(self)
+
+
+class Storage:
+    """All objects by bucket (``group/plural``) and (namespace, name).
+
+    Attributes:
+        revision: the resourceVersion of the last write.
+        compacted: events at or below this version are gone.
+
+    Raises:
+        StoreError: the file cannot be opened, read or written.
+        ConfigError: another process has it open.
+    """
+
+    def __init__(
+        self, path: Path, *, history_events: int = HISTORY_EVENTS, history_bytes: int = HISTORY_BYTES
+    ) -> None:
+        self.path = path
+        self.revision = 0
+        self.compacted = 0
+        self._history_events = history_events
+        self._history_bytes_max = history_bytes
+        self._history_bytes = 0
+        self._history: deque[Event] = deque()
+        self._buckets: dict[str, dict[Key, Record]] = {}
+        self._sorted: dict[str, list[Key] | None] = {}
+        self._subscriptions: dict[str, set[Subscription]] = {}
+        self._listeners: list[Callable[[Event], None]] = []
+        self._garbage: list[int] = []
+        self._lock = -1
+        self.writes = 0
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as exc:
+                raise ConfigError(
+                    f"{path}: another process has this cluster open; stop it, or name another --data-dir"
+                ) from exc
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            os.chmod(path, 0o600)
+            self._open()
+        except (OSError, sqlite3.Error) as exc:
+            self._unlock()
+            raise self._failure("open", exc) from exc
+        except FlyballError:
+            self._unlock()
+            raise
+
+    def _failure(self, what: str, exc: Exception) -> StoreError:
+        return StoreError(
+            f"{self.path}: cannot {what} the cluster's objects ({exc}); "
+            "make the directory writable with free space, or name another with --data-dir"
+        )
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _open(self) -> None:
+        db = self._db
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.execute("PRAGMA journal_size_limit=16777216")
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS log (rv INTEGER PRIMARY KEY, bucket TEXT NOT NULL, namespace TEXT NOT NULL,"
+            " name TEXT NOT NULL, operation INTEGER NOT NULL, value BLOB NOT NULL)"
+        )
+        db.execute("CREATE TABLE IF NOT EXISTS mark (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID")
+        db.execute("INSERT OR IGNORE INTO mark VALUES ('format', 1), ('compacted', 0)")
+        marks = dict(db.execute("SELECT name, value FROM mark").fetchall())
+        if marks["format"] != 1:
+            raise StoreError(f"{self.path}: format {marks['format']} is newer than this program reads; upgrade flyball")
+        self.compacted = self.revision = int(marks["compacted"])
+        for rv, bucket, namespace, name, operation, value in db.execute("SELECT * FROM log ORDER BY rv"):
+            self._apply(_OPERATIONS[operation], bucket, namespace, name, Record(value, rv), keep=rv > self.compacted)
+        self._collect(force=False)
+
+    # reading
+
+    def get(self, bucket: str, namespace: str, name: str) -> Record | None:
+        found = self._buckets.get(bucket)
+        return found.get((namespace, name)) if found else None
+
+    def keys(self, bucket: str) -> list[Key]:
+        """All keys, sorted by namespace and name; not to be changed."""
+        keys = self._sorted.get(bucket)
+        if keys is None:
+            keys = self._sorted[bucket] = sorted(self._buckets.get(bucket, ()))
+        return keys
+
+    def records(self, bucket: str, namespace: str = "") -> list[Record]:
+        """All records, sorted by namespace and name; ``namespace`` "" is all of them."""
+        objects = self._buckets.get(bucket, {})
+        if namespace:
+            return [objects[key] for key in self.keys(bucket) if key[0] == namespace]
+        return [objects[key] for key in self.keys(bucket)]
+
+    def buckets(self) -> list[str]:
+        return [name for name, objects in self._buckets.items() if objects]
+
+    def since(self, bucket: str, rv: int, namespace: str = "") -> list[Event]:
+        """The bucket's events after ``rv``.
+
+        Raises:
+            Expired: that part of the history is gone, or ``rv`` was never given out.
+        """
+        if rv < self.compacted:
+            raise Expired(f"too old resource version: {rv} ({self.compacted})")
+        if rv > self.revision:
+            raise Expired(f"too large resource version: {rv}, current: {self.revision}")
+        found: list[Event] = []
+        for event in reversed(self._history):
+            if event.rv <= rv:
+                break
+            if event.bucket == bucket and (not namespace or event.namespace == namespace):
+                found.append(event)
+        found.reverse()
+        return found
+
+    # watching
+
+    def subscribe(self, bucket: str, namespace: str = "") -> Subscription:
+        subscription = Subscription(self, bucket, namespace)
+        self._subscriptions.setdefault(bucket, set()).add(subscription)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        self._subscriptions.get(subscription.bucket, set()).discard(subscription)
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Calls ``listener`` after every write, in order; it must not raise."""
+        self._listeners.append(listener)
+
+    # writing
+
+    def put(self, bucket: str, namespace: str, name: str, value: Object) -> Event:
+        """Stores the object, durably against a kill, and sets its ``metadata.resourceVersion``.
+
+        Raises:
+            StoreError: the disk refused; nothing has changed.
+        """
+        rv = self.revision + 1
+        value["metadata"]["resourceVersion"] = str(rv)
+        known = self.get(bucket, namespace, name) is not None
+        return self._write(MODIFIED if known else ADDED, bucket, namespace, name, Record(_encode(value), rv, value))
+
+    def delete(self, bucket: str, namespace: str, name: str, last: Object | None = None) -> Event:
+        """Removes the object; ``last`` is its final state where that differs from the stored one.
+
+        Raises:
+            StoreError: the disk refused; nothing has changed.
+            KeyError: no such object.
+        """
+        value = last if last is not None else self._buckets[bucket][namespace, name].copy()
+        rv = self.revision + 1
+        value["metadata"]["resourceVersion"] = str(rv)
+        return self._write(DELETED, bucket, namespace, name, Record(_encode(value), rv, value))
+
+    def _write(self, type_: str, bucket: str, namespace: str, name: str, record: Record) -> Event:
+        row = (record.rv, bucket, namespace, name, _OPERATIONS.index(type_), record.encoded)
+        try:
+            self._db.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)", row)  # its own transaction: durable on return
+        except sqlite3.Error as exc:
+            raise self._failure("write", exc) from exc
+        self.writes += 1
+        event = self._apply(type_, bucket, namespace, name, record)
+        for subscription in tuple(self._subscriptions.get(bucket, ())):
+            subscription.offer(event)
+        for listener in self._listeners:
+            listener(event)
+        self._collect(force=False)
+        return event
+
+    def _apply(
+        self, type_: str, bucket: str, namespace: str, name: str, record: Record, keep: bool = True
+    ) -> Event:
+        objects = self._buckets.setdefault(bucket, {})
+        key = (namespace, name)
+        previous = objects.get(key)
+        if type_ == DELETED:
+            objects.pop(key, None)
+        else:
+            objects[key] = record
+        if previous is None or type_ == DELETED:
+            self._sorted[bucket] = None
+        self.revision = record.rv
+        event = Event(record.rv, type_, bucket, namespace, name, record, previous)
+        if keep:
+            history = self._history
+            history.append(event)
+            self._history_bytes += len(record.encoded)
+            if len(history) > DECODED_EVENTS:
+                old = history[-DECODED_EVENTS]
+                old.lines.clear()
+                if old.previous is not None:
+                    old.previous.release()
+                if old.type == DELETED:
+                    old.record.release()
+        return event
+
+    # compaction
+
+    def _collect(self, *, force: bool) -> None:
+        """Moves the mark up past events beyond the window and deletes the rows that this makes unneeded."""
+        history = self._history
+        while history and (len(history) > self._history_events or self._history_bytes > self._history_bytes_max):
+            event = history.popleft()
+            self._history_bytes -= len(event.record.encoded)
+            self.compacted = event.rv
+            if event.previous is not None:
+                self._garbage.append(event.previous.rv)
+            if event.type == DELETED:
+                self._garbage.append(event.rv)
+        if len(self._garbage) < (1 if force else _GARBAGE_BATCH):
+            return
+        garbage, self._garbage = self._garbage, []
+        try:
+            self._db.execute("BEGIN")
+            self._db.execute("UPDATE mark SET value = ? WHERE name = 'compacted'", (self.compacted,))
+            self._db.executemany("DELETE FROM log WHERE rv = ?", _rows(garbage))
+            self._db.execute("COMMIT")
+        except sqlite3.Error:
+            # The write itself is durable; a failed clean-up is tried again with the next batch.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            self._garbage = garbage + self._garbage
+
+    def statistics(self) -> dict[str, int]:
+        return {
+            "revision": self.revision,
+            "compacted": self.compacted,
+            "writes": self.writes,
+            "objects": sum(map(len, self._buckets.values())),
+            "history_events": len(self._history),
+            "history_bytes": self._history_bytes,
+            "watches": sum(map(len, self._subscriptions.values())),
+        }
+
+    def close(self) -> None:
+        """Ends all subscriptions and closes the file."""
+        for subscriptions in list(self._subscriptions.values()):
+            for subscription in tuple(subscriptions):
+                subscription.close()
+        if self._lock >= 0:
+            self._db.close()
+            self._unlock()
+
+
+def _rows(numbers: Iterable[int]) -> list[tuple[int]]:
+    return [(number,) for number in numbers]
