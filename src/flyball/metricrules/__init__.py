@@ -1,0 +1,47 @@
+"""prometheus-adapter's rules as pure functions: configuration, naming, query templates, values.
+
+Facts: reference/adapter.md sections 1 and 2.4 (prometheus-adapter 0.12).
+"""
+
+from flyball.metricrules.config import (
+    AdapterConfig,
+    ExternalRule,
+    MetricRule,
+    Refusal,
+    ResourceRule,
+    ResourceRules,
+    parse_config,
+)
+from flyball.metricrules.gotemplate import Template, TemplateError
+from flyball.metricrules.queries import (
+    MetricQuery,
+    Requirement,
+    custom_query,
+    external_query,
+    resource_query,
+    selector_matchers,
+)
+from flyball.metricrules.resources import GroupResource, Kind, KindTable, ResourceConverter, RestMapper
+
+__all__ = [
+    "AdapterConfig",
+    "ExternalRule",
+    "GroupResource",
+    "Kind",
+    "KindTable",
+    "MetricQuery",
+    "MetricRule",
+    "Refusal",
+    "Requirement",
+    "ResourceConverter",
+    "ResourceRule",
+    "ResourceRules",
+    "RestMapper",
+    "Template",
+    "TemplateError",
+    "custom_query",
+    "external_query",
+    "parse_config",
+    "resource_query",
+    "selector_matchers",
+]

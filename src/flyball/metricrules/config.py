@@ -1,0 +1,255 @@
+"""prometheus-adapter's configuration file. A wrong rule is refused alone; the others stay.
+
+Unlike upstream, which stops at the first error, every error is collected; unknown and duplicate keys are
+errors as upstream.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import re2
+
+from flyball.errors import ConfigError
+from flyball.metricrules.gotemplate import Template, TemplateError
+from flyball.metricrules.naming import NameFilter, Namer
+from flyball.metricrules.resources import QUIET, ResourceMapping
+from flyball.model.durations import parse_duration_ms
+from flyball.model.yaml_loader import load_yaml
+
+RULES_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRule:
+    """One entry of ``rules``. ``where`` names it in messages (``base: rules[3]``)."""
+
+    where: str
+    series_query: str
+    namer: Namer
+    resources: ResourceMapping
+    metrics_query: Template
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalRule(MetricRule):
+    """One entry of ``externalRules``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceRule:
+    """``cpu`` or ``memory`` of ``resourceRules``."""
+
+    where: str
+    container_query: Template
+    node_query: Template
+    resources: ResourceMapping
+    container_label: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceRules:
+    """``resourceRules``; the window is only reported."""
+
+    cpu: ResourceRule
+    memory: ResourceRule
+    window_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A rule that is not in force, and why."""
+
+    where: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """A parsed file: the good rules, and the refused ones."""
+
+    rules: tuple[MetricRule, ...] = ()
+    external_rules: tuple[ExternalRule, ...] = ()
+    resource_rules: ResourceRules | None = None
+    refusals: tuple[Refusal, ...] = field(default=())
+
+
+def parse_config(text: str, what: str = "config") -> AdapterConfig:
+    """Reads a configuration file.
+
+    Args:
+        what: names the file in messages.
+
+    Raises:
+        ConfigError: the text is not YAML, has a duplicate or an unknown top-level key, or a section has the
+            wrong type. A wrong rule is no error: it is in ``refusals``.
+    """
+    document = load_yaml(text, what)
+    top = _mapping(document or {}, what)
+    _known(top, what, "rules", "externalRules", "resourceRules")
+    refusals: list[Refusal] = []
+    rules, external = [], []
+    for index, item in _items(top, "rules", what):
+        where = f"{what}: rules[{index}]"
+        try:
+            rules.append(MetricRule(where, *_rule(item, where)))
+        except ConfigError as exc:
+            refusals.append(Refusal(where, str(exc)))
+    for index, item in _items(top, "externalRules", what):
+        where = f"{what}: externalRules[{index}]"
+        try:
+            external.append(ExternalRule(where, *_rule(item, where)))
+        except ConfigError as exc:
+            refusals.append(Refusal(where, str(exc)))
+    resource_rules = None
+    if top.get("resourceRules") is not None:
+        where = f"{what}: resourceRules"
+        try:
+            resource_rules = _resource_rules(top["resourceRules"], where)
+        except ConfigError as exc:
+            refusals.append(Refusal(where, str(exc)))
+    return AdapterConfig(tuple(rules), tuple(external), resource_rules, tuple(refusals))
+
+
+def _rule(item: object, where: str) -> tuple[str, Namer, ResourceMapping, Template]:
+    rule = _mapping(item, where)
+    _known(rule, where, "seriesQuery", "seriesFilters", "resources", "name", "metricsQuery")
+    series_query = _text(rule, "seriesQuery", where)
+    if not series_query.strip():
+        raise ConfigError(f'{where}: seriesQuery: is empty; write a selector such as {{__name__=~"^http_.*"}}')
+    query = _template(rule, "metricsQuery", where)
+    return series_query, _namer(rule, where), _resources(rule.get("resources"), where), query
+
+
+def _namer(rule: Mapping[str, Any], where: str) -> Namer:
+    filters = []
+    for index, item in _items(rule, "seriesFilters", where):
+        here = f"{where}: seriesFilters[{index}]"
+        entry = _mapping(item, here)
+        _known(entry, here, "is", "isNot")
+        given = {name: text for name in ("is", "isNot") if (text := _text(entry, name, here))}
+        if len(given) != 1:
+            raise ConfigError(f'{here}: has {len(given)} of "is" and "isNot"; give exactly one')
+        name, pattern = next(iter(given.items()))
+        filters.append(NameFilter(_regex(pattern, f"{here}: {name}"), name == "isNot"))
+    section = _mapping(rule.get("name") or {}, f"{where}: name")
+    _known(section, f"{where}: name", "matches", "as")
+    matches, as_text = _text(section, "matches", f"{where}: name"), _text(section, "as", f"{where}: name")
+    regex = _regex(matches or ".*", f"{where}: name.matches")
+    if not as_text:
+        if regex.groups > 1:
+            raise ConfigError(
+                f'{where}: name.matches: "{matches}" has {regex.groups} capture groups and "as" is not set; '
+                'set name.as, for example "${1}_${2}"'
+            )
+        as_text = "$1" if regex.groups == 1 else "$0"
+    return Namer(tuple(filters), regex, as_text)
+
+
+def _resources(value: object, where: str) -> ResourceMapping:
+    here = f"{where}: resources"
+    section = _mapping(value or {}, here)
+    _known(section, here, "template", "overrides", "namespaced")
+    overrides = []
+    for label, target in _mapping(section.get("overrides") or {}, f"{here}.overrides").items():
+        entry = _mapping(target, f"{here}.overrides.{label}")
+        _known(entry, f"{here}.overrides.{label}", "group", "resource")
+        resource = _text(entry, "resource", f"{here}.overrides.{label}")
+        if not resource:
+            raise ConfigError(f'{here}.overrides.{label}: resource is missing; write one such as "pod"')
+        overrides.append((str(label), _text(entry, "group", f"{here}.overrides.{label}"), resource))
+    template = None
+    text = _text(section, "template", here)
+    if text:
+        template = _template(section, "template", here)
+        if ".Resource" not in text:
+            raise ConfigError(
+                f'{here}.template: "{text}" does not use <<.Resource>>; write one such as kube_<<.Resource>>'
+            )
+    namespaced = section.get("namespaced")
+    if namespaced is not None and not isinstance(namespaced, bool):
+        raise ConfigError(f'{here}.namespaced: "{namespaced}" is not true or false')
+    return ResourceMapping(tuple(overrides), template, namespaced is not False)
+
+
+def _resource_rules(value: object, where: str) -> ResourceRules:
+    section = _mapping(value, where)
+    _known(section, where, "cpu", "memory", "window")
+    window = section.get("window")
+    try:
+        window_ms = parse_duration_ms(str(window)) if window else 0
+    except ConfigError as exc:
+        raise ConfigError(f"{where}: window: {exc}") from exc
+    return ResourceRules(
+        _resource_rule(section.get("cpu"), f"{where}: cpu"),
+        _resource_rule(section.get("memory"), f"{where}: memory"),
+        window_ms,
+    )
+
+
+def _resource_rule(value: object, where: str) -> ResourceRule:
+    section = _mapping(value or {}, where)
+    _known(section, where, "containerQuery", "nodeQuery", "resources", "containerLabel")
+    label = _text(section, "containerLabel", where)
+    if not label:
+        raise ConfigError(f'{where}: containerLabel: is missing; write one such as "container"')
+    return ResourceRule(
+        where,
+        _template(section, "containerQuery", where),
+        _template(section, "nodeQuery", where),
+        _resources(section.get("resources"), where),
+        label,
+    )
+
+
+def _template(section: Mapping[str, Any], name: str, where: str) -> Template:
+    text = _text(section, name, where)
+    if not text.strip():
+        raise ConfigError(
+            f"{where}: {name}: is missing; write one such as sum(<<.Series>>{{<<.LabelMatchers>>}}) by (<<.GroupBy>>)"
+        )
+    try:
+        return Template(text)
+    except TemplateError as exc:
+        raise ConfigError(f"{where}: {name}: {exc}") from exc
+
+
+def _regex(pattern: str, where: str) -> Any:
+    try:
+        return re2.compile(pattern, QUIET)
+    except re2.error as exc:
+        reason = exc.args[0] if exc.args else exc
+        text = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+        raise ConfigError(f'{where}: "{pattern}" is not an RE2 regular expression: {text}') from exc
+
+
+def _text(section: Mapping[str, Any], name: str, where: str) -> str:
+    value = section.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ConfigError(f'{where}: {name}: "{value}" is not text; quote it')
+    return value
+
+
+def _items(section: Mapping[str, Any], name: str, where: str) -> list[tuple[int, object]]:
+    value = section.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise ConfigError(f"{where}: {name}: is not a list")
+    if len(value) > RULES_MAX:
+        raise ConfigError(f"{where}: {name}: has {len(value)} entries; the limit is {RULES_MAX}")
+    return list(enumerate(value))
+
+
+def _known(section: Mapping[str, Any], where: str, *names: str) -> None:
+    for name in section:
+        if name not in names:
+            raise ConfigError(f'{where}: unknown field "{name}"; known are {", ".join(names)}')
+
+
+def _mapping(value: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: must be a mapping of fields, not {type(value).__name__}")
+    return value
