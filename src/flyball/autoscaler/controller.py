@@ -1,0 +1,551 @@
+"""The controller that acts on HorizontalPodAutoscalers: gather, decide, journal, write, tell.
+
+Each HPA has its own fixed beat; creation, a change of its spec and ``wake`` bring the next evaluation forward.
+Whatever goes wrong with one HPA stays with it: reads time out, evaluations time out, failures are recorded.
+"""
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from flyball import clock as wall_clock
+from flyball.autoscaler.gather import ClockLike, Gatherer
+from flyball.autoscaler.pods import Key, PodIndex, PodView, SelectorIndex
+from flyball.autoscaler.telemetry import Telemetry
+from flyball.errors import ConfigError, FlyballError, KubeApiError, QueryError
+from flyball.journal import Intent, Journal
+from flyball.kube import EventRecorder, Informer, KubeClient, Resource
+from flyball.kube.kinds import HPAS_V2, PODS
+from flyball.model.selectors import parse_selector
+from flyball.scaling import (
+    PROFILES,
+    Condition,
+    Decision,
+    Event,
+    History,
+    Observation,
+    Outcome,
+    Pod,
+    Settings,
+    Spec,
+    after_write,
+    applied,
+    decide,
+    merge_conditions,
+    metrics_skipped,
+    spec_from_hpa,
+)
+
+log = logging.getLogger(__name__)
+
+COMPONENT = "horizontal-pod-autoscaler"
+CONFLICT_TRIES = 5
+CONFLICT_PAUSE_S = 0.01
+WAKE_SPACING_S = 0.2  # between two evaluations of one HPA, however often it is woken
+
+Object = dict[str, Any]
+
+
+class Autoscaler:
+    """One autoscaler over one cluster.
+
+    Args:
+        journal: where decisions, intents, outcomes and histories go before they take effect.
+        sync_period_s: the beat of each HPA.
+        downscale_stabilization_s, tolerance, cpu_initialization_period_s, initial_readiness_delay_s: as
+            kube-controller-manager's flags of these names.
+        profile: the version whose arithmetic is reproduced, one of ``flyball.scaling.PROFILES``.
+        metric_timeout_s: for one metric; a metric that does not answer in time has failed.
+        evaluation_timeout_s: for one evaluation with its writes.
+        concurrency: evaluations at once.
+
+    Raises:
+        ConfigError: an unknown profile or a period that is not positive.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        journal: Journal,
+        *,
+        sync_period_s: float = 15,
+        downscale_stabilization_s: int = 300,
+        tolerance: float = 0.1,
+        cpu_initialization_period_s: int = 300,
+        initial_readiness_delay_s: int = 30,
+        profile: str = "1.37",
+        clock: ClockLike = wall_clock,
+        metric_timeout_s: float = 10.0,
+        evaluation_timeout_s: float = 60.0,
+        concurrency: int = 256,
+        registry: CollectorRegistry | None = None,
+    ) -> None:
+        if profile not in PROFILES:
+            raise ConfigError(f'autoscaler profile "{profile}" is unknown; use one of {", ".join(PROFILES)}')
+        if sync_period_s <= 0 or concurrency <= 0:
+            raise ConfigError(f"autoscaler: sync period {sync_period_s} and concurrency {concurrency} must be above 0")
+        self._client, self._journal, self._clock = client, journal, clock
+        self._period_s, self._timeout_s = float(sync_period_s), evaluation_timeout_s
+        self._settings = Settings(
+            tolerance=tolerance,
+            downscale_stabilization_s=downscale_stabilization_s,
+            cpu_initialization_period_s=cpu_initialization_period_s,
+            initial_readiness_delay_s=initial_readiness_delay_s,
+            profile=profile,
+        )
+        self._gather = Gatherer(client, clock, metric_timeout_s)
+        self._events = EventRecorder(client, COMPONENT)
+        self._hpas: Informer[Object] = Informer(client, HPAS_V2)
+        self._pod_informer: Informer[PodView] = Informer(client, PODS, type=PodView)
+        self._pods, self._selectors = PodIndex(), SelectorIndex()
+        self._pod_informer.add_handler(self._pods.update)
+        self._histories: dict[Key, tuple[str, History]] = {}
+        self._open: dict[Key, list[Intent]] = {}
+        self._written: dict[Key, tuple[str, Object]] = {}
+        self._queue = _Queue(self._period_s, clock)
+        self._concurrency = concurrency
+        self._running: dict[Key, asyncio.Task[None]] = {}
+        self._last_error: dict[Key, str] = {}
+        self.telemetry = Telemetry(registry)
+        self.telemetry.limit.set(concurrency)
+
+    # --- life ---
+
+    async def run(self) -> None:
+        """Act until cancelled."""
+        for intent in self._journal.open_intents():
+            self._open.setdefault((intent.namespace, intent.name), []).append(intent)
+        informers = [asyncio.create_task(self._pod_informer.run()), asyncio.create_task(self._hpas.run())]
+        try:
+            await self._first(informers, asyncio.gather(self._pod_informer.wait_synced(), self._hpas.wait_synced()))
+            self._drop_orphans()
+            self._hpas.add_handler(self._on_hpa)
+            await self._first(informers, self._dispatch())
+        finally:
+            tasks = [*informers, *self._running.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _first(self, informers: "list[asyncio.Task[None]]", work: Any) -> None:
+        """Await ``work``, and fail when an informer ends, which it never should."""
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait([task, *informers], return_when=asyncio.FIRST_COMPLETED)
+            for informer in informers:
+                if informer.done():
+                    await informer
+            await task
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, FlyballError):
+                await task
+
+    async def _dispatch(self) -> None:
+        slots = asyncio.Semaphore(self._concurrency)
+        while True:
+            # a slot first, so that what waits for one stays in the queue and can still be brought forward
+            await slots.acquire()
+            key, late_s = await self._queue.next()
+            self.telemetry.late.set(late_s)
+            task = asyncio.create_task(self._guarded(key))
+            self._running[key] = task
+            self.telemetry.running.set(len(self._running))
+
+            def done(_: "asyncio.Task[None]", key: Key = key) -> None:
+                slots.release()
+                self._running.pop(key, None)
+                self.telemetry.running.set(len(self._running))
+                self._queue.done(key)
+
+            task.add_done_callback(done)
+
+    def wake(self, namespace: str, name: str) -> None:
+        """Bring the next evaluation of this HPA forward to now. Carries no value; unknown names are ignored."""
+        if self._queue.wake((namespace, name)):
+            self.telemetry.wakes.inc()
+
+    def statistics(self) -> dict[str, Any]:
+        """What is under way and what was remembered."""
+        return {
+            "hpas": len(self._hpas.cache),
+            "pods": len(self._pods),
+            "running": len(self._running),
+            "concurrency": self._concurrency,
+            "histories": len(self._histories),
+            "open_intents": sum(len(intents) for intents in self._open.values()),
+            "metric_failures": self._gather.failures,
+            "profile": self._settings.profile,
+            "sync_period_s": self._period_s,
+            "failing": {f"{ns}/{name}": error for (ns, name), error in list(self._last_error.items())[:100]},
+            "events": self._events.statistics(),
+            "journal": self._journal.statistics(),
+        }
+
+    def _on_hpa(self, change: str, old: Object | None, new: Object | None) -> None:
+        obj = new if new is not None else old
+        if obj is None:
+            return
+        key = _key(obj)
+        if change == "DELETED":
+            self._queue.remove(key)
+            self._selectors.remove(key)
+            for memory in (self._histories, self._written, self._last_error):
+                memory.pop(key, None)
+            try:
+                self._journal.forget(*key)
+                self._close_intents(key, "the HPA was deleted")
+            except FlyballError as error:
+                log.error("journal_failed hpa=%s/%s error=%s", *key, error)
+        elif change == "ADDED" or old is None or old.get("spec") != obj.get("spec"):
+            self._queue.add(key)
+        self.telemetry.hpas.set(len(self._hpas.cache))
+
+    def _drop_orphans(self) -> None:
+        for key in [key for key in self._open if key not in self._hpas.cache]:
+            self._close_intents(key, "the HPA was deleted")
+
+    def _close_intents(self, key: Key, why: str) -> None:
+        for intent in self._open.pop(key, []):
+            self._journal.outcome(intent.id, Outcome(why), self._clock.now_ms())
+
+    # --- one evaluation ---
+
+    async def _guarded(self, key: Key) -> None:
+        began_s, result = self._clock.monotonic_s(), "ok"
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                error = await self.evaluate(*key)
+            if error:
+                result = "metric_error"
+        except TimeoutError:
+            result, error = "timeout", f"evaluation took more than {self._timeout_s:g} s"
+        except FlyballError as failure:
+            result, error = "error", str(failure)
+        except Exception as failure:
+            # one HPA that trips over a bug must not end the others
+            log.exception("evaluation_failed hpa=%s/%s", *key)
+            result, error = "bug", f"{type(failure).__name__}: {failure}"
+        if error and key in self._hpas.cache:
+            if self._last_error.get(key) != error:
+                log.warning("evaluation_incomplete hpa=%s/%s error=%s", *key, error)
+            self._last_error[key] = error
+        else:
+            self._last_error.pop(key, None)
+        self.telemetry.evaluations.labels(result).inc()
+        self.telemetry.seconds.observe(self._clock.monotonic_s() - began_s)
+
+    async def evaluate(self, namespace: str, name: str) -> str:
+        """Evaluate one HPA now and act on it; the decision's error, "" when all went well.
+
+        Raises:
+            FlyballError: the HPA could not be understood, journalled or told.
+        """
+        key = (namespace, name)
+        hpa = self._current(key)
+        if hpa is None:
+            return ""
+        try:
+            spec = spec_from_hpa(hpa, self._settings)
+        except ConfigError as error:
+            await self._events.event(hpa, "Warning", "InvalidSpec", str(error))
+            raise
+        resource, scale, failure = await self._scale_of(spec)
+        if scale is None:
+            seen = Observation(scale_error=failure)
+        else:
+            self._settle(key, spec, scale)
+            seen = await self._observe(key, spec, hpa, scale)
+        history = self._history(key, spec.uid)
+        now_ms = self._clock.now_ms()
+        decision, history = decide(spec, seen, history, now_ms)
+        for metric in decision.metrics:
+            if metric.error:
+                self.telemetry.read_failures.labels(metric.type).inc()
+        record = self._journal.append_decision(decision, history, spec.uid)
+        self._histories[key] = (spec.uid, history)
+        await self._tell(hpa, decision.events)
+        outcome: Outcome | None = None
+        if decision.rescale and scale is not None and resource is not None:
+            outcome = await self._write(key, spec, resource, scale, decision, record)
+        more, events = after_write(decision, outcome) if outcome is not None else ((), ())
+        await self._tell(hpa, events)
+        await self._write_status(key, hpa, decision, outcome, (*decision.conditions, *more))
+        return decision.error or (outcome.error if outcome is not None else "")
+
+    def _current(self, key: Key) -> Object | None:
+        """The HPA as last seen, or as last written by us when the watch has not brought that back yet."""
+        cached = self._hpas.cache.get(key)
+        written = self._written.get(key)
+        if cached is None or written is None:
+            return cached
+        if _version(cached) == written[0]:
+            return written[1]
+        del self._written[key]
+        return cached
+
+    async def _scale_of(self, spec: Spec) -> tuple[Resource | None, Object | None, str]:
+        try:
+            resource = await self._gather.resource(spec.target_api_version, spec.target_kind)
+            return resource, await self._client.get(resource, spec.target_name, spec.namespace, "scale"), ""
+        except FlyballError as error:
+            return None, None, str(error)
+
+    async def _observe(self, key: Key, spec: Spec, hpa: Object, scale: Object) -> Observation:
+        text = str((scale.get("status") or {}).get("selector") or "")
+        pods: tuple[Pod, ...] = ()
+        selecting: tuple[str, ...] = ()
+        trouble = ""
+        if text:
+            try:
+                selector = parse_selector(text)
+            except QueryError as error:
+                trouble = str(error)
+            else:
+                self._selectors.put(key, text, selector)
+                found = self._pods.select(spec.namespace, selector)
+                pods = tuple(pod for _, pod in found)
+                selecting = tuple(self._selectors.selecting(spec.namespace, (labels for labels, _ in found)))
+        seen = Observation(
+            spec_replicas=int((scale.get("spec") or {}).get("replicas") or 0),
+            status_replicas=int((scale.get("status") or {}).get("replicas") or 0),
+            selector=text,
+            selector_error=trouble,
+            selecting_hpas=selecting,
+            pods=pods,
+            scaled_to_zero=any(
+                condition.get("type") == "ScaledToZero" and condition.get("status") == "True"
+                for condition in (hpa.get("status") or {}).get("conditions") or []
+            ),
+        )
+        if metrics_skipped(spec, seen):
+            return seen
+        readings = await self._gather.readings(spec, text)
+        return msgspec.structs.replace(seen, readings=readings)
+
+    def _history(self, key: Key, uid: str) -> History:
+        known = self._histories.get(key)
+        if known is not None and known[0] == uid:
+            return known[1]
+        return self._journal.load_history(*key, uid) or History()
+
+    # --- writes ---
+
+    async def _write(
+        self, key: Key, spec: Spec, resource: Resource, scale: Object, decision: Decision, record: int
+    ) -> Outcome:
+        """The intent, the write, the outcome. A write cut off in between is settled by the next evaluation."""
+        intent = self._journal.intent(decision, record, spec.uid, self._clock.now_ms())
+        pending = Intent(intent, spec.namespace, spec.name, spec.uid, self._clock.now_ms(), decision)
+        self._open.setdefault(key, []).append(pending)
+        outcome = await self._put_scale(spec, resource, scale, decision.desired)
+        at_ms = self._clock.now_ms()
+        history = applied(self._history(key, spec.uid), decision, outcome, at_ms)
+        self._journal.outcome(intent, outcome, at_ms, history)
+        self._histories[key] = (spec.uid, history)
+        self._open.pop(key, None)
+        self.telemetry.scales.labels("ok" if outcome.ok else "failed").inc()
+        log.info(
+            "scaled hpa=%s/%s from=%d to=%d reason=%s error=%s",
+            spec.namespace, spec.name, decision.current, decision.desired, decision.reason, outcome.error,
+        )  # fmt: skip
+        return outcome
+
+    async def _put_scale(self, spec: Spec, resource: Resource, scale: Object, desired: int) -> Outcome:
+        failure = ""
+        for attempt in range(CONFLICT_TRIES):
+            body = {**scale, "spec": {**(scale.get("spec") or {}), "replicas": desired}}
+            try:
+                await self._client.update(resource, body, spec.namespace, "scale")
+                return Outcome()
+            except FlyballError as error:
+                failure, conflict = str(error), isinstance(error, KubeApiError) and error.code == 409
+                answered = isinstance(error, KubeApiError) and error.code < 500
+            try:
+                scale = await self._client.get(resource, spec.target_name, spec.namespace, "scale")
+            except FlyballError as error:
+                log.warning("scale_read_failed hpa=%s/%s error=%s", spec.namespace, spec.name, error)
+            else:
+                if not answered and _replicas(scale) == desired:
+                    return Outcome()  # the answer was lost, the write was not
+            if not conflict:
+                break
+            if attempt + 1 < CONFLICT_TRIES:
+                await asyncio.sleep(CONFLICT_PAUSE_S)
+        return Outcome(failure)
+
+    def _settle(self, key: Key, spec: Spec, scale: Object) -> None:
+        """Close what a crash or a time-out left open: the scale itself says whether the write arrived."""
+        intents = self._open.pop(key, [])
+        for intent in intents:
+            at_ms = self._clock.now_ms()
+            arrived = (not intent.uid or intent.uid == spec.uid) and _replicas(scale) == intent.decision.desired
+            outcome = Outcome() if arrived else Outcome("cut off before the scale was written")
+            # dated as the intent was, for that is when the rate policies saw it
+            history = applied(self._history(key, spec.uid), intent.decision, outcome, intent.at_ms)
+            self._journal.outcome(intent.id, outcome, at_ms, history)
+            self._histories[key] = (spec.uid, history)
+            log.info("intent_settled hpa=%s/%s arrived=%s", spec.namespace, spec.name, arrived)
+
+    async def _tell(self, hpa: Object, events: tuple[Event, ...]) -> None:
+        for event in events:
+            kind: Any = event.type
+            await self._events.event(_typed(hpa), kind, event.reason, event.message)
+
+    async def _write_status(
+        self, key: Key, hpa: Object, decision: Decision, outcome: Outcome | None, conditions: tuple[Condition, ...]
+    ) -> None:
+        now = self._clock.rfc3339(self._clock.now_ms())
+        rescaled = outcome is not None and outcome.ok
+
+        def status_of(obj: Object) -> Object:
+            old = obj.get("status") or {}
+            new = dict(old)
+            new["conditions"] = merge_conditions(old.get("conditions") or [], conditions, now)
+            if decision.status_current is not None:
+                new["currentReplicas"] = decision.status_current
+                desired = decision.status_desired
+                if outcome is not None and not outcome.ok:
+                    desired = None
+                new["desiredReplicas"] = int(old.get("desiredReplicas") or 0) if desired is None else desired
+                new["currentMetrics"] = [dict(metric) for metric in decision.status_metrics]
+                generation = (obj.get("metadata") or {}).get("generation")
+                if generation is not None:
+                    new["observedGeneration"] = generation
+                if rescaled:
+                    new["lastScaleTime"] = now
+            return new
+
+        base = _version(hpa)
+        for attempt in range(2):
+            status = status_of(hpa)
+            if _same(hpa.get("status") or {}, status):
+                return
+            try:
+                written = await self._client.update(HPAS_V2, {**_typed(hpa), "status": status}, key[0], "status")
+            except KubeApiError as error:
+                if error.code == 404:
+                    return
+                if error.code == 409 and attempt == 0:
+                    hpa = await self._client.get(HPAS_V2, key[1], key[0])
+                    base = ""
+                    continue
+                await self._events.event(_typed(hpa), "Warning", "FailedUpdateStatus", str(error))
+                raise
+            cached = self._hpas.cache.get(key)
+            if cached is not None and _version(cached) != _version(written):
+                self._written[key] = (_version(cached) if base == "" else self._base(key, base), written)
+            return
+
+    def _base(self, key: Key, base: str) -> str:
+        """The cached version that our write supersedes."""
+        known = self._written.get(key)
+        if known is not None and _version(known[1]) == base:
+            return known[0]
+        return base
+
+
+class _Queue:
+    """When each key is due, on a fixed beat; one key is never out twice at once."""
+
+    def __init__(self, period_s: float, clock: ClockLike) -> None:
+        self._period_s, self._clock = period_s, clock
+        self._due: dict[Key, float] = {}
+        self._begun: dict[Key, float] = {}
+        self._out: dict[Key, float | None] = {}  # value: due again at, when asked for meanwhile
+        self._heap: list[tuple[float, int, Key]] = []
+        self._serial = itertools.count()
+        self._changed = asyncio.Event()
+
+    def add(self, key: Key) -> None:
+        """Due now."""
+        self._schedule(key, self._clock.monotonic_s())
+
+    def wake(self, key: Key) -> bool:
+        """Due now, if known, and not too soon after it began last."""
+        if key not in self._due and key not in self._out:
+            return False
+        earliest_s = self._begun.get(key, -1e18) + WAKE_SPACING_S
+        self._schedule(key, max(self._clock.monotonic_s(), earliest_s))
+        return True
+
+    def remove(self, key: Key) -> None:
+        """Never due again."""
+        self._due.pop(key, None)
+        self._begun.pop(key, None)
+        self._out.pop(key, None)
+
+    async def next(self) -> tuple[Key, float]:
+        """The key that is due first, once it is, and how late that is in seconds."""
+        while True:
+            self._changed.clear()
+            now_s = self._clock.monotonic_s()
+            while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
+                heapq.heappop(self._heap)
+            if self._heap and self._heap[0][0] <= now_s:
+                due_s, _, key = heapq.heappop(self._heap)
+                del self._due[key]
+                self._out[key] = None
+                self._begun[key] = now_s
+                return key, now_s - due_s
+            wait_s = self._heap[0][0] - now_s if self._heap else None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._changed.wait()
+
+    def done(self, key: Key) -> None:
+        """It has been seen to; due again one period after it began."""
+        if key not in self._out:
+            return
+        asked_s = self._out.pop(key)
+        next_s = self._begun.get(key, self._clock.monotonic_s()) + self._period_s
+        self._schedule(key, next_s if asked_s is None else min(asked_s, next_s))
+
+    def _schedule(self, key: Key, due_s: float) -> None:
+        if key in self._out:
+            asked_s = self._out[key]
+            self._out[key] = due_s if asked_s is None else min(asked_s, due_s)
+            return
+        known_s = self._due.get(key)
+        if known_s is None or due_s < known_s:
+            self._due[key] = due_s
+            heapq.heappush(self._heap, (due_s, next(self._serial), key))
+            self._changed.set()
+
+
+def _key(obj: Mapping[str, Any]) -> Key:
+    meta = obj.get("metadata") or {}
+    return str(meta.get("namespace", "")), str(meta.get("name", ""))
+
+
+def _version(obj: Mapping[str, Any]) -> str:
+    return str((obj.get("metadata") or {}).get("resourceVersion", ""))
+
+
+def _replicas(scale: Mapping[str, Any]) -> int:
+    return int((scale.get("spec") or {}).get("replicas") or 0)
+
+
+def _typed(hpa: Object) -> Object:
+    """Items of a list carry no kind of their own."""
+    return {**hpa, "apiVersion": HPAS_V2.api_version, "kind": HPAS_V2.kind}
+
+
+def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Semantic equality of two statuses: absent, null and empty are one."""
+    return _plain(old) == _plain(new)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items() if item not in (None, [], {}, 0, "")}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
