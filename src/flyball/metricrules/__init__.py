@@ -15,7 +15,6 @@ from flyball.metricrules.config import (
 from flyball.metricrules.gotemplate import Template, TemplateError
 from flyball.metricrules.queries import (
     MetricQuery,
-    Requirement,
     custom_query,
     external_query,
     resource_query,
@@ -32,7 +31,6 @@ __all__ = [
     "MetricQuery",
     "MetricRule",
     "Refusal",
-    "Requirement",
     "ResourceConverter",
     "ResourceRule",
     "ResourceRules",

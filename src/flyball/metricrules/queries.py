@@ -12,6 +12,7 @@ from flyball.errors import ConfigError, QueryError
 from flyball.metricrules.gotemplate import Struct, Template, TemplateError, go_quote
 from flyball.metricrules.resources import NAMESPACES, GroupResource, ResourceConverter
 from flyball.model.durations import parse_duration_ms
+from flyball.model.selectors import Requirement
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _META = re.compile(r"([\\.+*?()|\[\]{}^$])")
@@ -24,15 +25,6 @@ _SEPARABLE = (
     re.compile(rf"{_AGGREGATION}\({_INNER}\)by\(<<\.GroupBy>>\)(?:[*/+-][0-9.e]+)?"),
     re.compile(rf"{_AGGREGATION}by\(<<\.GroupBy>>\)\({_INNER}\)(?:[*/+-][0-9.e]+)?"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Requirement:
-    """One term of a label selector. ``operator``: = == != in notin exists ! gt lt."""
-
-    key: str
-    operator: str
-    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

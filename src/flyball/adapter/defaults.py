@@ -1,0 +1,48 @@
+"""The configuration that holds before any ConfigMap adds rules."""
+
+_RESOURCES = """\
+  resources:
+    overrides:
+      namespace: {resource: namespace}
+      pod: {resource: pod}
+      service: {resource: service}
+"""
+
+_EXCEPT = "^(container|pod|node|kube|kubelet|machine|scrape|ALERTS)(_.*)?$"
+
+#: cpu and memory from the node's /metrics/resource; and, for every pod's own metrics, gauges as they are and
+#: counters as rates per second (the names of prometheus-adapter's config-gen).
+DEFAULT_CONFIG = f"""\
+rules:
+- seriesQuery: '{{namespace!="",__name__!="up",__name__!~"{_EXCEPT}",__name__!~".*_(total|bucket|created|info)$"}}'
+{_RESOURCES}\
+  metricsQuery: sum(<<.Series>>{{<<.LabelMatchers>>}}) by (<<.GroupBy>>)
+- seriesQuery: '{{namespace!="",__name__!~"{_EXCEPT}",__name__=~".*_total$",__name__!~".*_seconds_total$"}}'
+{_RESOURCES}\
+  name: {{matches: "^(.*)_total$"}}
+  metricsQuery: sum(rate(<<.Series>>{{<<.LabelMatchers>>}}[1m])) by (<<.GroupBy>>)
+- seriesQuery: '{{namespace!="",__name__!~"{_EXCEPT}",__name__=~".*_seconds_total$"}}'
+{_RESOURCES}\
+  name: {{matches: "^(.*)_seconds_total$"}}
+  metricsQuery: sum(rate(<<.Series>>{{<<.LabelMatchers>>}}[1m])) by (<<.GroupBy>>)
+resourceRules:
+  cpu:
+    containerQuery: sum(rate(container_cpu_usage_seconds_total{{<<.LabelMatchers>>,container!=""}}[20s])) by (<<.GroupBy>>)
+    nodeQuery: sum(rate(node_cpu_usage_seconds_total{{<<.LabelMatchers>>}}[20s])) by (<<.GroupBy>>)
+    resources:
+      overrides:
+        namespace: {{resource: namespace}}
+        pod: {{resource: pod}}
+        node: {{resource: node}}
+    containerLabel: container
+  memory:
+    containerQuery: sum(container_memory_working_set_bytes{{<<.LabelMatchers>>,container!=""}}) by (<<.GroupBy>>)
+    nodeQuery: sum(node_memory_working_set_bytes{{<<.LabelMatchers>>}}) by (<<.GroupBy>>)
+    resources:
+      overrides:
+        namespace: {{resource: namespace}}
+        pod: {{resource: pod}}
+        node: {{resource: node}}
+    containerLabel: container
+  window: 20s
+"""

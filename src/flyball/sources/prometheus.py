@@ -1,0 +1,249 @@
+"""Any server that speaks the Prometheus HTTP API: Prometheus, Thanos, Mimir, VictoriaMetrics, Flyball's own."""
+
+import asyncio
+import ssl
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from flyball import clock
+from flyball.errors import ConfigError, QueryError, UpstreamError
+from flyball.http.client import new_session, read_capped
+from flyball.model.labels import Labels, labels_of
+from flyball.sources.base import Sample
+
+BODY_LIMIT_BYTES = 256 * 1024 * 1024
+CACHE_ENTRIES_MAX = 2_000
+
+T = TypeVar("T")
+
+
+class _Element(msgspec.Struct):
+    metric: dict[str, str] = {}
+    value: tuple[float, str] | None = None
+
+
+class _Data(msgspec.Struct, rename={"result_type": "resultType"}):
+    result_type: str = ""
+    result: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+class _Answer(msgspec.Struct, rename={"error_type": "errorType"}):
+    status: str = ""
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    error_type: str = ""
+    error: str = ""
+
+
+class HttpSource:
+    """A Prometheus HTTP API.
+
+    Identical queries share one request while it runs, and its answer for ``cache_ms`` after.
+
+    Args:
+        url: base URL, a path prefix is kept.
+        headers: sent with every request.
+        tls: client context for https; None is the system's roots.
+        bearer, bearer_file, basic: credentials; the file is read at every request, so a token may rotate.
+        verb: POST keeps long queries out of URLs; GET for servers that refuse POST.
+        timeout_s: of a whole request.
+        cache_ms: how old a shared answer may be, in time of evaluation.
+
+    Raises:
+        ConfigError: the URL is not http or https.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
+        bearer: str = "",
+        bearer_file: str = "",
+        basic: tuple[str, str] | None = None,
+        verb: Literal["GET", "POST"] = "POST",
+        timeout_s: float = 10.0,
+        body_limit_bytes: int = BODY_LIMIT_BYTES,
+        cache_ms: int = 500,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ConfigError(f'"{url}" is not the URL of a Prometheus API; write one like http://127.0.0.1:9090')
+        if verb not in ("GET", "POST"):
+            raise ConfigError(f'the verb "{verb}" is not supported; use GET or POST')
+        self.url = url.rstrip("/")
+        self._headers = dict(headers or {})
+        if basic is not None:
+            self._headers["Authorization"] = aiohttp.BasicAuth(*basic).encode()
+        elif bearer:
+            self._headers["Authorization"] = f"Bearer {bearer.strip()}"
+        self._bearer_file = bearer_file
+        self._tls, self._verb, self._timeout_s = tls, verb, timeout_s
+        self._body_limit, self._cache_ms = body_limit_bytes, cache_ms
+        self._session: aiohttp.ClientSession | None = None
+        self._running: dict[tuple[str, int], asyncio.Task[list[Sample]]] = {}
+        self._newest: dict[str, tuple[str, int]] = {}
+        self._cache: OrderedDict[str, tuple[int, list[Sample]]] = OrderedDict()
+        self._counts = dict.fromkeys(("requests", "failures", "shared", "cached"), 0)
+
+    def statistics(self) -> dict[str, int]:
+        """Requests sent, failed, and queries answered without one."""
+        return {**self._counts, "cache_entries": len(self._cache)}
+
+    async def close(self) -> None:
+        """Ends the session and cancels what runs."""
+        for task in list(self._running.values()):
+            task.cancel()
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def query(self, expr: str, at_ms: int) -> list[Sample]:
+        """See ``MetricsSource.query``."""
+        cached = self._cache.get(expr)
+        if cached is not None and abs(at_ms - cached[0]) <= self._cache_ms:
+            self._counts["cached"] += 1
+            return cached[1]
+        key = self._newest.get(expr)
+        task = self._running.get(key) if key is not None else None
+        if task is not None and key is not None and abs(at_ms - key[1]) <= self._cache_ms:
+            self._counts["shared"] += 1
+        else:
+            key = (expr, at_ms)
+            task = asyncio.create_task(self._query(expr, at_ms), name="source query")
+            self._running[key] = task
+            self._newest[expr] = key
+            task.add_done_callback(lambda _: self._ended(expr, at_ms))
+        return await asyncio.shield(task)  # one caller's cancellation is not the others'
+
+    def _ended(self, expr: str, at_ms: int) -> None:
+        task = self._running.pop((expr, at_ms), None)
+        if self._newest.get(expr) == (expr, at_ms):
+            del self._newest[expr]
+        if task is None or task.cancelled() or task.exception() is not None:
+            return
+        known = self._cache.get(expr)
+        if known is None or known[0] <= at_ms:
+            self._cache[expr] = (at_ms, task.result())
+            self._cache.move_to_end(expr)
+        while len(self._cache) > CACHE_ENTRIES_MAX:
+            self._cache.popitem(last=False)
+
+    async def _query(self, expr: str, at_ms: int) -> list[Sample]:
+        form = [("query", expr), ("time", f"{at_ms / 1000:.3f}"), ("timeout", f"{self._timeout_s:g}s")]
+        data = await self._data("/api/v1/query", form, f"query {_short(expr)}")
+        return self._decode(lambda: _samples(msgspec.json.decode(data, type=_Data)), "/api/v1/query")
+
+    async def series(self, match: str, start_ms: int, end_ms: int) -> list[Labels]:
+        """See ``MetricsSource.series``."""
+        form = [("match[]", match), ("start", f"{start_ms / 1000:.3f}"), ("end", f"{end_ms / 1000:.3f}")]
+        data = await self._data("/api/v1/series", form, f"series {_short(match)}")
+        return self._decode(
+            lambda: [labels_of(item) for item in msgspec.json.decode(data, type=list[dict[str, str]] | None) or ()],
+            "/api/v1/series",
+        )
+
+    def _decode(self, decode: Callable[[], T], path: str) -> T:
+        try:
+            return decode()
+        except (msgspec.DecodeError, ValueError) as exc:
+            raise UpstreamError(
+                f"{self.url}{path}: the answer is not a Prometheus API's ({exc}); check the URL"
+            ) from exc
+
+    async def _data(self, path: str, form: list[tuple[str, str]], what: str) -> msgspec.Raw:
+        """The ``data`` of an answer.
+
+        Raises:
+            QueryError: the server refused the expression.
+            UpstreamError: it did not answer, or not as a Prometheus API does.
+        """
+        self._counts["requests"] += 1
+        try:
+            return await self._fetch(path, form, what)
+        except BaseException:
+            self._counts["failures"] += 1
+            raise
+
+    async def _fetch(self, path: str, form: list[tuple[str, str]], what: str) -> msgspec.Raw:
+        if self._session is None:
+            self._session = new_session(timeout_s=self._timeout_s, tls=self._tls)
+        url = self.url + path
+        headers = dict(self._headers)
+        if self._bearer_file:
+            headers["Authorization"] = f"Bearer {self._read_token()}"
+        began_s = clock.monotonic_s()
+        pending: Awaitable[aiohttp.ClientResponse]
+        if self._verb == "POST":
+            pending = self._session.post(url, data=form, headers=headers, allow_redirects=False)
+        else:
+            pending = self._session.get(url, params=form, headers=headers, allow_redirects=False)
+        try:
+            response = await pending
+            try:
+                body = await read_capped(response, self._body_limit, f"{url} ({what})")
+            finally:
+                response.release()
+        except TimeoutError as exc:
+            raise UpstreamError(
+                f"{url}: no answer to {what} in {clock.monotonic_s() - began_s:.1f} s; "
+                "check the server's load, or allow more time"
+            ) from exc
+        except (aiohttp.ClientError, OSError) as exc:
+            raise UpstreamError(f"{url}: cannot be reached ({exc}); check that the metrics server runs") from exc
+        return self._checked(url, response.status, body, what)
+
+    def _read_token(self) -> str:
+        try:
+            with open(self._bearer_file, encoding="utf-8") as file:
+                return file.read().strip()
+        except OSError as exc:
+            raise UpstreamError(f"{self._bearer_file}: the token cannot be read ({exc.strerror})") from exc
+
+    def _checked(self, url: str, status: int, body: bytes, what: str) -> msgspec.Raw:
+        answer = _Answer()
+        decoded = False
+        try:
+            answer, decoded = msgspec.json.decode(body, type=_Answer), True
+        except msgspec.DecodeError:
+            pass
+        if status in (400, 422) and decoded and answer.error:
+            raise QueryError(f"{url} refused {what}: {answer.error_type}: {answer.error}")
+        if status in (401, 403):
+            raise UpstreamError(
+                f"{url}: HTTP {status}: the credentials are missing or refused; check token or password"
+            )
+        if 300 <= status < 400:
+            raise UpstreamError(f"{url}: HTTP {status}: a redirect, which is not followed; give the final URL")
+        if status == 404:
+            raise UpstreamError(f"{url}: HTTP 404: there is no Prometheus API; check the URL and its path prefix")
+        if not 200 <= status < 300:
+            detail = answer.error or body[:200].decode(errors="replace").strip()
+            raise UpstreamError(f"{url}: HTTP {status} to {what}: {detail or 'no message'}; check the server's log")
+        if not decoded or answer.status != "success":
+            raise UpstreamError(f"{url}: the answer is not a Prometheus API's; check the URL")
+        return answer.data
+
+
+def _samples(data: _Data) -> list[Sample]:
+    if data.result_type == "vector":
+        elements = msgspec.json.decode(data.result, type=list[_Element] | None) or []
+        # Histogram elements carry no value; nothing here can use them.
+        return [
+            Sample(labels_of(item.metric), round(item.value[0] * 1000), float(item.value[1]))
+            for item in elements
+            if item.value is not None
+        ]
+    if data.result_type == "scalar":
+        value: Any = msgspec.json.decode(data.result, type=tuple[float, str])
+        return [Sample((), round(value[0] * 1000), float(value[1]))]
+    raise QueryError(f"the query gives a {data.result_type or 'result without a type'}; it must give a vector")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else text[:197] + "..."
