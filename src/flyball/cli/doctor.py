@@ -331,7 +331,7 @@ class _Chain:
 
     async def _why_not_selected(self) -> tuple[str, str]:
         from flyball.kube import kinds
-        from flyball.model.selectors import Selector
+        from flyball.model.selectors import selector_of
 
         annotated = [
             p for p in self.pods if (p["metadata"].get("annotations") or {}).get("prometheus.io/scrape") == "true"
@@ -353,7 +353,7 @@ class _Chain:
             if s["spec"].get("selector") and all(labels.get(k) == v for k, v in s["spec"]["selector"].items())
         ]
         for monitor in monitors:
-            selector = Selector.of(monitor["spec"].get("selector") or {})
+            selector = selector_of(monitor["spec"].get("selector") or {})
             for service in ours:
                 if not selector.matches(service["metadata"].get("labels") or {}):
                     continue
@@ -363,13 +363,13 @@ class _Chain:
                 if missing:
                     name, port = monitor["metadata"]["name"], missing[0]
                     return (
-                        f"ServiceMonitor {name} asks for port {port}, which Service {service['metadata']['name']} lacks",
+                        f"ServiceMonitor {name} asks for port {port}, not one of Service {service['metadata']['name']}",
                         f"name one of the Service's ports there: {', '.join(sorted(ports)) or 'none has a name'}",
                     )
         if ours and monitors:
             names = ", ".join(m["metadata"]["name"] for m in monitors[:5])
             return (
-                f"no ServiceMonitor of namespace {self.namespace} selects Service {ours[0]['metadata']['name']} ({names})",
+                f"no ServiceMonitor of {self.namespace} ({names}) selects Service {ours[0]['metadata']['name']}",
                 "make the monitor's spec.selector match the labels of the Service itself",
             )
         return (
@@ -389,7 +389,7 @@ class _Chain:
                 if exc.code != 404:
                     trouble = str(exc)
                 continue
-            condition = next(
+            condition: dict[str, Any] = next(
                 (c for c in service.get("status", {}).get("conditions", []) if c["type"] == "Available"), {}
             )
             if condition.get("status") == "True":
@@ -441,9 +441,9 @@ class _Chain:
             return None
 
     def _metric_path(self, group: str, kind: str, name: str, source: dict[str, Any]) -> tuple[str, dict[str, str]]:
-        from flyball.model.selectors import Selector
+        from flyball.model.selectors import selector_of
 
-        chosen = str(Selector.of(source["metric"].get("selector") or {}))
+        chosen = str(selector_of(source["metric"].get("selector") or {}))
         base = f"/apis/{group}/v1beta1/namespaces/{self.namespace}"
         if kind == "External":
             return f"{base}/{name}", {"labelSelector": chosen} if chosen else {}
