@@ -9,21 +9,29 @@ from __future__ import annotations
 from flyball.localcluster.schema.defaults import default
 from flyball.localcluster.schema.fields import PatchNode, patch_schema, prune, type_errors, validate_fields
 from flyball.localcluster.schema.kinds import ALL_VERBS, KINDS, SUBRESOURCE_KINDS, Kind, find, find_kind
-from flyball.localcluster.schema.tables import human_duration, table
+from flyball.localcluster.schema.openapi import openapi_v3
+from flyball.localcluster.schema.protobuf import decode_protobuf
+from flyball.localcluster.schema.tables import columns, human_duration, table
+from flyball.localcluster.schema.validation import Cause, validate
 
 __all__ = [
     "ALL_VERBS",
     "KINDS",
     "SUBRESOURCE_KINDS",
+    "Cause",
     "Kind",
     "PatchNode",
+    "columns",
+    "decode_protobuf",
     "default",
     "find",
     "find_kind",
     "human_duration",
+    "openapi_v3",
     "patch_schema",
     "prune",
     "table",
     "type_errors",
+    "validate",
     "validate_fields",
 ]
