@@ -1,0 +1,340 @@
+"""The only place that builds and wires the parts. Each process is one function that reads as a story.
+
+``control``: API server, workload controllers, operator, adapter, autoscaler. ``data``: scraping, store,
+PromQL and their HTTP API. ``node``: pods. They meet only over HTTP. Parts are imported where they are built,
+so that no process carries another's weight (the node never imports numpy).
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flyball.errors import FlyballError, UpstreamError
+from flyball.supervisor import report_ready
+
+log = logging.getLogger("flyball")
+
+KUBERNETES_PORT, METRICS_PORT, PROMETHEUS_PORT, NODE_PORT = 6443, 6444, 9090, 10250
+SYSTEM_NAMESPACE = "flyball-system"
+ADAPTER_SERVICE = "flyball-adapter"
+QUERY_SWITCH_INTERVAL_S = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What ``flyball up`` hands to each process. ``manifests`` are applied once, by ``control``."""
+
+    data_dir: Path
+    port_offset: int = 0
+    sync_period_s: float = 5.0
+    manifests: tuple[Path, ...] = ()
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.data_dir / "kubeconfig"
+
+    @property
+    def pki(self) -> Path:
+        return self.data_dir / "pki"
+
+    def port(self, base: int) -> int:
+        return base + self.port_offset
+
+
+def run_process(name: str, settings: Settings) -> None:
+    """Runs one process until SIGTERM, SIGINT or the death of the parent (which closes standard input)."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    story = {"control": _control, "data": _data, "node": _node}[name]
+    runner: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        runner = uvloop.run
+    try:
+        runner(_until_told(name, story, settings))
+    except FlyballError as exc:
+        report_ready(f"{name}: {exc}")
+        log.error("%s", exc)
+        sys.exit(exc.exit_code)
+
+
+Story = Callable[[Settings, "Life"], Awaitable[None]]
+
+
+class Life:
+    """What ends a process: ``stopping`` is set when asked to, ``orphaned`` too when the parent is gone."""
+
+    def __init__(self) -> None:
+        self.stopping = asyncio.Event()
+        self.orphaned = False
+
+    def stop(self, *, orphaned: bool = False) -> None:
+        self.orphaned = self.orphaned or orphaned
+        self.stopping.set()
+
+
+async def _until_told(name: str, story: Story, settings: Settings) -> None:
+    life = Life()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, life.stop)
+    if not sys.stdin.isatty():
+        loop.add_reader(sys.stdin.fileno(), lambda: _stdin_closed(loop, life))
+    main = asyncio.create_task(_guarded(story(settings, life)), name=name)
+    stop = asyncio.create_task(life.stopping.wait(), name="wait stopping")
+    await asyncio.wait({main, stop}, return_when=asyncio.FIRST_COMPLETED)
+    life.stop()
+    with contextlib.suppress(asyncio.CancelledError):
+        if not main.done():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(main), 8.0)
+            main.cancel()
+        await main
+
+
+def _stdin_closed(loop: asyncio.AbstractEventLoop, life: Life) -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
+        loop.remove_reader(sys.stdin.fileno())
+        life.stop(orphaned=True)
+
+
+async def _guarded(story: Awaitable[None]) -> None:
+    """The first known error of a task group, in place of the group."""
+    try:
+        await story
+    except* FlyballError as group:
+        first: BaseException = group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from group
+
+
+async def _serve_until_stopped(life: Life, parts: dict[str, Coroutine[Any, Any, Any]]) -> None:
+    """Runs the long-lived parts side by side; the first that fails takes the process down, the parent restarts it."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(part, name=name) for name, part in parts.items()]
+        await life.stopping.wait()
+        for task in tasks:
+            task.cancel()
+
+
+# -- control ---------------------------------------------------------------------------------------------------------
+
+
+async def _control(settings: Settings, life: Life) -> None:
+    from flyball.adapter import Adapter
+    from flyball.adapter import serve as serve_adapter
+    from flyball.autoscaler import Autoscaler
+    from flyball.autoscaler import create_app as decisions_app
+    from flyball.journal import Journal
+    from flyball.kube import KubeClient
+    from flyball.localcluster import ApiServer, pki, workloads
+    from flyball.operator import Operator
+    from flyball.sources import HttpSource
+
+    pki.ensure(settings.data_dir, settings.port_offset)
+    api_server = ApiServer(settings.data_dir, settings.port_offset)
+    await api_server.start()
+    client = await KubeClient.from_kubeconfig(settings.kubeconfig)
+    journal = Journal(settings.data_dir / "control" / "journal.db")
+    source = HttpSource(f"http://127.0.0.1:{settings.port(PROMETHEUS_PORT)}")
+    adapter = Adapter(client, source)
+    autoscaler = Autoscaler(client, journal, sync_period_s=settings.sync_period_s)
+    operator = Operator(client)
+    metrics_apis = await serve_adapter(
+        adapter,
+        port=settings.port(METRICS_PORT),
+        pki=settings.pki,
+        token=pki.token(settings.data_dir),
+        extra_app=decisions_app(journal, None, autoscaler.statistics),
+    )
+    try:
+        await _publish_metrics_apis(client, settings)
+        report_ready()
+        await _serve_until_stopped(
+            life,
+            {
+                "workloads": workloads.run_all(client),
+                "operator": operator.run(),
+                "adapter": adapter.run(),
+                "autoscaler": autoscaler.run(),
+                "manifests": _apply_manifests(client, settings),
+            },
+        )
+    finally:
+        await metrics_apis.close()
+        await source.close()
+        await client.close()
+        journal.close()
+        await api_server.close()
+
+
+async def _apply_manifests(client: Any, settings: Settings) -> None:
+    from flyball.kube.applying import apply_paths
+
+    done, failed = await apply_paths(client, settings.manifests)
+    for line in done:
+        log.info("%s", line)
+    for line in failed:
+        log.error("%s", line)
+
+
+async def _publish_metrics_apis(client: Any, settings: Settings) -> None:
+    """The adapter's Service, its endpoint on the host and its APIServices, as on any cluster."""
+    import base64
+
+    from flyball.kube.applying import apply
+
+    ca = base64.b64encode((settings.pki / "ca.crt").read_bytes()).decode()
+    port = settings.port(METRICS_PORT)
+    metadata = {"name": ADAPTER_SERVICE, "namespace": SYSTEM_NAMESPACE}
+    objects: list[dict[str, Any]] = [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata,
+            "spec": {"ports": [{"name": "https", "port": port, "protocol": "TCP", "targetPort": port}]},
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {**metadata, "labels": {"kubernetes.io/service-name": ADAPTER_SERVICE}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}],
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+        },
+    ]
+    for group, version, priority in (
+        ("custom.metrics.k8s.io", "v1beta1", 100),
+        ("custom.metrics.k8s.io", "v1beta2", 200),
+        ("external.metrics.k8s.io", "v1beta1", 100),
+        ("metrics.k8s.io", "v1beta1", 100),
+    ):
+        objects.append(
+            {
+                "apiVersion": "apiregistration.k8s.io/v1",
+                "kind": "APIService",
+                "metadata": {"name": f"{version}.{group}"},
+                "spec": {
+                    "group": group,
+                    "version": version,
+                    "groupPriorityMinimum": 100,
+                    "versionPriority": priority,
+                    "caBundle": ca,
+                    "service": {**metadata, "port": port},
+                },
+            }
+        )
+    for obj in objects:
+        await apply(client, obj)
+
+
+# -- data ------------------------------------------------------------------------------------------------------------
+
+
+async def _data(settings: Settings, life: Life) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from flyball.discovery import KubernetesDiscovery, ScrapeConfigs
+    from flyball.http.server import serve
+    from flyball.scrape import ScrapeManager
+    from flyball.store import Head
+    from flyball.web import create_app
+
+    sys.setswitchinterval(QUERY_SWITCH_INTERVAL_S)  # a query in the worker thread must not delay a scrape
+    client = await _connect(settings)
+    head = Head()
+    manager = ScrapeManager(head)
+    discovery = KubernetesDiscovery(client)
+    configs = ScrapeConfigs(client, settings.port(NODE_PORT), settings.pki)
+    with ThreadPoolExecutor(1, thread_name_prefix="query") as executor:
+        app = create_app(head, manager.targets, executor, routes=_control_routes(settings))
+        server = await serve(app, port=settings.port(PROMETHEUS_PORT), name="Prometheus API")
+        try:
+            report_ready()
+
+            def changed(found: Any) -> None:
+                manager.set_configs(found)
+                discovery.set_configs(found)
+
+            await _serve_until_stopped(
+                life,
+                {
+                    "scraping": manager.run(),
+                    "discovery": discovery.run(manager.set_groups),
+                    "scrape configuration": configs.run(changed),
+                },
+            )
+        finally:
+            await server.close()
+            await client.close()
+
+
+def _control_routes(settings: Settings) -> list[Any]:
+    """``/api/flyball/`` is answered by ``control``; the page's port passes it on."""
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route
+
+    from flyball.http.client import client_tls, new_session, read_capped
+
+    base = f"https://127.0.0.1:{settings.port(METRICS_PORT)}"
+    session: list[Any] = []
+
+    async def forward(request: Request) -> Response:
+        import aiohttp
+
+        if not session:
+            session.append(new_session(timeout_s=10, tls=client_tls(ca_file=settings.pki / "ca.crt")))
+        token = (settings.pki / "token").read_text().strip()
+        try:
+            async with session[0].get(
+                base + request.url.path,
+                params=list(request.query_params.multi_items()),
+                headers={"Authorization": f"Bearer {token}"},
+                allow_redirects=False,
+            ) as answer:
+                body = await read_capped(answer, 64 << 20, base)
+                return Response(body, answer.status, media_type=answer.content_type)
+        except (aiohttp.ClientError, TimeoutError, UpstreamError) as exc:
+            message = f"control does not answer ({exc or type(exc).__name__}); it is restarted, try again"
+            return JSONResponse({"error": message}, 503)
+
+    return [Route("/api/flyball/{path:path}", forward)]
+
+
+# -- node ------------------------------------------------------------------------------------------------------------
+
+
+async def _node(settings: Settings, life: Life) -> None:
+    from flyball.localcluster.node import Node
+
+    client = await _connect(settings)
+    node = Node(settings.data_dir, settings.port_offset, client)
+    try:
+        await node.start()
+        report_ready()
+        await _serve_until_stopped(life, {"node": node.run()})
+    finally:
+        await node.close(stop_pods=not life.orphaned)
+        await client.close()
+
+
+async def _connect(settings: Settings) -> Any:
+    """The client of the API server, which may still be starting."""
+    from flyball.kube import KubeClient
+
+    while True:
+        try:
+            client = await KubeClient.from_kubeconfig(settings.kubeconfig)
+            await client.raw_get("/readyz")
+            return client
+        except FlyballError:
+            await asyncio.sleep(0.05)
