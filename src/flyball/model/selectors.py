@@ -198,7 +198,7 @@ class _Parser:
     """Recursive descent over the tokens; error texts as in upstream's Parser."""
 
     def __init__(self, text: str) -> None:
-        self._tokens = [symbol or word for symbol, word in _TOKEN.findall(text)] + [""]
+        self._tokens: list[str] = [symbol or word for symbol, word in _TOKEN.findall(text)] + [""]
         self._at = 0
 
     def parse(self) -> list[Requirement]:

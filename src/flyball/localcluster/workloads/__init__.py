@@ -1,0 +1,64 @@
+"""The workload controllers of the embedded cluster. They know the API server only through its API."""
+
+import asyncio
+from typing import Any
+
+from flyball.kube import KubeClient
+from flyball.localcluster.workloads.controller import Controller, Informers
+from flyball.localcluster.workloads.deployment import DeploymentController
+from flyball.localcluster.workloads.endpoints import EndpointsController
+from flyball.localcluster.workloads.garbage import GarbageCollector
+from flyball.localcluster.workloads.namespaces import NamespaceController
+from flyball.localcluster.workloads.replicaset import ReplicaSetController
+from flyball.localcluster.workloads.scheduler import Scheduler
+
+__all__ = ["Workloads", "run_all", "statistics"]
+
+
+class Workloads:
+    """All controllers over one client."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self._informers = Informers(client)
+        self._controllers: list[Controller] = [
+            NamespaceController(client, self._informers),
+            DeploymentController(client, self._informers),
+            ReplicaSetController(client, self._informers),
+            EndpointsController(client, self._informers),
+            Scheduler(client, self._informers),
+            GarbageCollector(client),
+        ]
+
+    async def run(self) -> None:
+        """Work until cancelled. A server that is not there yet is waited for."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._informers.run(), name="workload informers")
+            # A controller on half a cache would take what it cannot see for missing.
+            await self._informers.wait_synced()
+            for controller in self._controllers:
+                group.create_task(controller.run(), name=controller.name)
+
+    def statistics(self) -> dict[str, Any]:
+        """Each controller's and each informer's counts."""
+        return {
+            "controllers": [controller.statistics() for controller in self._controllers],
+            "informers": self._informers.statistics(),
+        }
+
+
+_running: list[Workloads] = []
+
+
+async def run_all(client: KubeClient) -> None:
+    """Run all controllers until cancelled."""
+    workloads = Workloads(client)
+    _running.append(workloads)
+    try:
+        await workloads.run()
+    finally:
+        _running.remove(workloads)
+
+
+def statistics() -> list[dict[str, Any]]:
+    """The statistics of every ``run_all`` of this process."""
+    return [workloads.statistics() for workloads in _running]

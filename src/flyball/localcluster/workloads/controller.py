@@ -1,0 +1,132 @@
+"""What every controller shares: informers, indexes over them, and the loop that reconciles keys."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from flyball.errors import FlyballError, KubeApiError
+from flyball.kube import Informer, KubeClient, Resource
+from flyball.localcluster.workloads.queue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+Key = tuple[str, str]
+
+
+def key_of(obj: Object) -> Key:
+    """(namespace, name), the key of informers' caches."""
+    metadata = obj["metadata"]
+    return metadata.get("namespace", ""), metadata["name"]
+
+
+class Informers:
+    """One informer a resource, shared by all controllers."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
+        self._informers: dict[Resource, Informer[Object]] = {}
+
+    def of(self, resource: Resource) -> Informer[Object]:
+        """The informer of a resource; asked for before ``run``."""
+        if resource not in self._informers:
+            self._informers[resource] = Informer(self._client, resource)
+        return self._informers[resource]
+
+    async def run(self) -> None:
+        """Keep all caches current until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for resource, informer in self._informers.items():
+                group.create_task(informer.run(), name=f"informer {resource}")
+
+    async def wait_synced(self) -> None:
+        """Return once every cache has its first list."""
+        for informer in self._informers.values():
+            await informer.wait_synced()
+
+    def statistics(self) -> list[dict[str, Any]]:
+        """Each informer's."""
+        return [informer.statistics() for informer in self._informers.values()]
+
+
+class Index:
+    """The objects of an informer by any number of words each, kept by its events."""
+
+    def __init__(self, informer: Informer[Object], words_of: Callable[[Object], Iterable[str]]) -> None:
+        self._words_of = words_of
+        self._found: dict[str, dict[Key, Object]] = {}
+        informer.add_handler(self._changed)
+
+    def get(self, word: str) -> list[Object]:
+        """The objects filed under a word, oldest first."""
+        return list(self._found.get(word, {}).values())
+
+    def _changed(self, _change: str, old: Object | None, new: Object | None) -> None:
+        stale = set(self._words_of(old)) if old is not None else set()
+        fresh = set(self._words_of(new)) if new is not None else set()
+        for word in stale - fresh:
+            assert old is not None
+            filed = self._found.get(word, {})
+            filed.pop(key_of(old), None)
+            if not filed:
+                self._found.pop(word, None)
+        for word in fresh:
+            assert new is not None
+            self._found.setdefault(word, {})[key_of(new)] = new
+
+
+class Controller:
+    """A loop that brings keys to their desired state; a failing key waits alone."""
+
+    name = "controller"
+    workers = 4
+
+    def __init__(self, client: KubeClient) -> None:
+        self.client = client
+        self.queue: WorkQueue[Any] = WorkQueue()
+        self._reconciled = self._failed = 0
+
+    async def reconcile(self, key: Any) -> None:
+        """Bring one key to its desired state; raising means to try again later."""
+        raise NotImplementedError
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(self.workers):
+                    group.create_task(self._work(), name=f"{self.name} {number}")
+        finally:
+            self.queue.close()
+
+    def statistics(self) -> dict[str, Any]:
+        """Counts since the start."""
+        return {
+            "controller": self.name,
+            "reconciled": self._reconciled,
+            "failed": self._failed,
+            **self.queue.statistics(),
+        }
+
+    async def _work(self) -> None:
+        while True:
+            key = await self.queue.get()
+            try:
+                await self.reconcile(key)
+            except Exception as exc:  # one bad object must not stop the others
+                self._failed += 1
+                delay_s = self.queue.retry(key)
+                if isinstance(exc, KubeApiError) and exc.code == 409:
+                    pass  # our view was stale: the next one will tell
+                elif isinstance(exc, FlyballError):
+                    log.warning(
+                        "reconcile_failed controller=%s key=%s retry_in_s=%.2f error=%s", self.name, key, delay_s, exc
+                    )
+                else:
+                    log.exception("reconcile_failed controller=%s key=%s", self.name, key)
+            else:
+                self._reconciled += 1
+                self.queue.forget(key)
+            finally:
+                self.queue.done(key)

@@ -1,0 +1,133 @@
+"""Questions that controllers ask of Kubernetes objects. Pure."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flyball import clock
+
+Object = dict[str, Any]
+
+
+def labels_of(obj: Mapping[str, Any]) -> dict[str, str]:
+    """The object's labels; empty without any."""
+    return dict((obj.get("metadata") or {}).get("labels") or {})
+
+
+def annotations_of(obj: Mapping[str, Any]) -> dict[str, str]:
+    """The object's annotations; empty without any."""
+    return dict((obj.get("metadata") or {}).get("annotations") or {})
+
+
+def owner_uids(obj: Mapping[str, Any]) -> list[str]:
+    """The uids of all owners."""
+    return [reference.get("uid", "") for reference in obj["metadata"].get("ownerReferences") or []]
+
+
+def controller_of(obj: Mapping[str, Any]) -> Object | None:
+    """The owner reference with ``controller: true``; None for an orphan."""
+    for reference in obj["metadata"].get("ownerReferences") or []:
+        if reference.get("controller"):
+            found: Object = reference
+            return found
+    return None
+
+
+def controller_uid(obj: Mapping[str, Any]) -> str:
+    """The controlling owner's uid; ``""`` for an orphan."""
+    reference = controller_of(obj)
+    return str(reference.get("uid", "")) if reference else ""
+
+
+def controller_reference(owner: Mapping[str, Any]) -> Object:
+    """The owner reference that a controller's creations carry."""
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def is_terminating(obj: Mapping[str, Any]) -> bool:
+    """Whether deletion has begun."""
+    return bool(obj["metadata"].get("deletionTimestamp"))
+
+
+def is_active(pod: Mapping[str, Any]) -> bool:
+    """Whether the pod counts towards its controller's replicas."""
+    phase = (pod.get("status") or {}).get("phase")
+    return phase not in ("Succeeded", "Failed") and not is_terminating(pod)
+
+
+def condition(obj: Mapping[str, Any], kind: str) -> Object | None:
+    """The status condition of a type."""
+    for found in (obj.get("status") or {}).get("conditions") or []:
+        if found.get("type") == kind:
+            result: Object = found
+            return result
+    return None
+
+
+def is_ready(pod: Mapping[str, Any]) -> bool:
+    """Whether the pod's Ready condition is true."""
+    found = condition(pod, "Ready")
+    return found is not None and found.get("status") == "True"
+
+
+def ready_since_ms(pod: Mapping[str, Any]) -> int | None:
+    """When the pod became ready, ms since the epoch; None when it is not, or does not say."""
+    found = condition(pod, "Ready")
+    if found is None or found.get("status") != "True" or not found.get("lastTransitionTime"):
+        return None
+    return clock.parse_rfc3339_ms(found["lastTransitionTime"])
+
+
+def available_in_s(pod: Mapping[str, Any], min_ready_s: int, now_ms: int) -> float | None:
+    """0 when the pod is available, else the seconds until it will be; None when it is not ready."""
+    if not is_ready(pod):
+        return None
+    if min_ready_s <= 0:
+        return 0.0
+    since_ms = ready_since_ms(pod)
+    return None if since_ms is None else max(0.0, (since_ms + min_ready_s * 1000 - now_ms) / 1000)
+
+
+def with_condition(
+    conditions: Iterable[Object], fresh: Object, now: str, *, keep_update_time: bool = False
+) -> list[Object]:
+    """The conditions with one replaced; its transition time moves only when its status changes.
+
+    Args:
+        now: RFC 3339.
+        keep_update_time: leave ``lastUpdateTime`` as it was when neither status nor reason changes.
+    """
+    kept = [found for found in conditions if found.get("type") != fresh["type"]]
+    old = next((found for found in conditions if found.get("type") == fresh["type"]), None)
+    same_status = old is not None and old.get("status") == fresh["status"]
+    same = same_status and old is not None and old.get("reason") == fresh.get("reason")
+    made = {**fresh, "lastTransitionTime": old["lastTransitionTime"] if same_status and old else now}
+    if "lastUpdateTime" in fresh or (old and "lastUpdateTime" in old):
+        made["lastUpdateTime"] = (
+            old["lastUpdateTime"] if same and old and keep_update_time and "lastUpdateTime" in old else now
+        )
+    if same and old is not None and {**old, "lastUpdateTime": ""} == {**made, "lastUpdateTime": ""}:
+        made = dict(old)
+    return [*kept, made]
+
+
+def status_change(old: Mapping[str, Any] | None, fresh: Mapping[str, Any]) -> Object | None:
+    """A merge patch that takes a status to ``fresh``; None when nothing differs.
+
+    Zero counts are left out of a status, as Kubernetes leaves them out, but for ``replicas``.
+    """
+    old = old or {}
+    wanted = {
+        name: value
+        for name, value in fresh.items()
+        if name in ("replicas", "observedGeneration") or value not in (0, None, [], "")
+    }
+    change: Object = {name: value for name, value in wanted.items() if old.get(name) != value}
+    change.update({name: None for name in fresh if name not in wanted and old.get(name) not in (None, 0, [])})
+    return {"status": change} if change else None
