@@ -1,0 +1,84 @@
+"""How long `flyball up` and `--help` take, and what an idle cluster with the webapp costs."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from bench.report import report
+from flyball.cli.demo import free_port_offset
+
+ROOT = Path(__file__).parents[1]
+IDLE_S = 20.0
+
+
+@contextlib.contextmanager
+def running(*arguments: str) -> Iterator[tuple[float, "subprocess.Popen[str]", Path, int]]:
+    """A ready `flyball up`: seconds to ready, its process, its data directory, its port offset."""
+    offset = free_port_offset()
+    with tempfile.TemporaryDirectory(prefix="flyball-bench-") as directory:
+        data_dir = Path(directory) / "data"
+        started_s = time.monotonic()
+        up = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "flyball", "up", "--data-dir", str(data_dir)),
+                *("--port-offset", str(offset), *arguments),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert up.stdout is not None
+            if not up.stdout.readline().startswith("ready"):
+                raise SystemExit("flyball up did not become ready")
+            yield time.monotonic() - started_s, up, data_dir, offset
+        finally:
+            up.send_signal(signal.SIGTERM)
+            up.wait(30)
+
+
+def processes(up: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """The parent and its three processes, without the pods."""
+    parent = psutil.Process(up.pid)
+    return [parent, *(p for p in parent.children() if "process" in p.cmdline())]
+
+
+def main() -> None:
+    helps = []
+    for _ in range(5):
+        started_s = time.monotonic()
+        subprocess.run([sys.executable, "-m", "flyball", "--help"], check=True, stdout=subprocess.DEVNULL)
+        helps.append(time.monotonic() - started_s)
+    report("startup", "help", sorted(helps)[2], "s", aim=0.3)
+    readies = []
+    for _ in range(3):
+        with running() as (ready_s, *_):
+            readies.append(ready_s)
+    report("startup", "up to ready", sorted(readies)[1], "s", aim=1.5)
+    with running("-f", str(ROOT / "examples/webapp/manifests")) as (_, up, _, _):
+        time.sleep(15)  # the pods start, the metric gets its first rate
+        watched = processes(up)
+        before = sum(sum(p.cpu_times()[:2]) for p in watched)
+        time.sleep(IDLE_S)
+        cpu = sum(sum(p.cpu_times()[:2]) for p in watched) - before
+        report("startup", "idle cpu with webapp", 100 * cpu / IDLE_S, "%", aim=2)
+        total = 0.0
+        for process in watched:
+            pss = process.memory_full_info().pss / 1e6
+            name = process.cmdline()[process.cmdline().index("process") + 1] if process.pid != up.pid else "parent"
+            report("startup", f"pss {name}", pss, "MB")
+            total += pss
+        report("startup", "pss with webapp", total, "MB", aim=180)
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    main()
