@@ -224,7 +224,7 @@ def plan_rolling(deployment: Object, new: Object, olds: list[Object]) -> Sizes:
 def is_complete(deployment: Object, status: Object) -> bool:
     """Whether every pod is of the new template and available."""
     wanted = wanted_of(deployment)
-    return (
+    return bool(
         status["updatedReplicas"] == wanted
         and status["replicas"] == wanted
         and status["availableReplicas"] == wanted
@@ -281,7 +281,7 @@ def status_of(deployment: Object, new: Object | None, olds: list[Object], now_ms
 
 def _settled(progressing: Object) -> bool:
     """Progress that goes on renews its time, so that the deadline counts from the last step."""
-    return progressing["reason"] != "ReplicaSetUpdated"
+    return str(progressing["reason"]) != "ReplicaSetUpdated"
 
 
 def _progressing(
@@ -330,7 +330,7 @@ def deadline_in_s(deployment: Object, now_ms: int) -> float | None:
     current = condition(deployment, "Progressing")
     if current is None or current.get("reason") in ("NewReplicaSetAvailable", "ProgressDeadlineExceeded"):
         return None
-    deadline_s = deployment["spec"].get("progressDeadlineSeconds", DEADLINE_DEFAULT_S)
+    deadline_s: int | None = deployment["spec"].get("progressDeadlineSeconds", DEADLINE_DEFAULT_S)
     if deployment["spec"].get("paused") or deadline_s is None or not current.get("lastUpdateTime"):
         return None
     since_ms = clock.parse_rfc3339_ms(current["lastUpdateTime"])

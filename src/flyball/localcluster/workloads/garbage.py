@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import OrderedDict
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -133,11 +134,11 @@ class GarbageCollector(Controller):
                     continue
                 self._watched[place] = resource
                 informer = Informer(self.client, resource, type=Owned)
-                informer.add_handler(lambda change, old, new, of=resource: self._on_object(of, change, old, new))
+                informer.add_handler(partial(self._on_object, resource))
                 group.create_task(informer.run(), name=f"{self.name} {resource}")
         return complete
 
-    def _on_object(self, resource: Resource, change: str, old: Owned | None, new: Owned | None) -> None:
+    def _on_object(self, resource: Resource, _change: str, old: Owned | None, new: Owned | None) -> None:
         for owner in (old.metadata.owner_references or []) if old else []:
             self._dependents.get(owner.uid, set()).discard(old.metadata.uid if old else "")
         if new is None:
@@ -181,9 +182,8 @@ class GarbageCollector(Controller):
             if ORPHAN in finalizers:
                 await self._orphan_dependents(key)
                 await self._finish(node, metadata, ORPHAN)
-            elif FOREGROUND in finalizers:
-                if not await self._delete_dependents(key):
-                    await self._finish(node, metadata, FOREGROUND)
+            elif FOREGROUND in finalizers and not await self._delete_dependents(key):
+                await self._finish(node, metadata, FOREGROUND)
             return
         owners = metadata.owner_references or []
         absent = {owner.uid for owner in owners if await self._is_absent(owner, node[1])}

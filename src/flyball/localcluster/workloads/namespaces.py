@@ -1,5 +1,7 @@
 """Namespaces: what each is born with, and how it goes."""
 
+from functools import partial
+
 from flyball.errors import FlyballError, KubeApiError
 from flyball.kube import KubeClient, Resource
 from flyball.kube.kinds import CONFIG_MAPS, NAMESPACES, PODS, SERVICE_ACCOUNTS
@@ -19,11 +21,11 @@ class NamespaceController(Controller):
         super().__init__(client)
         self._namespaces = informers.of(NAMESPACES)
         self._namespaces.add_handler(lambda _change, old, new: self.queue.add(key_of(new or old)[1]))
-        for resource, name in ((CONFIG_MAPS, ROOT_CA), (SERVICE_ACCOUNTS, "default")):
-            informers.of(resource).add_handler(lambda change, old, _new, name=name: self._on_gift(change, old, name))
+        informers.of(CONFIG_MAPS).add_handler(partial(self._on_gift, ROOT_CA))
+        informers.of(SERVICE_ACCOUNTS).add_handler(partial(self._on_gift, "default"))
         self._gifts = {resource: informers.of(resource) for resource in (CONFIG_MAPS, SERVICE_ACCOUNTS)}
 
-    def _on_gift(self, change: str, old: Object | None, name: str) -> None:
+    def _on_gift(self, name: str, change: str, old: Object | None, _new: Object | None) -> None:
         if change == "DELETED" and old is not None and old["metadata"]["name"] == name:
             self.queue.add(old["metadata"]["namespace"])
 

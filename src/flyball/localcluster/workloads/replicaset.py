@@ -209,7 +209,7 @@ class ReplicaSetController(Controller):
         uid = replica_set["metadata"]["uid"]
         owned = self._by_owner.get(uid)
         if not terminating:
-            owned += [pod for pod in await self._adopted(replica_set)]
+            owned += await self._adopted(replica_set)
             for pod in [pod for pod in owned if not _selects(replica_set, pod) and not is_terminating(pod)]:
                 await self._release(replica_set, pod)
                 owned.remove(pod)
