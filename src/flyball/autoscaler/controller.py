@@ -460,17 +460,19 @@ class _Queue:
         self._due: dict[Key, float] = {}
         self._begun: dict[Key, float] = {}
         self._out: dict[Key, float | None] = {}  # value: due again at, when asked for meanwhile
+        self._removed: set[Key] = set()  # while out
         self._heap: list[tuple[float, int, Key]] = []
         self._serial = itertools.count()
         self._changed = asyncio.Event()
 
     def add(self, key: Key) -> None:
         """Due now."""
+        self._removed.discard(key)
         self._schedule(key, self._clock.monotonic_s())
 
     def wake(self, key: Key) -> bool:
         """Due now, if known, and not too soon after it began last."""
-        if key not in self._due and key not in self._out:
+        if key in self._removed or (key not in self._due and key not in self._out):
             return False
         earliest_s = self._begun.get(key, -1e18) + WAKE_SPACING_S
         self._schedule(key, max(self._clock.monotonic_s(), earliest_s))
@@ -480,7 +482,9 @@ class _Queue:
         """Never due again."""
         self._due.pop(key, None)
         self._begun.pop(key, None)
-        self._out.pop(key, None)
+        if key in self._out:
+            self._out[key] = None
+            self._removed.add(key)
 
     async def next(self) -> tuple[Key, float]:
         """The key that is due first, once it is, and how late that is in seconds."""
@@ -502,9 +506,10 @@ class _Queue:
 
     def done(self, key: Key) -> None:
         """It has been seen to; due again one period after it began."""
-        if key not in self._out:
-            return
         asked_s = self._out.pop(key)
+        if key in self._removed:
+            self._removed.discard(key)
+            return
         next_s = self._begun.get(key, self._clock.monotonic_s()) + self._period_s
         self._schedule(key, next_s if asked_s is None else min(asked_s, next_s))
 
@@ -540,7 +545,7 @@ def _typed(hpa: Object) -> Object:
 
 def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Semantic equality of two statuses: absent, null and empty are one."""
-    return _plain(old) == _plain(new)
+    return bool(_plain(old) == _plain(new))
 
 
 def _plain(value: Any) -> Any:

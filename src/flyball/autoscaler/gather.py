@@ -175,11 +175,12 @@ class Gatherer:
             containers = item.get("containers") or []
             if metric.container:
                 containers = [c for c in containers if c.get("name") == metric.container][:1]
-            usages = [(container.get("usage") or {}).get(metric.name) for container in containers]
-            if not usages or None in usages:
+            found = [(container.get("usage") or {}).get(metric.name) for container in containers]
+            usages = [usage for usage in found if usage is not None]
+            if not found or len(usages) < len(found):
                 continue  # missing, never zero
             # each container rounds up to whole milli-units before the sum
-            total = sum(parse_quantity(usage).milli_value() for usage in usages)
+            total: int = sum(parse_quantity(usage).milli_value() for usage in usages)
             window_ms = _duration_ms(item.get("window"))
             pods[item["metadata"]["name"]] = PodReading(total, self._ms(item.get("timestamp")), window_ms)
         return Reading(pods=pods, at_ms=self._ms(items[0].get("timestamp")))
