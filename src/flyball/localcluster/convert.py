@@ -110,9 +110,7 @@ def hpa_v2_to_v1(obj: Object) -> Object:
     """The first CPU utilization metric becomes the percentage; everything v1 cannot say goes into annotations."""
     old = obj.get("spec") or {}
     annotations = {
-        k: v
-        for k, v in ((obj.get("metadata") or {}).get("annotations") or {}).items()
-        if k not in _HPA_ANNOTATIONS
+        k: v for k, v in ((obj.get("metadata") or {}).get("annotations") or {}).items() if k not in _HPA_ANNOTATIONS
     }
     spec: Object = {k: v for k, v in old.items() if k not in ("metrics", "behavior")}
     metrics = old.get("metrics") or []

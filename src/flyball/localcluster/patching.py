@@ -88,7 +88,7 @@ def _apply_operation(document: Any, operation: dict[str, Any]) -> Any:
                 return document
             raise
         if found != operation["value"] or isinstance(found, bool) != isinstance(operation["value"], bool):
-            raise JsonPatchError(f'testing value {operation["path"]} failed')
+            raise JsonPatchError(f"testing value {operation['path']} failed")
         return document
     raise QueryError(f'error decoding patch: unexpected kind: "{name}"')
 
@@ -322,9 +322,7 @@ def _clean(value: Any) -> Any:
         return {
             key: _clean(item)
             for key, item in value.items()
-            if item is not None
-            and key not in (_PATCH, _RETAIN)
-            and not key.startswith((_ORDER, _DELETE_PRIMITIVES))
+            if item is not None and key not in (_PATCH, _RETAIN) and not key.startswith((_ORDER, _DELETE_PRIMITIVES))
         }
     if isinstance(value, list):
         return [

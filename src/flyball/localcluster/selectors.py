@@ -31,7 +31,7 @@ def parse_labels(text: str) -> Predicate | None:
         if position >= len(tokens):
             break
         if tokens[position] != ",":
-            raise _wrong(text, f'found "{tokens[position]}", expected: \',\' or end of string')
+            raise _wrong(text, f"found \"{tokens[position]}\", expected: ',' or end of string")
         position += 1
     if len(checks) == 1:
         return checks[0]
@@ -58,8 +58,11 @@ def _wrong(text: str, why: str) -> QueryError:
 
 def _key(token: str, text: str) -> str:
     if not _KEY.match(token):
-        raise _wrong(text, f'<nil>: Invalid value: "{token}": name part must consist of alphanumeric characters, '
-                           "'-', '_' or '.', and must start and end with an alphanumeric character")
+        raise _wrong(
+            text,
+            f'<nil>: Invalid value: "{token}": name part must consist of alphanumeric characters, '
+            "'-', '_' or '.', and must start and end with an alphanumeric character",
+        )
     return token
 
 
@@ -77,8 +80,11 @@ def _requirement(tokens: list[str], at: int, text: str) -> tuple[Predicate, int]
         if token(end) not in (",", ""):
             value, end = token(end), end + 1
         if not _VALUE.match(value):
-            raise _wrong(text, f'values[0][{key}]: Invalid value: "{value}": a valid label must be an empty string or '
-                               "consist of alphanumeric characters, '-', '_' or '.'")
+            raise _wrong(
+                text,
+                f'values[0][{key}]: Invalid value: "{value}": a valid label must be an empty string or '
+                "consist of alphanumeric characters, '-', '_' or '.'",
+            )
         if operator == "!=":
             return (lambda labels: labels.get(key) != value), end
         return (lambda labels: labels.get(key) == value), end
@@ -177,8 +183,9 @@ def parse_fields(text: str, store: str) -> Callable[[Mapping[str, Any]], bool] |
         else:
             raise QueryError(f'invalid selector: "{text}"; can\'t understand "{term}"')
         if field not in allowed:
-            raise QueryError(f'"{field}" is not a known field selector: only ' + ", ".join(
-                f'"{name}"' for name in sorted(allowed)))
+            raise QueryError(
+                f'"{field}" is not a known field selector: only ' + ", ".join(f'"{name}"' for name in sorted(allowed))
+            )
         checks.append((_stored_path(field), value, negated))
     return lambda obj: all((_text(obj, path) == value) != negated for path, value, negated in checks)
 
@@ -216,8 +223,13 @@ def _text(obj: Any, path: tuple[str, ...]) -> str:
     for part in path:
         obj = obj.get(part) if isinstance(obj, Mapping) else None
     if obj is None:
-        return "false" if path[-1] in ("unschedulable", "hostNetwork") else "0" if path[0] == "status" and path[
-            -1] in ("replicas", "successful") else ""
+        return (
+            "false"
+            if path[-1] in ("unschedulable", "hostNetwork")
+            else "0"
+            if path[0] == "status" and path[-1] in ("replicas", "successful")
+            else ""
+        )
     if isinstance(obj, bool):
         return "true" if obj else "false"
     return str(obj)

@@ -132,9 +132,7 @@ class Storage:
         ConfigError: another process has it open.
     """
 
-    def __init__(
-        self, path: Path, *, history_events: int = HISTORY_EVENTS, history_bytes: int = HISTORY_BYTES
-    ) -> None:
+    def __init__(self, path: Path, *, history_events: int = HISTORY_EVENTS, history_bytes: int = HISTORY_BYTES) -> None:
         self.path = path
         self.revision = 0
         self.compacted = 0
@@ -294,9 +292,7 @@ class Storage:
         self._collect(force=False)
         return event
 
-    def _apply(
-        self, type_: str, bucket: str, namespace: str, name: str, record: Record, keep: bool = True
-    ) -> Event:
+    def _apply(self, type_: str, bucket: str, namespace: str, name: str, record: Record, keep: bool = True) -> Event:
         objects = self._buckets.setdefault(bucket, {})
         key = (namespace, name)
         previous = objects.get(key)
@@ -359,11 +355,15 @@ class Storage:
             "watches": sum(map(len, self._subscriptions.values())),
         }
 
-    def close(self) -> None:
-        """Ends all subscriptions and closes the file."""
+    def end_subscriptions(self) -> None:
+        """Ends every watch, so that a server can stop."""
         for subscriptions in list(self._subscriptions.values()):
             for subscription in tuple(subscriptions):
                 subscription.close()
+
+    def close(self) -> None:
+        """Ends all subscriptions and closes the file."""
+        self.end_subscriptions()
         if self._lock >= 0:
             self._db.close()
             self._unlock()

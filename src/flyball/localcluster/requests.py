@@ -1,0 +1,197 @@
+"""One HTTP request of the API server, raw ASGI: its path, parameters, body, and the ways to answer it."""
+
+import gzip
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import msgspec
+
+from flyball.errors import ConfigError
+from flyball.localcluster import failures, schema
+from flyball.model.yaml_loader import load_yaml
+
+Object = dict[str, Any]
+
+BODY_BYTES_MAX = 3 << 20
+JSON = "application/json"
+YAML = "application/yaml"
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+ACCEPTED = (JSON, YAML, PROTOBUF)
+
+encode = msgspec.json.Encoder().encode
+_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+
+
+class Request:
+    """A request being answered. ``started`` is true once the response's head has gone out."""
+
+    def __init__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.method: str = scope["method"]
+        raw = scope.get("raw_path") or scope["path"].encode()
+        self.raw_path: str = raw.split(b"?")[0].decode("latin-1")
+        self.segments = [unquote(part) for part in self.raw_path.split("/") if part]
+        self.query: str = scope["query_string"].decode("latin-1")
+        self.params = parse_qs(self.query, keep_blank_values=True)
+        self.headers: dict[str, str] = {}
+        self.header_list: list[tuple[str, str]] = []
+        for key, value in scope["headers"]:
+            name, text = key.decode("latin-1").lower(), value.decode("latin-1")
+            self.header_list.append((name, text))
+            self.headers[name] = f"{self.headers[name]}, {text}" if name in self.headers else text
+        self.receive = receive
+        self._send = send
+        self.started = False
+        self.user = ""
+        self.groups: tuple[str, ...] = ()
+        self.warnings: list[str] = []
+        self._body: bytes | None = None
+
+    def param(self, name: str, default: str = "") -> str:
+        values = self.params.get(name)
+        return values[0] if values else default
+
+    def flag(self, name: str) -> bool:
+        """A boolean as Go's ParseBool reads it; clients send ``True`` too."""
+        return self.param(name) in _TRUE
+
+    def integer(self, name: str) -> int | None:
+        text = self.param(name)
+        if not text:
+            return None
+        try:
+            return int(text)
+        except ValueError:
+            raise failures.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+
+    @property
+    def accept(self) -> str:
+        return self.headers.get("accept", "")
+
+    @property
+    def content_type(self) -> str:
+        return self.headers.get("content-type", "").split(";")[0].strip().lower()
+
+    async def body(self) -> bytes:
+        """The whole body.
+
+        Raises:
+            ApiFailure: 413 above the limit.
+        """
+        if self._body is not None:
+            return self._body
+        chunks, size = [], 0
+        if int(self.headers.get("content-length") or 0) > BODY_BYTES_MAX:
+            raise _too_large()
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ConnectionResetError("the client went away")
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > BODY_BYTES_MAX:
+                raise _too_large()
+            chunks.append(chunk)
+            if not message.get("more_body"):
+                break
+        self._body = b"".join(chunks)
+        return self._body
+
+    async def object(self) -> Object:
+        """The body as an object, from JSON, YAML or Kubernetes protobuf."""
+        return decode(await self.body(), self.content_type)
+
+    async def answer(
+        self, code: int, body: bytes, content_type: str = JSON, headers: list[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        all_headers = [(b"content-type", content_type.encode()), (b"cache-control", b"no-cache, private")]
+        all_headers += headers or []
+        for warning in self.warnings:
+            quoted = warning.replace("\\", "\\\\").replace('"', '\\"')
+            all_headers.append((b"warning", f'299 - "{quoted}"'.encode("latin-1", "replace")))
+        if len(body) > 131072 and "gzip" in self.headers.get("accept-encoding", ""):
+            body = gzip.compress(body, 1)
+            all_headers.append((b"content-encoding", b"gzip"))
+        all_headers.append((b"content-length", str(len(body)).encode()))
+        await self.start(code, all_headers)
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def answer_object(self, code: int, value: Object) -> None:
+        await self.answer(code, encode(value))
+
+    async def start(self, code: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.started = True
+        await self._send({"type": "http.response.start", "status": code, "headers": headers})
+
+    async def send(self, message: Any) -> None:
+        """A raw ASGI message."""
+        if message["type"] == "http.response.start":
+            self.started = True
+        await self._send(message)
+
+    async def chunk(self, data: bytes, more: bool = True) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+def _too_large() -> failures.ApiFailure:
+    return failures.ApiFailure(413, f"Request entity too large: limit is {BODY_BYTES_MAX}")
+
+
+def decode(body: bytes, content_type: str) -> Object:
+    """The object in a request body.
+
+    Raises:
+        ApiFailure: 400 when it cannot be read, 415 for a format that is not known.
+        QueryError: a protobuf body that cannot be read.
+    """
+    if content_type in ("", JSON) or (content_type == YAML and body.lstrip()[:1] == b"{"):
+        try:
+            value = msgspec.json.decode(body)
+        except msgspec.DecodeError as exc:
+            raise failures.bad_request(f"couldn't get version/kind; json parse error: {exc}") from exc
+    elif content_type in (YAML, "application/x-yaml", "text/yaml", "text/x-yaml"):
+        try:
+            value = load_yaml(body, "the request body")
+        except ConfigError as exc:
+            raise failures.bad_request(f"error parsing YAML: {exc}") from exc
+    elif content_type == PROTOBUF:
+        return schema.decode_protobuf(body)
+    else:
+        raise failures.unsupported_media_type(content_type, ACCEPTED)
+    if not isinstance(value, dict):
+        raise failures.bad_request("couldn't get version/kind; the body must be an object")
+    return value
+
+
+def duplicate_fields(body: bytes) -> list[str]:
+    """Paths of keys that a JSON body gives twice, as ``duplicate field "spec.replicas"``."""
+    import json
+
+    found: list[str] = []
+
+    class Node(dict[str, Any]):
+        repeated: list[str]
+
+    def build(pairs: list[tuple[str, Any]]) -> Node:
+        node = Node(pairs)
+        seen: set[str] = set()
+        node.repeated = []
+        for key, _ in pairs:
+            if key in seen:
+                node.repeated.append(key)
+            seen.add(key)
+        return node
+
+    def walk(value: Any, path: str) -> None:
+        if isinstance(value, Node):
+            found.extend(f'duplicate field "{path}{key}"' for key in value.repeated)
+            for key, item in value.items():
+                walk(item, f"{path}{key}" + ("." if isinstance(item, dict) else ""))
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                walk(item, f"{path}[{index}]" + ("." if isinstance(item, dict) else ""))
+
+    try:
+        walk(json.loads(body, object_pairs_hook=build), "")
+    except ValueError:
+        return []
+    return found
