@@ -151,7 +151,7 @@ async def _control(settings: Settings, life: Life) -> None:
     metrics_apis = await serve_adapter(
         adapter,
         port=settings.port(METRICS_PORT),
-        pki=settings.pki,
+        pki_dir=settings.pki,
         token=pki.token(settings.data_dir),
         extra_app=decisions_app(journal, None, autoscaler.statistics),
     )
