@@ -90,12 +90,11 @@ class MetricsApp:
             else:
                 await send({"type": "websocket.close", "code": 1008})
             return
-        if refused is None and self._extra is not None and path.startswith("/api/flyball/"):
-            if path != "/api/flyball/v1/rules":
-                await self._extra(scope, receive, send)
-                return
         if refused is not None:
             await _send_failure(send, refused)
+            return
+        if self._extra is not None and path.startswith("/api/flyball/") and path != "/api/flyball/v1/rules":
+            await self._extra(scope, receive, send)
             return
         try:
             if scope["method"] not in ("GET", "HEAD"):

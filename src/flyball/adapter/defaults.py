@@ -27,7 +27,8 @@ rules:
   metricsQuery: sum(rate(<<.Series>>{{<<.LabelMatchers>>}}[1m])) by (<<.GroupBy>>)
 resourceRules:
   cpu:
-    containerQuery: sum(rate(container_cpu_usage_seconds_total{{<<.LabelMatchers>>,container!=""}}[20s])) by (<<.GroupBy>>)
+    containerQuery: >-
+      sum(rate(container_cpu_usage_seconds_total{{<<.LabelMatchers>>,container!=""}}[20s])) by (<<.GroupBy>>)
     nodeQuery: sum(rate(node_cpu_usage_seconds_total{{<<.LabelMatchers>>}}[20s])) by (<<.GroupBy>>)
     resources:
       overrides:

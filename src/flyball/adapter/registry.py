@@ -225,8 +225,8 @@ def _list_rule(state: RuleState, series: Sequence[Labels], mapper: RestMapper) -
             f"no label of {', '.join(sorted(unmapped)[:5])} names a Kubernetes resource; "
             "add its labels to resources.overrides"
         )
-    if isinstance(rule, ExternalRule) and rule.resources.namespaced and not rule.resources.overrides:
-        if rule.resources.template is None:
-            warnings.append("no label names the namespace; add resources.overrides, or set resources.namespaced: false")
+    mapped = rule.resources.overrides or rule.resources.template is not None
+    if isinstance(rule, ExternalRule) and rule.resources.namespaced and not mapped:
+        warnings.append("no label names the namespace; add resources.overrides, or set resources.namespaced: false")
     state.series_matched = len(series)
     state.custom, state.external, state.warnings = list(custom.values()), list(external.values()), warnings
