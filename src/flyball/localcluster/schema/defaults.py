@@ -6,7 +6,7 @@ autoscaling. Everything is in place and idempotent.
 
 from __future__ import annotations
 
-import base64
+from binascii import b2a_base64
 from collections.abc import Callable
 from typing import Any
 
@@ -370,7 +370,7 @@ def _secret(obj: Object, _version: str) -> None:
     if isinstance(text, dict):
         data = _child(obj, "data")
         for key, value in text.items():
-            data[key] = base64.b64encode(str(value).encode()).decode()
+            data[key] = b2a_base64(str(value).encode(), newline=False).decode()
     _set(obj, type="Opaque")
 
 

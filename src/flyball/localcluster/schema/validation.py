@@ -568,8 +568,8 @@ def _pod(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
                     FORBIDDEN,
                     "pod updates may not change fields other than `spec.containers[*].image`, "
                     "`spec.initContainers[*].image`, `spec.activeDeadlineSeconds`, `spec.tolerations` (only "
-                    "additions to existing tolerations), `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was "
-                    "previously negative)",
+                    "additions to existing tolerations), `spec.terminationGracePeriodSeconds` (allow it to be set to 1 "
+                    "if it was previously negative)",
                 )
             )
     return causes
