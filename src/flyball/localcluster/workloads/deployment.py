@@ -156,9 +156,9 @@ def plan_scale(deployment: Object, new: Object | None, olds: list[Object]) -> Si
     allowed = wanted + bounds(deployment)[0] if wanted > 0 else 0
     total = sum(map(wanted_of, active))
     to_add = allowed - total
-    ordered = sorted(by_age(active), key=wanted_of, reverse=True)
-    if to_add > 0:  # bigger first, newer before older when growing
-        ordered = sorted(reversed(by_age(active)), key=wanted_of, reverse=True)
+    oldest_first = by_age(active)
+    # Bigger first; among equals the newer grows first and the older shrinks first.
+    ordered = sorted(oldest_first[::-1] if to_add > 0 else oldest_first, key=wanted_of, reverse=True)
     sizes: Sizes = {}
     added = 0
     for item in ordered:
