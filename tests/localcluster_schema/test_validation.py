@@ -161,6 +161,17 @@ def test_a_pod_needs_containers_and_its_spec_is_frozen() -> None:
     assert words.startswith("spec: Forbidden: pod updates may not change fields other than")
 
 
+def test_a_job_s_template_is_frozen_unless_suspended() -> None:
+    def job(image: str, **spec: Any) -> dict[str, Any]:
+        pod = {"restartPolicy": "Never", "containers": [{"name": "a", "image": image}]}
+        return {"spec": {"template": {"spec": pod}, **spec}}
+
+    assert problems("batch", "v1", "Job", job("x:1"), job("x:1")) == []
+    (words,) = problems("batch", "v1", "Job", job("x:2"), job("x:1"))
+    assert words.startswith("spec.template: Invalid value: ") and words.endswith(": field is immutable")
+    assert problems("batch", "v1", "Job", job("x:2"), job("x:1", suspend=True)) == []
+
+
 def test_services() -> None:
     assert problems("", "v1", "Service", {"spec": {}}) == ["spec.ports: Required value"]
     assert problems("", "v1", "Service", {"spec": {"clusterIP": "None"}}) == []

@@ -96,6 +96,10 @@ def main(wheel: str) -> None:
         path = f"kubernetes_validate/kubernetes-json-schema/v{MINOR}.0-local/_definitions.json"
         raw = json.loads(archive.read(path))["$defs"]
     definitions = {name: normal(node) for name, node in raw.items()}
+    for node in definitions.values():
+        if "x-kubernetes-group-version-kind" in node:
+            for field in ("apiVersion", "kind"):  # the package pins these; upstream does not
+                node.get("properties", {}).get(field, {}).pop("enum", None)
     wanted = {(kind.group, kind.version, kind.kind) for kind in KINDS}
     wanted |= {(group, version, kind + "List") for group, version, kind in wanted}
     queue = list(EXTRA)

@@ -708,6 +708,8 @@ def _job(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
         for name in ("selector", "completionMode"):
             if before.get(name) is not None and spec.get(name) != before[name]:
                 causes.append(_invalid(f"spec.{name}", spec.get(name), "field is immutable"))
+        if not before.get("suspend") and before.get("template") != spec.get("template"):
+            causes.append(_invalid("spec.template", spec.get("template"), "field is immutable"))
     return causes
 
 
