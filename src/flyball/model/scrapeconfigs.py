@@ -642,7 +642,7 @@ def _basic_auth(reader: _Reader) -> BasicAuth:
 def _tls(reader: _Reader) -> TLSConfig:
     skip = reader.flag("insecure_skip_verify", False)
     texts = {item.name: reader.text(item.name, "") for item in fields(TLSConfig) if item.name != "insecure_skip_verify"}
-    found = TLSConfig(**texts, insecure_skip_verify=skip)  # type: ignore[arg-type]
+    found = TLSConfig(**texts, insecure_skip_verify=skip)
     if found.ca and found.ca_file:
         raise reader.error("ca", "and ca_file are both set; keep one")
     if bool(found.cert_file) != bool(found.key_file):

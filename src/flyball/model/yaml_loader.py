@@ -117,8 +117,10 @@ def _scalar(node: Any, what: str, line: int) -> object:
         return None
     if kind == "bool":
         return text.lower() in ("yes", "true", "on")
-    if kind == "int" or kind == "float" or (kind == "str" and text[:1] in _NUMBER_START):
+    if kind in ("int", "float"):
         return _number(text)
+    if kind == "str" and text[:1] in _NUMBER_START and not _INT.fullmatch(text):
+        return _number(text)  # 1e3 and 0o17, which YAML 1.1 takes for text; an int here was tagged !!str
     return text
 
 

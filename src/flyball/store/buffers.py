@@ -1,0 +1,58 @@
+"""Series that are not scrape-shaped: rule results, pushed samples, samples with times of their own."""
+
+import numpy as np
+
+from flyball.model.frames import Floats, Times
+from flyball.model.labels import Labels
+from flyball.store.index import Entry
+
+_CAPACITY_MIN = 8
+
+
+class SeriesBuffer:
+    """Times and values of one series, ascending. ``view`` is replaced as a whole, so a reader sees whole samples."""
+
+    __slots__ = ("_capacity", "_times", "_values", "entry", "labels", "view")
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        self.entry: Entry | None = None
+        self._capacity = _CAPACITY_MIN
+        self._times: Times = np.empty(_CAPACITY_MIN, np.int64)
+        self._values: Floats = np.empty(_CAPACITY_MIN, np.float64)
+        self.view: tuple[Times, Floats, int] = (self._times, self._values, 0)
+
+    @property
+    def nbytes(self) -> int:
+        return 16 * self._capacity
+
+    def last_ms(self) -> int | None:
+        times, _, count = self.view
+        return int(times[count - 1]) if count else None
+
+    def first_ms(self) -> int | None:
+        times, _, count = self.view
+        return int(times[0]) if count else None
+
+    def append(self, at_ms: int, value: float, retention_ms: int) -> int:
+        """Appends a sample later than all others; returns by how many bytes the buffer grew."""
+        count = self.view[2]
+        grown = 0
+        if count == self._capacity:
+            grown = self._rebuild(at_ms - retention_ms)
+            count = self.view[2]
+        self._times[count] = at_ms
+        self._values[count] = value
+        self.view = (self._times, self._values, count + 1)
+        return grown
+
+    def _rebuild(self, horizon_ms: int) -> int:
+        times, values, count = self.view
+        first = int(np.searchsorted(times[:count], horizon_ms))
+        kept = count - first
+        before = self.nbytes
+        self._capacity = max(_CAPACITY_MIN, kept + kept // 2 + 1)
+        self._times, self._values = np.empty(self._capacity, np.int64), np.empty(self._capacity, np.float64)
+        self._times[:kept], self._values[:kept] = times[first:count], values[first:count]
+        self.view = (self._times, self._values, kept)
+        return self.nbytes - before

@@ -1,0 +1,439 @@
+"""The head: the last hours of every series, in memory."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flyball.errors import StoreError
+from flyball.model.frames import ABSENT_BITS, Floats, Frame, Times, is_absent
+from flyball.model.labels import METRIC_NAME, Labels, Matcher, MatchType
+from flyball.store.buffers import SeriesBuffer
+from flyball.store.index import Entry, Metric, Selection
+from flyball.store.matrix import BEFORE, NOT_YET, Family, Group, Ref, Writer
+
+_MINUTE_MS = 60_000
+#: Under memory pressure the retention never shrinks below this.
+_RETENTION_MIN_MS = 10 * _MINUTE_MS
+_COLLECT_EVERY_MS = 5 * _MINUTE_MS
+#: Labels, index and references of one series, roughly.
+_SERIES_BYTES = 400
+
+
+class Head:
+    """Series in memory, written by one thread and read by any.
+
+    Args:
+        retention_ms: samples older than this, counted from the newest scrape, are dropped.
+        memory_limit_bytes: when the samples' arrays reach this, the retention is shortened (to 10 min at
+            least) and after that new series are refused.
+    """
+
+    def __init__(self, *, retention_ms: int = 120 * _MINUTE_MS, memory_limit_bytes: int = 2 * 1024**3) -> None:
+        self.lock = threading.RLock()
+        self.retention_ms = retention_ms
+        self.retention_wanted_ms = retention_ms
+        self.memory_limit_bytes = memory_limit_bytes
+        self.refused = 0
+        self._bytes = 0
+        self._series: dict[Labels, Entry] = {}
+        self._buffers: dict[Labels, SeriesBuffer] = {}
+        self._metrics: dict[str, Metric] = {}
+        self._groups: dict[object, Group] = {}
+        self._writers: dict[tuple[object, object], Writer] = {}
+        self._samples = 0
+        self._out_of_order = 0
+        self._duplicates = 0
+        self._shortened = 0
+        self._collected_ms = 0
+        self._newest_ms: int | None = None
+
+    # Writing: one thread.
+
+    def writer(self, group_key: object, interval_ms: int, target_key: object) -> Writer:
+        """The way in for one target; targets of a group share matrices. A target that was closed and comes back
+        within the retention gets its old columns."""
+        group_id = (group_key, interval_ms)
+        writer = self._writers.get((group_id, target_key))
+        if writer is not None:
+            writer.reopen()
+            return writer
+        with self.lock:
+            group = self._groups.get(group_id)
+            if group is None:
+                group = self._groups[group_id] = Group(group_id, interval_ms, self)
+            writer = Writer(group, target_key)
+        self._writers[(group_id, target_key)] = writer
+        return writer
+
+    def append(self, labels: Labels, at_ms: int, value: float) -> bool:
+        """One sample that does not come from a scrape; ``frames.STALE`` ends the series.
+
+        Args:
+            labels: canonical, as ``labels_of`` makes them, with a metric name.
+
+        Returns:
+            False when the series has a sample at this time or later; the sample is counted and dropped.
+
+        Raises:
+            StoreError: the labels have no metric name, or the memory limit is reached.
+        """
+        buffer = self._buffers.get(labels)
+        if buffer is None:
+            buffer = self._new_buffer(labels)
+        last_ms = buffer.last_ms()
+        if last_ms is not None and at_ms <= last_ms:
+            if at_ms == last_ms:
+                self._duplicates += 1
+            else:
+                self._out_of_order += 1
+            return False
+        self._bytes += buffer.append(at_ms, value, self.retention_ms)
+        self._samples += 1
+        return True
+
+    def _new_buffer(self, labels: Labels) -> SeriesBuffer:
+        if not any(name == METRIC_NAME for name, _ in labels):
+            raise StoreError(f"the series {dict(labels)} has no metric name; add __name__")
+        with self.lock:
+            if not self.grant(_SERIES_BYTES, self._newest_ms or 0):
+                self.refused += 1
+                raise StoreError("the store's memory limit is reached; raise the limit or write fewer series")
+            buffer = SeriesBuffer(labels)
+            self._buffers[labels] = buffer
+            self._bytes += buffer.nbytes + _SERIES_BYTES
+            self._place(labels, buffer)
+        return buffer
+
+    def collect(self, now_ms: int) -> None:
+        """Lets go of what lies behind the retention: series that ended, groups without targets. Scrapes do this
+        every five minutes by themselves; call it where nothing is scraped."""
+        horizon_ms = now_ms - self.retention_ms
+        with self.lock:
+            self._collected_ms = now_ms
+            for group_id, group in list(self._groups.items()):
+                ended = group.writers and all(writer.closed and writer.last_ms < horizon_ms for writer in group.writers)
+                if ended or self._mostly_dead(group, horizon_ms):
+                    group.compact(horizon_ms)
+                if not group.writers:
+                    self._bytes -= group.nbytes
+                    del self._groups[group_id]
+            for key, writer in list(self._writers.items()):
+                if writer.slot < 0:
+                    del self._writers[key]
+            for labels, buffer in list(self._buffers.items()):
+                last_ms = buffer.last_ms()
+                if last_ms is None or last_ms < horizon_ms:
+                    del self._buffers[labels]
+                    self._bytes -= buffer.nbytes + _SERIES_BYTES
+                    self._unplace(buffer)
+            if self.retention_ms < self.retention_wanted_ms and self._bytes < self.memory_limit_bytes // 2:
+                self.retention_ms = min(self.retention_wanted_ms, self.retention_ms * 2)
+
+    @staticmethod
+    def _mostly_dead(group: Group, horizon_ms: int) -> bool:
+        total = dead = 0
+        for family in group.families.values():
+            total += family.count
+            dead += int((family.end_ms[: family.count] < horizon_ms).sum())
+        return dead > 1000 and dead * 2 > total
+
+    # What groups tell their head.
+
+    def grant(self, extra_bytes: int, at_ms: int) -> bool:
+        """Whether so many bytes more are within the limit, after shortening the retention if need be."""
+        while self._bytes + extra_bytes > self.memory_limit_bytes:
+            if self.retention_ms <= _RETENTION_MIN_MS or at_ms <= 0:
+                return False
+            self.retention_ms = max(_RETENTION_MIN_MS, self.retention_ms // 2)
+            self._shortened += 1
+            for group in self._groups.values():
+                group.compact(at_ms - self.retention_ms)
+        return True
+
+    def account(self, extra_bytes: int) -> None:
+        self._bytes += extra_bytes
+
+    def placed(self, ref: Ref) -> None:
+        self._bytes += _SERIES_BYTES
+        self._place(ref.labels, ref)
+
+    def moved(self, family: Family) -> None:
+        metric = self._metrics.get(family.name)
+        if metric is None:
+            return
+        metric.generation += 1
+        if family.count == 0:
+            metric.forget(family)
+        for ref in family.refs:
+            entry = ref.entry
+            if len(entry.places) == 1:
+                metric.column_of[entry.id] = ref.column
+
+    def dropped(self, refs: Iterable[Ref], family: Family) -> None:
+        for ref in refs:
+            self._bytes -= _SERIES_BYTES
+            self._unplace(ref)
+
+    def committed(self, samples: int, at_ms: int) -> None:
+        self._samples += samples
+        if self._newest_ms is None or at_ms > self._newest_ms:
+            self._newest_ms = at_ms
+            if at_ms - self._collected_ms > _COLLECT_EVERY_MS:
+                if self._collected_ms:
+                    self.collect(at_ms)
+                self._collected_ms = at_ms
+
+    def out_of_order(self, samples: int) -> None:
+        self._out_of_order += samples
+
+    def _place(self, labels: Labels, place: Ref | SeriesBuffer) -> None:
+        entry = self._series.get(labels)
+        if entry is None:
+            name = next(value for label, value in labels if label == METRIC_NAME)
+            metric = self._metrics.get(name)
+            if metric is None:
+                metric = self._metrics[name] = Metric(name)
+            entry = self._series[labels] = metric.add(labels)
+        entry.places.append(place)
+        place.entry = entry
+        entry.metric.locate(entry)
+
+    def _unplace(self, place: Ref | SeriesBuffer) -> None:
+        entry = place.entry
+        if entry is None:
+            return
+        place.entry = None
+        entry.places.remove(place)
+        metric = entry.metric
+        if entry.places:
+            metric.locate(entry)
+            return
+        del self._series[entry.labels]
+        metric.remove(entry)
+        if metric.dead == len(metric.entries):
+            del self._metrics[metric.name]
+
+    # Reading: any thread.
+
+    def select(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> list[Frame]:
+        """Frames with every sample of the matching series in start < t <= end, and maybe some around it.
+
+        Each series is in one frame. Cells of ``times_ms`` that are later than ``end_ms`` hold nothing: a scrape
+        may be under way there.
+        """
+        frames: list[Frame] = []
+        blocks: list[tuple[Family, NDArray[np.intp], tuple[Labels, ...], _Snapshot]] = []
+        scattered: list[tuple[Labels, list[_Piece]]] = []
+        with self.lock:
+            for selection in self._selections(matchers):
+                for family, columns, labels in selection.blocks:
+                    blocks.append((family, columns, labels, _snapshot(family, start_ms, end_ms)))
+                for entry in selection.scattered:
+                    scattered.append((entry.labels, [_piece(place, start_ms, end_ms) for place in entry.places]))
+        for _, columns, labels, snapshot in blocks:
+            frame = _frame(columns, labels, snapshot, start_ms)
+            if frame is not None:
+                frames.append(frame)
+        frames.extend(_scattered_frames(scattered, start_ms, end_ms))
+        return frames
+
+    def _selections(self, matchers: Sequence[Matcher]) -> Iterable[Selection]:
+        on_name = [matcher for matcher in matchers if matcher.name == METRIC_NAME]
+        others = tuple(matcher for matcher in matchers if matcher.name != METRIC_NAME)
+        exact = next((matcher for matcher in on_name if matcher.type is MatchType.EQUAL), None)
+        if exact is not None:
+            metric = self._metrics.get(exact.value)
+            metrics = [metric] if metric is not None else []
+        else:
+            metrics = list(self._metrics.values())
+        for metric in metrics:
+            if all(matcher.matches(metric.name) for matcher in on_name):
+                yield metric.select(others)
+
+    def series(self, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int) -> list[Labels]:
+        """The label sets of series that match any of the sets (all series, when there is none) and were alive in
+        the window, sorted."""
+        found: set[Labels] = set()
+        with self.lock:
+            for matchers in matcher_sets or [()]:
+                for selection in self._selections(matchers):
+                    for family, columns, labels in selection.blocks:
+                        refs = family.refs
+                        found.update(
+                            label_set
+                            for column, label_set in zip(columns.tolist(), labels, strict=True)
+                            if _alive(refs[column], start_ms, end_ms)
+                        )
+                    for entry in selection.scattered:
+                        if any(_alive(place, start_ms, end_ms) for place in entry.places):
+                            found.add(entry.labels)
+        return sorted(found)
+
+    def label_names(
+        self, matcher_sets: Sequence[Sequence[Matcher]] = (), start_ms: int = BEFORE, end_ms: int = NOT_YET
+    ) -> list[str]:
+        """Label names of the series that ``series`` finds, sorted."""
+        return sorted({name for labels in self.series(matcher_sets, start_ms, end_ms) for name, _ in labels})
+
+    def label_values(
+        self,
+        name: str,
+        matcher_sets: Sequence[Sequence[Matcher]] = (),
+        start_ms: int = BEFORE,
+        end_ms: int = NOT_YET,
+    ) -> list[str]:
+        """Values of one label among the series that ``series`` finds, sorted."""
+        return sorted(
+            {
+                value
+                for labels in self.series(matcher_sets, start_ms, end_ms)
+                for label, value in labels
+                if label == name
+            }
+        )
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters and sizes, for our own metrics and ``/status/tsdb``."""
+        with self.lock:
+            oldest = [
+                int(times.min())
+                for group in self._groups.values()
+                if (times := _written(group.times_ms[: group.rows, : len(group.writers)])).size
+            ]
+            oldest += [first for buffer in self._buffers.values() if (first := buffer.first_ms()) is not None]
+            return {
+                "series": len(self._series),
+                "metrics": len(self._metrics),
+                "groups": len(self._groups),
+                "targets": sum(not writer.closed for writer in self._writers.values()),
+                "bytes": self._bytes,
+                "memory_limit_bytes": self.memory_limit_bytes,
+                "retention_ms": self.retention_ms,
+                "retention_shortened_total": self._shortened,
+                "samples_appended_total": self._samples,
+                "out_of_order_samples_total": self._out_of_order,
+                "duplicate_samples_total": self._duplicates,
+                "refused_series_total": self.refused,
+                "min_time_ms": min(oldest) if oldest else None,
+                "max_time_ms": self._newest_ms,
+                "series_by_metric": {name: len(metric.entries) - metric.dead for name, metric in self._metrics.items()},
+            }
+
+
+#: (values, times, slot of each column, end of each column) as they are now; the arrays are never rearranged.
+_Snapshot = tuple[Floats, Times, NDArray[np.int32], Times]
+#: (times, values) views of one series.
+_Piece = tuple[Times, Floats]
+
+
+def _snapshot(family: Family, start_ms: int, end_ms: int) -> _Snapshot:
+    group = family.group
+    first, last = group.window(start_ms, end_ms)
+    return (
+        family.values[first:last, : family.count],
+        group.times_ms[first:last, : len(group.writers)],
+        family.slot_of[: family.count],
+        family.end_ms[: family.count],
+    )
+
+
+def _frame(columns: NDArray[np.intp], labels: tuple[Labels, ...], snapshot: _Snapshot, start_ms: int) -> Frame | None:
+    values, times, slots, ends = snapshot
+    if not len(values):
+        return None
+    alive = ends[columns] > start_ms
+    if not alive.all():  # pods that ended before the window
+        columns = columns[alive]
+        if not len(columns):
+            return None
+        labels = tuple([label_set for label_set, lives in zip(labels, alive.tolist(), strict=True) if lives])
+    target = slots[columns]
+    first, count = int(columns[0]), len(columns)
+    if int(columns[-1]) - first == count - 1:
+        picked = values[:, first : first + count]
+    else:
+        picked = values[:, columns]
+    used = np.unique(target)
+    if len(used) * 2 < times.shape[1]:
+        times = times[:, used]
+        target = np.searchsorted(used, target).astype(np.int32)
+    return Frame(labels=labels, times_ms=_read_only(times), target=target, values=_read_only(picked))
+
+
+def _read_only(array: Any) -> Any:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _piece(place: Ref | SeriesBuffer, start_ms: int, end_ms: int) -> _Piece:
+    if isinstance(place, SeriesBuffer):
+        times, values, count = place.view
+        return times[:count], values[:count]
+    family = place.family
+    assert family is not None
+    first, last = family.group.window(start_ms, end_ms)
+    return family.group.times_ms[first:last, place.slot], family.values[first:last, place.column]
+
+
+def _merged(pieces: list[_Piece], start_ms: int, end_ms: int) -> _Piece:
+    """The samples of a series in the window; at equal times the first place wins."""
+    cut = []
+    for times, values in pieces:
+        # Times first, and copied: a scrape may land between the two reads, and its values come before its time.
+        times = times.copy()
+        values = values.copy()
+        wanted = (times > start_ms) & (times <= end_ms) & ~is_absent(values)
+        cut.append((times[wanted], values[wanted]))
+    if len(cut) == 1:
+        return cut[0]
+    times = np.concatenate([piece[0] for piece in cut])
+    values = np.concatenate([piece[1] for piece in cut])
+    order = np.argsort(times, kind="stable")
+    times, values = times[order], values[order]
+    fresh = np.ones(len(times), np.bool_)
+    fresh[1:] = times[1:] != times[:-1]
+    return times[fresh], values[fresh]
+
+
+def _scattered_frames(scattered: list[tuple[Labels, list[_Piece]]], start_ms: int, end_ms: int) -> list[Frame]:
+    """Series with times of their own, in frames of about equal length, so that padding at most doubles them."""
+    buckets: dict[int, list[tuple[Labels, Times, Floats]]] = {}
+    for labels, pieces in scattered:
+        times, values = _merged(pieces, start_ms, end_ms)
+        if len(times):
+            buckets.setdefault(len(times).bit_length(), []).append((labels, times, values))
+    frames = []
+    for members in buckets.values():
+        rows = max(len(times) for _, times, _ in members)
+        times_ms = np.full((rows, len(members)), BEFORE, np.int64)
+        matrix = np.full((rows, len(members)), ABSENT_BITS, np.uint64)
+        for column, (_, times, values) in enumerate(members):
+            times_ms[rows - len(times) :, column] = times
+            matrix[rows - len(times) :, column] = values.view(np.uint64)
+        frames.append(
+            Frame(
+                labels=tuple([labels for labels, _, _ in members]),
+                times_ms=times_ms,
+                target=np.arange(len(members), dtype=np.int32),
+                values=matrix.view(np.float64),
+            )
+        )
+    return frames
+
+
+def _alive(place: Ref | SeriesBuffer, start_ms: int, end_ms: int) -> bool:
+    if isinstance(place, SeriesBuffer):
+        first_ms, last_ms = place.first_ms(), place.last_ms()
+        return first_ms is not None and last_ms is not None and first_ms <= end_ms and last_ms > start_ms
+    if place.first_ms > end_ms:
+        return False
+    return place.end_ms() > start_ms
+
+
+def _written(times: Times) -> Times:
+    written: Times = times[(times != NOT_YET) & (times != BEFORE)]
+    return written
