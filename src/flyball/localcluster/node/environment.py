@@ -59,7 +59,7 @@ def field_value(pod: Object, path: str, pod_ip: str, node_name: str) -> str:
     if path in ("metadata.labels", "metadata.annotations"):
         values = meta.get(path.partition(".")[2]) or {}
         return "".join(f'{key}="{_quoted(str(value))}"\n' for key, value in sorted(values.items()))
-    raise ConfigError(f'fieldRef "{path}" is not known; use metadata.name, metadata.labels[\'key\'], status.podIP ...')
+    raise ConfigError(f"fieldRef \"{path}\" is not known; use metadata.name, metadata.labels['key'], status.podIP ...")
 
 
 def _quoted(text: str) -> str:

@@ -103,7 +103,9 @@ def resolve(argv: Sequence[str], path: str, cwd: str) -> list[str]:
         # An image keeps it elsewhere: /usr/local/bin/redis-server is /usr/bin/redis-server here.
         found = None if os.path.isfile(full) else shutil.which(os.path.basename(program), path=path)
         if found is None and os.path.isfile(full):
-            raise NotRunnableError("CreateContainerError", f'"{program}" is not executable; run it through its interpreter')
+            raise NotRunnableError(
+                "CreateContainerError", f'"{program}" is not executable; run it through its interpreter'
+            )
     else:
         found = shutil.which(program, path=path)
     if found is None:

@@ -133,9 +133,11 @@ def write_atomically(root: Path, files: Mapping[str, bytes], mode: int) -> bool:
             raise ConfigError(f'volume path "{name}" leaves the volume; use a path below it')
     root.mkdir(parents=True, exist_ok=True)
     data = root / "..data"
-    current = {
-        path.relative_to(data).as_posix(): path.read_bytes() for path in data.rglob("*") if path.is_file()
-    } if data.is_dir() else None
+    current = (
+        {path.relative_to(data).as_posix(): path.read_bytes() for path in data.rglob("*") if path.is_file()}
+        if data.is_dir()
+        else None
+    )
     if current == dict(files):
         return False
     before = os.readlink(data) if data.is_symlink() else None

@@ -1,0 +1,194 @@
+"""The node: registers itself, runs the pods bound to it, serves their logs and figures, and the Services."""
+
+import asyncio
+import contextlib
+import platform
+from pathlib import Path
+from typing import Any
+
+import flyball
+from flyball import clock
+from flyball.errors import FlyballError, KubeApiError
+from flyball.http.server import Server, ServerTLS, serve
+from flyball.kube import EventRecorder, Informer, KubeClient
+from flyball.kube.kinds import ENDPOINT_SLICES, NODES, PODS, SERVICES
+from flyball.localcluster.node import environment, figures
+from flyball.localcluster.node.httpapi import NodeApi
+from flyball.localcluster.node.pods import PodManager
+from flyball.localcluster.node.serviceproxy import ServiceProxy
+
+Object = dict[str, Any]
+NODE_NAME = "flyball"
+PORT = 10250
+HEARTBEAT_S = 30.0
+RETRY_S = 1.0
+ALLOWED_HOSTS = ("localhost", "127.0.0.1", "::1", "[::1]", NODE_NAME)
+
+
+class Node:
+    """One node of the embedded cluster, all of whose pods are plain processes of this machine.
+
+    Args:
+        data_dir: the cluster's; pods live below ``node/``, certificates and the token below ``pki/``.
+        port_offset: added to port 10250; the API server's is 6443 plus it.
+        client: how the API server is reached; the caller closes it.
+    """
+
+    def __init__(self, data_dir: str | Path, port_offset: int, client: KubeClient) -> None:
+        self.data_dir = Path(data_dir)
+        self.port = PORT + port_offset
+        self._client = client
+        self._recorder = EventRecorder(client, "kubelet", NODE_NAME)
+        self.capacity = figures.capacity()
+        directory = self.data_dir / "node"
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.pods = PodManager(
+            directory.resolve(), port_offset, client, self._recorder, node_name=NODE_NAME, capacity=self.capacity
+        )
+        self.proxy = ServiceProxy(client, EventRecorder(client, "flyball-service-proxy", NODE_NAME), port_offset)
+        self.pods.service_environment = lambda namespace: environment.service_environment(
+            self.proxy.services_of(namespace)
+        )
+        self.pods.withdraw = self.proxy.withdraw
+        self.pods.yield_ports = self.proxy.yield_ports
+        self.ready = asyncio.Event()
+        self._stop_pods = False
+        self._ready_since_ms = 0
+
+    def stop_pods_at_end(self) -> None:
+        """When ``run`` is cancelled after this, the pods' processes end too; their objects stay."""
+        self._stop_pods = True
+
+    async def run(self) -> None:
+        """Runs until cancelled. Pods run on, unless ``stop_pods_at_end`` was called.
+
+        Raises:
+            ConfigError: the port is taken.
+        """
+        self.pods.continue_all()
+        pki = self.data_dir / "pki"
+        api = NodeApi(self.pods, pki / "token", self.statistics)
+        server: Server | None = None
+        try:
+            server = await serve(
+                api,
+                port=self.port,
+                tls=ServerTLS(pki / "node.crt", pki / "node.key"),
+                allowed_hosts=ALLOWED_HOSTS,
+                name="node",
+            )
+            async with asyncio.TaskGroup() as group:
+                services = Informer(self._client, SERVICES)
+                slices = Informer(self._client, ENDPOINT_SLICES)
+                pods = Informer(self._client, PODS, field_selector=f"spec.nodeName={NODE_NAME}")
+                services.add_handler(lambda change, old, new: self.proxy.observe_service(change, _either(old, new)))
+                slices.add_handler(lambda change, old, new: self.proxy.observe_slice(change, _either(old, new)))
+                group.create_task(self._register(), name="node heartbeat")
+                group.create_task(services.run(), name="services")
+                group.create_task(slices.run(), name="endpoint slices")
+                # Pods are told where Services are, so those come first.
+                await services.wait_synced()
+                group.create_task(self.proxy.run(), name="service proxy")
+                pods.add_handler(lambda change, old, new: self.pods.observe(change, _either(old, new)))
+                group.create_task(pods.run(), name="pods")
+                await pods.wait_synced()
+                await self.pods.remove_strangers()
+                self.ready.set()
+        finally:
+            await asyncio.shield(self._close(server))
+
+    async def _close(self, server: Server | None) -> None:
+        await self.pods.close(stop_pods=self._stop_pods)
+        if server is not None:
+            await server.close()
+
+    def statistics(self) -> dict[str, float]:
+        proxy = {f"service_{name}": float(value) for name, value in self.proxy.statistics().items()}
+        return {**self.pods.statistics(), **proxy}
+
+    # -- the Node object -----------------------------------------------------------------------------------------
+
+    async def _register(self) -> None:
+        while True:
+            try:
+                await self._heartbeat()
+            except FlyballError:
+                await asyncio.sleep(RETRY_S)
+            else:
+                await asyncio.sleep(HEARTBEAT_S)
+
+    async def _heartbeat(self) -> None:
+        body = self.node_object()
+        status = body.pop("status")
+        try:
+            await self._client.patch(NODES, NODE_NAME, {"status": status}, subresource="status")
+        except KubeApiError as exc:
+            if exc.code != 404:
+                raise
+            with contextlib.suppress(KubeApiError):  # another creator was quicker; the patch below tells
+                await self._client.create(NODES, body)
+            await self._client.patch(NODES, NODE_NAME, {"status": status}, subresource="status")
+
+    def node_object(self) -> Object:
+        """The Node, with its status as of now."""
+        now = clock.rfc3339(clock.now_ms())
+        self._ready_since_ms = self._ready_since_ms or clock.now_ms()
+        since = clock.rfc3339(self._ready_since_ms)
+        system = platform.uname()
+        machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(system.machine, system.machine)
+        fine = (
+            ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            ("Ready", "True", "KubeletReady", "pods run as plain processes of this machine"),
+        )
+        labels = {
+            "kubernetes.io/hostname": NODE_NAME,
+            "kubernetes.io/os": system.system.lower(),
+            "kubernetes.io/arch": machine,
+            "flyball.dev/runtime": "plain",
+        }
+        return {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": NODE_NAME, "labels": labels},
+            "spec": {"providerID": f"flyball://{NODE_NAME}"},
+            "status": {
+                "capacity": dict(self.capacity),
+                "allocatable": dict(self.capacity),
+                "addresses": [
+                    {"type": "InternalIP", "address": "127.0.0.1"},
+                    {"type": "Hostname", "address": NODE_NAME},
+                ],
+                "daemonEndpoints": {"kubeletEndpoint": {"Port": self.port}},
+                "nodeInfo": {
+                    "architecture": machine,
+                    "operatingSystem": system.system.lower(),
+                    "osImage": f"{system.system} (plain processes)",
+                    "kernelVersion": system.release,
+                    "kubeletVersion": f"v1.33.0-flyball.{flyball.__version__}",
+                    "kubeProxyVersion": "",
+                    "containerRuntimeVersion": f"plain://{flyball.__version__}",
+                    "machineID": "",
+                    "systemUUID": "",
+                    "bootID": "",
+                },
+                "conditions": [
+                    {
+                        "type": kind,
+                        "status": status,
+                        "reason": reason,
+                        "message": message,
+                        "lastHeartbeatTime": now,
+                        "lastTransitionTime": since,
+                    }
+                    for kind, status, reason, message in fine
+                ],
+            },
+        }
+
+
+def _either(old: Object | None, new: Object | None) -> Object:
+    found = new if new is not None else old
+    assert found is not None
+    return found

@@ -1,0 +1,439 @@
+"""Service addresses on this machine: listeners that spread connections over the ready endpoints."""
+
+import asyncio
+import contextlib
+import errno
+import socket
+import struct
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from flyball.errors import FlyballError
+from flyball.kube import EventRecorder, KubeClient
+from flyball.kube.kinds import SERVICES
+
+Object = dict[str, Any]
+Key = tuple[str, str]
+PortKey = tuple[str, str, str]
+"""Namespace and name of a Service, name of its port."""
+
+ALTERNATIVE_BASE = 30000
+ALTERNATIVE_TRIES = 6
+SERVED_AT = "flyball.dev/served-at"
+CONNECT_TIMEOUT_S = 5.0
+RETRY_S = 5.0
+BACKLOG = 512
+
+
+class Backends:
+    """The ready endpoints of one Service port. A connection goes to the least busy one, in turn among equals."""
+
+    def __init__(self) -> None:
+        self.addresses: list[tuple[str, int]] = []
+        self.active: dict[tuple[str, int], int] = {}
+        self.withdrawn: set[str] = set()
+        self.connections = 0
+        self.refused = 0
+        self._turn = 0
+
+    def set(self, addresses: list[tuple[str, int]]) -> None:
+        self.addresses = addresses
+        hosts = {host for host, _ in addresses}
+        self.withdrawn &= hosts
+
+    def order(self) -> list[tuple[str, int]]:
+        """The backends in the order in which a new connection tries them."""
+        usable = [one for one in self.addresses if one[0] not in self.withdrawn]
+        if not usable:
+            return []
+        self._turn = (self._turn + 1) % len(usable)
+        rotated = usable[self._turn :] + usable[: self._turn]
+        return sorted(rotated, key=lambda one: self.active.get(one, 0))
+
+    def opened(self, one: tuple[str, int]) -> None:
+        self.connections += 1
+        self.active[one] = self.active.get(one, 0) + 1
+
+    def closed(self, one: tuple[str, int]) -> None:
+        left = self.active.get(one, 1) - 1
+        if left > 0:
+            self.active[one] = left
+        else:
+            self.active.pop(one, None)
+
+
+class _Side(asyncio.Protocol):
+    """One end of a spliced connection; what arrives is written to the other end, no faster than it takes it."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.other: _Side | None = None
+        self.ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.write(data)
+
+    def eof_received(self) -> bool:
+        other = self.other.transport if self.other is not None else None
+        if other is not None and other.can_write_eof() and not other.is_closing():
+            with contextlib.suppress(OSError, RuntimeError):
+                other.write_eof()
+        return True  # the other direction stays open
+
+    def pause_writing(self) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended = True
+        other = self.other.transport if self.other is not None else None
+        if other is not None and not other.is_closing():
+            if exc is None:
+                other.close()
+            else:
+                reset(other)
+
+
+class _Upstream(_Side):
+    def __init__(self, on_lost: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_lost = on_lost
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._on_lost()
+
+
+class _Downstream(_Side):
+    """A client's connection: not read until a backend is connected."""
+
+    def __init__(self, backends: Backends, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+        super().__init__()
+        self.backends = backends
+        self._spawn = spawn
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert self.transport is not None
+        order = self.backends.order()
+        if not order:
+            self.backends.refused += 1
+            reset(self.transport)
+            return
+        self.transport.pause_reading()
+        self._spawn(self._connect(order))
+
+    async def _connect(self, order: list[tuple[str, int]]) -> None:
+        loop = asyncio.get_running_loop()
+        assert self.transport is not None
+        for one in order:
+            self.backends.opened(one)
+            upstream = _Upstream(lambda one=one: self.backends.closed(one))
+            try:
+                await asyncio.wait_for(loop.create_connection(lambda u=upstream: u, *one), CONNECT_TIMEOUT_S)
+            except (OSError, TimeoutError):
+                if upstream.transport is None:
+                    self.backends.closed(one)
+                continue  # nothing was sent yet, so another pod may serve it
+            assert upstream.transport is not None
+            if self.ended or self.transport.is_closing():
+                upstream.transport.abort()
+                return
+            upstream.other, self.other = self, upstream
+            with contextlib.suppress(RuntimeError):
+                self.transport.resume_reading()
+            return
+        self.backends.refused += 1
+        reset(self.transport)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Ends a connection so that the peer sees a reset at once, not an empty answer."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+class _Listener:
+    def __init__(self, owner: PortKey, host: str, wanted: int, port: int, server: asyncio.Server | None) -> None:
+        self.owner = owner
+        self.host = host
+        self.wanted = wanted
+        self.port = port  # the real one
+        self.server = server  # None: the pod itself answers there
+
+
+def service_ports(service: Object) -> list[tuple[str, str, int, int | None]]:
+    """``(port name, kind, port, nodePort)`` of the TCP ports; kind is the Service's type."""
+    spec = service.get("spec", {})
+    kind = spec.get("type") or "ClusterIP"
+    return [
+        (port.get("name") or "", kind, int(port["port"]), port.get("nodePort"))
+        for port in spec.get("ports") or []
+        if (port.get("protocol") or "TCP") == "TCP"
+    ]
+
+
+def wanted_listeners(service: Object) -> list[tuple[str, str, int]]:
+    """``(port name, host, port)`` where a Service should be reachable."""
+    cluster_ip = service.get("spec", {}).get("clusterIP")
+    out = []
+    for name, kind, port, node_port in service_ports(service):
+        if kind == "ExternalName":
+            continue
+        if cluster_ip and cluster_ip != "None":
+            out.append((name, cluster_ip, port))
+        if kind == "LoadBalancer":
+            out.append((name, "127.0.0.1", port))
+        if kind in ("LoadBalancer", "NodePort") and node_port:
+            out.append((name, "127.0.0.1", int(node_port)))
+        elif kind == "NodePort":
+            out.append((name, "127.0.0.1", port))
+    return out
+
+
+def ready_addresses(slices: list[Object], port_name: str) -> list[tuple[str, int]]:
+    """Where the ready endpoints of a Service port listen."""
+    found = set()
+    for one in slices:
+        number = next(
+            (port.get("port") for port in one.get("ports") or [] if (port.get("name") or "") == port_name), None
+        )
+        if not number:
+            continue
+        for endpoint in one.get("endpoints") or []:
+            conditions = endpoint.get("conditions") or {}
+            if conditions.get("ready", True) is False or conditions.get("terminating"):
+                continue
+            found.update((address, int(number)) for address in endpoint.get("addresses") or [])
+    return sorted(found)
+
+
+class ServiceProxy:
+    """Keeps listeners and backends in step with Services and EndpointSlices."""
+
+    def __init__(self, client: KubeClient, recorder: EventRecorder, port_offset: int = 0) -> None:
+        self._client = client
+        self._recorder = recorder
+        self._services: dict[Key, Object] = {}
+        self._slices: dict[Key, Object] = {}
+        self._backends: dict[PortKey, Backends] = {}
+        self._listeners: dict[tuple[PortKey, str, int], _Listener] = {}
+        self._yielded: dict[int, str] = {}
+        self._told: dict[tuple[PortKey, str, int], str] = {}
+        self._published: dict[Key, tuple[Object, str]] = {}
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- what comes from outside ---------------------------------------------------------------------------------
+
+    def observe_service(self, change: str, service: Object) -> None:
+        key = _key(service)
+        if change == "DELETED":
+            self._services.pop(key, None)
+            self._published.pop(key, None)
+        else:
+            self._services[key] = service
+        self._wake.set()
+
+    def observe_slice(self, change: str, one: Object) -> None:
+        key = _key(one)
+        if change == "DELETED":
+            old = self._slices.pop(key, None) or one
+        else:
+            old = one
+            self._slices[key] = one
+        self._refresh_backends((key[0], _service_of(old)))
+        if self._yielded:
+            self._wake.set()
+
+    def withdraw(self, ip: str) -> None:
+        """No new connection goes to this pod; the endpoints will say so a moment later."""
+        for backends in self._backends.values():
+            if any(host == ip for host, _ in backends.addresses):
+                backends.withdrawn.add(ip)
+
+    def yield_ports(self, ports: set[int], ip: str) -> None:
+        """A program that listens on every address is about to take these ports: we let go of them."""
+        for port in ports:
+            self._yielded[port] = ip
+        for key, listener in list(self._listeners.items()):
+            if listener.port in ports and listener.server is not None:
+                listener.server.close()
+                del self._listeners[key]
+        self._wake.set()
+
+    def served_port(self, service: Object, port: int) -> int:
+        """Where a Service's port is really reached at its cluster address."""
+        namespace, name = _key(service)
+        host = service.get("spec", {}).get("clusterIP")
+        for (owner, at, wanted), listener in self._listeners.items():
+            if owner[:2] == (namespace, name) and at == host and wanted == port:
+                return listener.port
+        return port
+
+    def services_of(self, namespace: str) -> list[tuple[Object, Callable[[int], int]]]:
+        return [
+            (service, lambda port, s=service: self.served_port(s, port))
+            for (ns, _), service in sorted(self._services.items())
+            if ns == namespace
+        ]
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        try:
+            while True:
+                self._wake.clear()
+                troubled = await self._sync()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), RETRY_S if troubled else None)
+        finally:
+            for listener in self._listeners.values():
+                if listener.server is not None:
+                    listener.server.close()
+            self._listeners.clear()
+            for task in list(self._tasks):
+                task.cancel()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def backends(self, key: PortKey) -> Backends:
+        if key not in self._backends:
+            self._backends[key] = Backends()
+            self._refresh_backends(key[:2])
+        return self._backends[key]
+
+    def _refresh_backends(self, service: Key) -> None:
+        slices = [one for (ns, _), one in self._slices.items() if ns == service[0] and _service_of(one) == service[1]]
+        for key, backends in self._backends.items():
+            if key[:2] == service:
+                backends.set(ready_addresses(slices, key[2]))
+
+    async def _sync(self) -> bool:
+        """Opens and closes listeners; whether something must be tried again."""
+        by_age = sorted(
+            self._services.items(), key=lambda item: (item[1]["metadata"].get("creationTimestamp") or "", item[0])
+        )
+        wanted: dict[tuple[PortKey, str, int], Object] = {}
+        for (namespace, name), service in by_age:
+            if service["metadata"].get("deletionTimestamp"):
+                continue
+            for port_name, host, port in wanted_listeners(service):
+                wanted[(namespace, name, port_name), host, port] = service
+        for key in [key for key in self._listeners if key not in wanted]:
+            listener = self._listeners.pop(key)
+            self._told.pop(key, None)
+            if listener.server is not None:
+                listener.server.close()
+        for owner in [owner for owner in self._backends if owner[:2] not in self._services]:
+            del self._backends[owner]
+        troubled = False
+        for key, service in wanted.items():
+            if key not in self._listeners and not await self._listen(key, service):
+                troubled = True
+        for service_key, service in list(self._services.items()):
+            if (service.get("spec", {}).get("type")) == "LoadBalancer" and not await self._publish(
+                service_key, service
+            ):
+                troubled = True
+        return troubled
+
+    async def _listen(self, key: tuple[PortKey, str, int], service: Object) -> bool:
+        owner, host, port = key
+        backends = self.backends(owner)
+        taken_by = self._yielded.get(port)
+        if taken_by is not None and any(address == (taken_by, port) for address in backends.addresses):
+            self._listeners[key] = _Listener(owner, host, port, port, None)
+            return True
+        candidates = [] if taken_by is not None else [port]
+        first = ALTERNATIVE_BASE + port
+        candidates += [
+            number for step in range(ALTERNATIVE_TRIES) if (number := first + 1000 * step) <= 65535 and number != port
+        ]
+        loop = asyncio.get_running_loop()
+        why = "another program of this machine listens on it"
+        last: OSError | None = None
+        for candidate in candidates:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind((host, candidate))
+                server = await loop.create_server(
+                    lambda b=backends: _Downstream(b, self.spawn), sock=sock, backlog=BACKLOG
+                )
+            except OSError as exc:
+                sock.close()
+                last = last or exc
+                if exc.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    break
+                continue
+            if candidate != port:
+                if last is not None and last.errno in (errno.EACCES, errno.EPERM):
+                    why = "an ordinary user may not listen on ports below 1024"
+                message = f"port {port} cannot be served at {host}:{port} ({why}); it is served at {host}:{candidate}"
+                if (self._told.get(key) != message and host == "127.0.0.1") or last is not None:
+                    self._told[key] = message
+                    await self._recorder.event(service, "Normal", "ServedAtAnotherPort", message)
+            self._listeners[key] = _Listener(owner, host, port, candidate, server)
+            return True
+        reason = last.strerror if last is not None else "no port is free"
+        message = f"port {port} cannot be served at {host} ({reason}); free the port or change the Service's"
+        if self._told.get(key) != message:
+            self._told[key] = message
+            await self._recorder.event(service, "Warning", "CannotListen", message)
+        return False
+
+    async def _publish(self, key: Key, service: Object) -> bool:
+        """Writes where a LoadBalancer Service is reached; whether the API has it."""
+        ports, served = [], []
+        for name, _, port, _ in service_ports(service):
+            listener = self._listeners.get(((*key, name), "127.0.0.1", port))
+            if listener is not None:
+                ports.append({"port": listener.port, "protocol": "TCP"})
+                served.append(f"127.0.0.1:{listener.port}")
+        if not ports:
+            return True
+        ingress = [{"ip": "127.0.0.1", "ports": ports}]
+        text = ",".join(served)
+        now = (service.get("status") or {}).get("loadBalancer", {}).get("ingress")
+        annotated = (service["metadata"].get("annotations") or {}).get(SERVED_AT)
+        try:
+            if now != ingress:
+                body = {"status": {"loadBalancer": {"ingress": ingress}}}
+                await self._client.patch(SERVICES, key[1], body, key[0], "status")
+            if annotated != text:
+                await self._client.patch(SERVICES, key[1], {"metadata": {"annotations": {SERVED_AT: text}}}, key[0])
+        except FlyballError as exc:
+            return getattr(exc, "code", 0) == 404
+        return True
+
+    def statistics(self) -> Mapping[str, int]:
+        return {
+            "listeners": len(self._listeners),
+            "open": sum(sum(one.active.values()) for one in self._backends.values()),
+            "connections": sum(one.connections for one in self._backends.values()),
+            "refused": sum(one.refused for one in self._backends.values()),
+        }
+
+
+def _key(obj: Object) -> Key:
+    return obj["metadata"].get("namespace") or "default", obj["metadata"]["name"]
+
+
+def _service_of(one: Object) -> str:
+    return str((one["metadata"].get("labels") or {}).get("kubernetes.io/service-name", ""))
