@@ -1,0 +1,140 @@
+"""Aggregators over groups of series, for all steps at once. Formulas: promql/engine.go of Prometheus."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flyball.model.frames import Floats, Mask
+from flyball.promql.windows import quantile_of_sorted
+
+Index = NDArray[np.int64]
+_BLOCK = 1 << 16  # elements summed at a time, so that the work stays in the cache
+
+
+@dataclass(slots=True, eq=False)
+class Groups:
+    """``code`` [n] the group of each series; groups are numbered in order of first appearance."""
+
+    code: Index
+    count: int
+
+    def __post_init__(self) -> None:
+        self.order: Index = np.argsort(self.code, kind="stable")
+        sizes = np.bincount(self.code, minlength=self.count)
+        self.sizes: Index = sizes
+        self.starts: Index = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+        self.sorted = bool((self.order == np.arange(self.order.size)).all())
+
+    def arrange(self, rows: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Rows in group order."""
+        return rows if self.sorted else rows[self.order]
+
+
+def _tree_sum(rows: Floats, sizes: Index) -> tuple[Floats, Floats]:
+    """Sums of consecutive runs of rows and what rounding lost: a pairwise tree of error-free additions."""
+    total, lost = rows, np.zeros(rows.shape)
+    sizes = sizes.copy()
+    while sizes.max(initial=1) > 1:
+        starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
+        position = np.arange(int(sizes.sum())) - starts
+        left = np.flatnonzero(position % 2 == 0)
+        paired = position[left] + 1 < np.repeat(sizes, (sizes + 1) // 2)
+        if paired.all():
+            a, b = total[left], total[left + 1]
+            new_total, new_lost = a + b, lost[left] + lost[left + 1]
+            part = new_total - a
+            error = (a - (new_total - part)) + (b - part)
+            new_lost += np.where(np.isfinite(error), error, 0.0)
+        else:
+            new_total, new_lost = total[left], lost[left]
+            left, at = left[paired], np.flatnonzero(paired)
+            a, b = total[left], total[left + 1]
+            sums = a + b
+            part = sums - a
+            error = (a - (sums - part)) + (b - part)
+            new_total[at] = sums
+            new_lost[at] += lost[left + 1] + np.where(np.isfinite(error), error, 0.0)
+        total, lost = new_total, new_lost
+        sizes = (sizes + 1) // 2
+    return total, lost
+
+
+def group_sums(values: Floats, ok: Mask, groups: Groups) -> tuple[Floats, Floats]:
+    """[G, T] totals and lost parts; absent points count as nothing."""
+    n, steps = values.shape
+    block = max(1, _BLOCK // max(1, n))
+    totals, losts = np.empty((groups.count, steps)), np.empty((groups.count, steps))
+    for a in range(0, steps, block):
+        part = groups.arrange(np.where(ok[:, a : a + block], values[:, a : a + block], 0.0))
+        totals[:, a : a + block], losts[:, a : a + block] = _tree_sum(np.ascontiguousarray(part, np.float64), groups.sizes)
+    return totals, np.where(np.isfinite(totals), losts, 0.0)
+
+
+def counts(ok: Mask, groups: Groups) -> Index:
+    """[G, T] points in each group."""
+    if groups.count == 0:
+        return np.zeros((0, ok.shape[1]), np.int64)
+    return np.add.reduceat(groups.arrange(ok), groups.starts, axis=0, dtype=np.int64)
+
+
+def aggregate(op: str, values: Floats, ok: Mask, groups: Groups) -> tuple[Floats, Mask]:
+    """sum, avg, min, max, count, group, stddev or stdvar: [G, T]."""
+    number = counts(ok, groups)
+    present = number > 0
+    if op == "count":
+        return number.astype(np.float64), present
+    if op == "group":
+        return np.ones(number.shape), present
+    if groups.count == 0:
+        return np.zeros(number.shape), present
+    if op in ("min", "max"):
+        pick = np.fmin if op == "min" else np.fmax
+        rows = groups.arrange(np.where(ok, values, np.nan))
+        return np.asarray(pick.reduceat(rows, groups.starts, axis=0)), present
+    total, lost = group_sums(values, ok, groups)
+    if op == "sum":
+        return total + lost, present
+    safe = np.maximum(number, 1)
+    mean = total / safe + lost / safe
+    if np.isinf(total).any():  # finite samples whose sum is not: add up their shares instead
+        shares, rest = group_sums(values / safe[groups.code], ok, groups)
+        mean = np.where(np.isinf(total), shares + rest, mean)
+    if op == "avg":
+        return mean, present
+    squares, lost = group_sums((values - mean[groups.code]) ** 2, ok, groups)
+    variance = (squares + lost) / safe
+    rows = groups.arrange(np.where(ok, values, np.nan))
+    low = np.fmin.reduceat(rows, groups.starts, axis=0)
+    high = np.fmax.reduceat(rows, groups.starts, axis=0)
+    variance = np.where((low == high) & ~np.isnan(variance), 0.0, variance)
+    return (np.sqrt(variance) if op == "stddev" else variance), present
+
+
+def quantile(q: Floats, values: Floats, ok: Mask, groups: Groups) -> tuple[Floats, Mask]:
+    """``q`` [T]; result [G, T]."""
+    number = counts(ok, groups)
+    result = np.zeros(number.shape)
+    rows, present = groups.arrange(np.where(ok, values, np.nan)), groups.arrange(ok)
+    for size in np.unique(groups.sizes).tolist():  # groups of one size are one array
+        which = np.flatnonzero(groups.sizes == size)
+        index = groups.starts[which][:, None] + np.arange(size)
+        stack = np.asarray(rows[index], np.float64).transpose(0, 2, 1).copy()  # [g, T, size]
+        here = number[which]
+        nans = (np.isnan(stack) & present[index].transpose(0, 2, 1)).sum(axis=2)
+        stack.sort(axis=2)
+        result[which] = quantile_of_sorted(np.broadcast_to(q, here.shape), stack, nans, here)
+    return result, number > 0
+
+
+def ranks(values: Floats, ok: Mask, groups: Groups, *, descending: bool) -> Index:
+    """[n, T] each point's place in its group, 0 first; NaN behind numbers, absent behind NaN, ties in row order."""
+    key = -values if descending else values
+    low = np.where(ok, np.where(np.isnan(key), 1, 0), 2)
+    key = np.where(low == 0, key, 0.0)
+    code = np.broadcast_to(groups.code[:, None], values.shape)
+    order = np.lexsort((key, low, code), axis=0)
+    place = np.arange(values.shape[0])[:, None] - np.repeat(groups.starts, groups.sizes)[:, None]
+    result = np.empty(values.shape, np.int64)
+    np.put_along_axis(result, order, np.broadcast_to(place, values.shape), axis=0)
+    return result
