@@ -1,0 +1,6 @@
+"""Targets from Kubernetes objects, in Prometheus' ``__meta_kubernetes_*`` words."""
+
+from flyball.discovery.kubernetes import KubernetesDiscovery
+from flyball.discovery.roles import GROUPS_OF_ROLE, sanitised
+
+__all__ = ["GROUPS_OF_ROLE", "KubernetesDiscovery", "sanitised"]
