@@ -368,10 +368,13 @@ class Writer:
             return False
         if self.closed:
             raise StoreError(f"the writer of {self.key} is closed")
+        stale = list(stale)
         for _ in range(4):  # making room may reclaim columns, and registering series may make room
             if plan is not None and plan.generation != group.generation:
                 self._revive(plan)
                 plan.resolve(group.generation)
+            if any(ref.family is None for ref in stale):
+                stale = self.refs([ref.labels for ref in stale])
             if group.rows == 0:
                 group.base = at_ms // group.interval_ms
                 for writer in group.writers:

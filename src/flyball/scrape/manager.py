@@ -1,0 +1,180 @@
+"""The scrape manager: jobs and their groups in, target loops out."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import aiohttp
+from prometheus_client import Counter, Gauge
+
+from flyball import clock
+from flyball.errors import ConfigError
+from flyball.http.client import new_session
+from flyball.model.scrapeconfigs import ScrapeConfig, TargetGroup
+from flyball.scrape.fetch import tls_context
+from flyball.scrape.loop import TargetLoop
+from flyball.scrape.targets import Target, build_targets
+from flyball.store import Head
+
+_SCRAPES = Counter("flyball_scrapes", "Scrapes that landed, by result.", ["job", "result"])
+_TARGETS = Gauge("flyball_scrape_targets", "Targets now scraped.", ["job"])
+_COLLECT_EVERY_S = 60.0
+_INTERVAL_MIN_MS = 100
+
+Override = Callable[[Mapping[str, str]], int | None]
+
+
+class ScrapeManager:
+    """Scrapes every target of every job into the head, on one event loop.
+
+    Args:
+        session_factory: makes the HTTP session; each target has at most one request open.
+    """
+
+    def __init__(self, head: Head, session_factory: Callable[[], aiohttp.ClientSession] | None = None) -> None:
+        self.head = head
+        self._factory = session_factory or (lambda: new_session(connections_max=0))
+        self._session: aiohttp.ClientSession | None = None
+        self._configs: dict[str, ScrapeConfig] = {}
+        self._groups: dict[str, dict[str, TargetGroup]] = {}
+        self._loops: dict[str, dict[object, tuple[TargetLoop, asyncio.Task[None]]]] = {}
+        self._dropped: dict[str, list[dict[str, str]]] = {}
+        self._errors: dict[str, list[str]] = {}
+        self._override: Override | None = None
+        self._listeners: list[Callable[[Target, int], None]] = []
+
+    async def run(self) -> None:
+        """Scrapes until cancelled; writes no staleness markers on the way out."""
+        self._session = self._factory()
+        try:
+            for job in list(self._configs):
+                self._sync(job)
+            while True:
+                await asyncio.sleep(_COLLECT_EVERY_S)
+                self.head.collect(clock.now_ms())
+        finally:
+            tasks = [task for loops in self._loops.values() for _, task in loops.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._loops = {}
+            await self._session.close()
+            self._session = None
+
+    def set_configs(self, configs: Sequence[ScrapeConfig]) -> None:
+        """Replaces all jobs. Targets of unchanged jobs go on undisturbed."""
+        fresh = {config.job_name: config for config in configs}
+        for job in [job for job in self._configs if fresh.get(job) != self._configs[job]]:
+            self._stop_job(job, forget=job not in fresh)
+        changed = [job for job, config in fresh.items() if self._configs.get(job) != config]
+        self._configs = fresh
+        for job in changed:
+            self._sync(job)
+
+    def set_groups(self, job: str, groups: Sequence[TargetGroup]) -> None:
+        """Replaces everything that discovery found for a job."""
+        self._groups[job] = {group.source: group for group in groups if group.targets}
+        self._sync(job)
+
+    def set_interval(self, override: Override | None) -> None:
+        """``override(labels)`` gives a target's interval in ms from its labels (discovered and final), or None for
+        the job's own. Call again when its answers change."""
+        self._override = override
+        for loops in self._loops.values():
+            for loop, _ in loops.values():
+                loop.set_interval(self._interval(loop.target))
+
+    def add_listener(self, listener: Callable[[Target, int], None]) -> None:
+        """``listener(target, at_ms)`` after every scrape, failed or not."""
+        self._listeners.append(listener)
+
+    def _interval(self, target: Target) -> int:
+        wanted = self._override({**target.discovered, **dict(target.labels)}) if self._override is not None else None
+        return max(_INTERVAL_MIN_MS, wanted) if wanted is not None else target.interval_ms
+
+    def _stop_job(self, job: str, forget: bool) -> None:
+        for loop, task in self._loops.pop(job, {}).values():
+            task.cancel()
+            loop.stop(stale=True)
+        self._dropped.pop(job, None)
+        self._errors.pop(job, None)
+        _TARGETS.labels(job).set(0)
+        if forget:
+            self._groups.pop(job, None)
+
+    def _sync(self, job: str) -> None:
+        config = self._configs.get(job)
+        if config is None or self._session is None:
+            return
+        groups = [*config.static_groups(), *self._groups.get(job, {}).values()]
+        targets, dropped, errors = build_targets(config, groups)
+        said = [str(error) for error in errors]
+        if config.target_limit and len(targets) > config.target_limit:
+            said.append(f'job "{job}": {len(targets)} targets, more than the target_limit of {config.target_limit}')
+            targets = []
+        try:
+            tls = tls_context(config.tls)
+        except (OSError, ValueError, ConfigError) as exc:
+            said.append(f'job "{job}": tls_config: {exc}')
+            targets = []
+        self._dropped[job], self._errors[job] = dropped, said
+        running = self._loops.setdefault(job, {})
+        wanted = {target.key: target for target in targets}
+        for key in [key for key in running if key not in wanted]:
+            loop, task = running.pop(key)
+            task.cancel()
+            loop.stop(stale=True)
+        for key, target in wanted.items():
+            if key in running:
+                running[key][0].target = target  # __meta_ labels may have changed
+                running[key][0].set_interval(self._interval(target))
+                continue
+            loop = TargetLoop(self.head, config, target, self._session, tls, self._landed)
+            loop.set_interval(self._interval(target))
+            running[key] = (loop, asyncio.get_running_loop().create_task(loop.run(), name=f"scrape {target.url}"))
+        _TARGETS.labels(job).set(len(running))
+
+    def _landed(self, target: Target, at_ms: int) -> None:
+        job = target.discovered.get("job", "")
+        loop = next((pool[target.key][0] for pool in self._loops.values() if target.key in pool), None)
+        if loop is not None:
+            job = loop.config.job_name
+            _SCRAPES.labels(job, "error" if loop.last_error else "ok").inc()
+        for listener in self._listeners:
+            listener(target, at_ms)
+
+    def targets(self) -> list[dict[str, Any]]:
+        """Active targets in the shape of ``/api/v1/targets``."""
+        return [loop.describe() for loops in self._loops.values() for loop, _ in loops.values()]
+
+    def dropped_targets(self) -> list[dict[str, Any]]:
+        """Targets that relabelling dropped, at most ``keep_dropped_targets`` (100 when unset) a job."""
+        return [
+            {"discoveredLabels": labels, "scrapePool": job}
+            for job, dropped in self._dropped.items()
+            for labels in dropped[: self._configs[job].keep_dropped_targets or 100]
+        ]
+
+    def errors(self) -> dict[str, list[str]]:
+        """What is wrong with jobs and targets that cannot be scraped at all, by job."""
+        return {job: list(said) for job, said in self._errors.items() if said}
+
+    def metadata(self) -> list[tuple[Mapping[str, str], str, str, str, str]]:
+        """(target labels, metric, type, help, unit) of every family of every target."""
+        return [
+            (dict(loop.target.labels), name, found.type, found.help, found.unit)
+            for loops in self._loops.values()
+            for loop, _ in loops.values()
+            for name, found in loop.metadata.items()
+        ]
+
+    def statistics(self) -> dict[str, int]:
+        """Sizes and counters."""
+        loops = [loop for pool in self._loops.values() for loop, _ in pool.values()]
+        return {
+            "jobs": len(self._configs),
+            "targets": len(loops),
+            "up": sum(loop.health == "up" for loop in loops),
+            "failures_total": sum(loop.failures for loop in loops),
+            "dropped": sum(map(len, self._dropped.values())),
+        }
