@@ -12,7 +12,7 @@ Index = NDArray[np.int64]
 _BLOCK = 1 << 16  # elements summed at a time, so that the work stays in the cache
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Groups:
     """``code`` [n] the group of each series; groups are numbered in order of first appearance."""
 
