@@ -136,6 +136,16 @@ def test_nulls_vanish_from_structs() -> None:
     assert made == {"metadata": {"name": "x"}, "data": {"a": ""}}
 
 
+def test_a_null_in_a_list_of_objects_is_an_empty_object() -> None:
+    made = defaulted("", "v1", "Pod", {"metadata": {"name": "x"}, "spec": {"containers": [None]}})
+    kind = schema.find_kind("", "v1", "Pod")
+    assert kind is not None
+    assert [cause.message for cause in schema.validate(kind, made, None)] == [
+        "spec.containers[0].name: Required value",
+        "spec.containers[0].image: Required value",
+    ]
+
+
 def test_service() -> None:
     spec = defaulted("", "v1", "Service", {"spec": {"ports": [{"port": 80}, {"port": 1, "targetPort": "x"}]}})["spec"]
     assert spec == {

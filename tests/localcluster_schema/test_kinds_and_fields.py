@@ -131,6 +131,13 @@ def test_label_values_must_be_text() -> None:
     assert errors == ["json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string"]
 
 
+def test_metadata_has_types_even_in_schemaless_kinds() -> None:
+    errors = schema.type_errors(kind("ServiceMonitor", "monitoring.coreos.com"), {"metadata": {"labels": 3}, "spec": 1})
+    assert errors == [
+        "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type map[string]string"
+    ]
+
+
 def test_patch_schema_knows_merge_keys_and_strategies() -> None:
     root = schema.patch_schema(DEPLOYMENT)
     assert root is not None

@@ -58,6 +58,17 @@ def _root(kind: Kind) -> dict[str, Any] | None:
     return {"$ref": name} if name else None
 
 
+_META_ONLY: dict[str, Any] = {
+    "type": "object",
+    "properties": {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"$ref": OBJECT_META}},
+}
+
+
+def _root_or_meta(kind: Kind) -> dict[str, Any]:
+    """Of schemaless kinds only the metadata has types."""
+    return _root(kind) or _META_ONLY
+
+
 def _resolved(node: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """(definition name or "", node behind the reference)."""
     name = node.get("$ref", "")
@@ -118,8 +129,7 @@ def type_errors(kind: Kind, obj: dict[str, Any]) -> list[str]:
     ``json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32``. Upstream stops at
     the first one; callers show ``[0]``. A null is always accepted.
     """
-    root = _root(kind)
-    return [] if root is None else list(_mistyped(root, obj, "", ""))
+    return list(_mistyped(_root_or_meta(kind), obj, "", ""))
 
 
 _JSON_NAMES = {str: "string", bool: "bool", int: "number", float: "number", dict: "object", list: "array"}
@@ -230,15 +240,13 @@ def normalise(kind: Kind, obj: dict[str, Any]) -> None:
     Quantities keep the text they were written in (upstream would turn "0.5" into "500m"), so that an applied manifest
     compares equal to what is stored.
     """
-    root = _root(kind)
-    if root is not None:
-        _normalise(root, obj)
+    _normalise(_root_or_meta(kind), obj)
 
 
 def _normalise(node: dict[str, Any], value: Any) -> Any:
     name, node = _resolved(node)
     if name == QUANTITY:
-        return value if isinstance(value, str) else str(value)
+        return value if isinstance(value, str) else "0" if value is None else str(value)
     if isinstance(value, dict):
         properties, extra = node.get("properties"), node.get("additionalProperties")
         if properties is not None:
@@ -257,8 +265,9 @@ def _normalise(node: dict[str, Any], value: Any) -> Any:
     elif isinstance(value, list) and "items" in node:
         items = node["items"]
         if "$ref" in items or "items" in items:
+            empty = _resolved(items)[1].get("type") == "object"
             for index, item in enumerate(value):
-                value[index] = _normalise(items, item)
+                value[index] = {} if item is None and empty else _normalise(items, item)
     return value
 
 
