@@ -69,14 +69,15 @@ Story = Callable[[Settings, "Life"], Awaitable[None]]
 
 
 class Life:
-    """What ends a process: ``stopping`` is set when asked to, ``orphaned`` too when the parent is gone."""
+    """What ends a process. ``on_asked`` is called when it is asked to end, and not when its parent is gone."""
 
     def __init__(self) -> None:
         self.stopping = asyncio.Event()
-        self.orphaned = False
+        self.on_asked: Callable[[], None] = lambda: None
 
     def stop(self, *, orphaned: bool = False) -> None:
-        self.orphaned = self.orphaned or orphaned
+        if not orphaned and not self.stopping.is_set():
+            self.on_asked()
         self.stopping.set()
 
 
@@ -90,7 +91,7 @@ async def _until_told(name: str, story: Story, settings: Settings) -> None:
     main = asyncio.create_task(_guarded(story(settings, life)), name=name)
     stop = asyncio.create_task(life.stopping.wait(), name="wait stopping")
     await asyncio.wait({main, stop}, return_when=asyncio.FIRST_COMPLETED)
-    life.stop()
+    life.stop(orphaned=main.done())
     with contextlib.suppress(asyncio.CancelledError):
         if not main.done():
             with contextlib.suppress(TimeoutError):
@@ -136,7 +137,7 @@ async def _control(settings: Settings, life: Life) -> None:
     from flyball.journal import Journal
     from flyball.kube import KubeClient
     from flyball.localcluster import ApiServer, pki, workloads
-    from flyball.operator import Operator
+    from flyball.operator import Operator, default_scrape_configs
     from flyball.sources import HttpSource
 
     pki.ensure(settings.data_dir, settings.port_offset)
@@ -147,7 +148,7 @@ async def _control(settings: Settings, life: Life) -> None:
     source = HttpSource(f"http://127.0.0.1:{settings.port(PROMETHEUS_PORT)}")
     adapter = Adapter(client, source)
     autoscaler = Autoscaler(client, journal, sync_period_s=settings.sync_period_s)
-    operator = Operator(client)
+    operator = Operator(client, default_scrape_configs(settings.port(NODE_PORT), settings.pki))
     metrics_apis = await serve_adapter(
         adapter,
         port=settings.port(METRICS_PORT),
@@ -242,7 +243,7 @@ async def _publish_metrics_apis(client: Any, settings: Settings) -> None:
 async def _data(settings: Settings, life: Life) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    from flyball.discovery import KubernetesDiscovery, ScrapeConfigs
+    from flyball.discovery import KubernetesDiscovery
     from flyball.http.server import serve
     from flyball.scrape import ScrapeManager
     from flyball.store import Head
@@ -252,29 +253,56 @@ async def _data(settings: Settings, life: Life) -> None:
     client = await _connect(settings)
     head = Head()
     manager = ScrapeManager(head)
-    discovery = KubernetesDiscovery(client)
-    configs = ScrapeConfigs(client, settings.port(NODE_PORT), settings.pki)
     with ThreadPoolExecutor(1, thread_name_prefix="query") as executor:
         app = create_app(head, manager.targets, executor, routes=_control_routes(settings))
         server = await serve(app, port=settings.port(PROMETHEUS_PORT), name="Prometheus API")
         try:
             report_ready()
-
-            def changed(found: Any) -> None:
-                manager.set_configs(found)
-                discovery.set_configs(found)
-
             await _serve_until_stopped(
                 life,
                 {
                     "scraping": manager.run(),
-                    "discovery": discovery.run(manager.set_groups),
-                    "scrape configuration": configs.run(changed),
+                    "discovery": _discover(client, KubernetesDiscovery(client), manager),
                 },
             )
         finally:
             await server.close()
             await client.close()
+
+
+async def _discover(client: Any, discovery: Any, manager: Any) -> None:
+    """Follows the operator's Secret; each new configuration restarts discovery, which keeps its informers."""
+    import base64
+
+    from flyball.kube import Informer, kinds
+    from flyball.model.scrapeconfigs import parse_scrape_configs
+    from flyball.operator.controller import SECRET_KEY, SECRET_NAME
+
+    changed = asyncio.Event()
+    secrets: Informer[dict[str, Any]] = Informer(
+        client, kinds.SECRETS, SYSTEM_NAMESPACE, field_selector=f"metadata.name={SECRET_NAME}"
+    )
+    secrets.add_handler(lambda *_: changed.set())
+    async with asyncio.TaskGroup() as group:
+        group.create_task(secrets.run(), name="scrape configuration")
+        running: asyncio.Task[None] | None = None
+        text = ""
+        while True:
+            await changed.wait()
+            changed.clear()
+            secret = secrets.cache.get((SYSTEM_NAMESPACE, SECRET_NAME))
+            found = base64.b64decode((secret or {}).get("data", {}).get(SECRET_KEY, "")).decode()
+            if not found or found == text:
+                continue  # a Secret that is gone for a moment is not the wish to stop scraping
+            text = found
+            configs, errors = parse_scrape_configs(text)
+            for error in errors:
+                log.error("%s", error)
+            manager.set_configs(configs)
+            if running is not None:
+                running.cancel()
+                await asyncio.wait({running})
+            running = group.create_task(discovery.run(configs, manager.set_groups), name="discovery")
 
 
 def _control_routes(settings: Settings) -> list[Any]:
@@ -319,12 +347,15 @@ async def _node(settings: Settings, life: Life) -> None:
     client = await _connect(settings)
     node = Node(settings.data_dir, settings.port_offset, client)
     try:
-        await node.start()
-        report_ready()
-        await _serve_until_stopped(life, {"node": node.run()})
+        life.on_asked = node.stop_pods_at_end
+        await _serve_until_stopped(life, {"node": node.run(), "readiness": _report_node(node)})
     finally:
-        await node.close(stop_pods=not life.orphaned)
         await client.close()
+
+
+async def _report_node(node: Any) -> None:
+    await node.ready.wait()
+    report_ready()
 
 
 async def _connect(settings: Settings) -> Any:
