@@ -1,6 +1,5 @@
 """OpenAPI documents: v3 from the schema tables and custom definitions, v2 as the stub that kubectl needs to parse."""
 
-import copy
 from typing import Any
 
 from flyball.localcluster import schema
@@ -15,23 +14,10 @@ V2_PROTOBUF = b"\x0a\x032.0\x12\x15\x0a\x0aKubernetes\x12\x07v1.37.0\x42\x00"
 
 
 def document(group: str, version: str, resources: list[Served]) -> Object:
-    """The OpenAPI v3 document of one group and version (``apps/v1``, ``v1``)."""
-    document: Object = schema.openapi_v3(group, version, [served.kind for served in resources])
-    custom = [served for served in resources if served.is_custom]
-    if not custom:
-        return document
-    document = copy.deepcopy(document)
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for served in custom:
-        kind = served.kind
-        gvk = {"group": kind.group, "version": kind.version, "kind": kind.kind}
-        definition = copy.deepcopy(((served.crd_version or {}).get("schema") or {}).get("openAPIV3Schema") or {})
-        definition.setdefault("type", "object")
-        properties = definition.setdefault("properties", {})
-        properties.setdefault("apiVersion", {"type": "string"})
-        properties.setdefault("kind", {"type": "string"})
-        properties["metadata"] = properties.get("metadata") or {"type": "object"}
-        definition["x-kubernetes-group-version-kind"] = [gvk]
-        name = ".".join([*reversed(kind.group.split(".")), kind.version, kind.kind])
-        schemas[name] = definition
-    return document
+    """The OpenAPI v3 document of one group and version (``"", "v1"`` is the core's)."""
+    custom = {
+        served.kind.kind: ((served.crd_version or {}).get("schema") or {}).get("openAPIV3Schema") or {"type": "object"}
+        for served in resources
+        if served.is_custom
+    }
+    return schema.openapi_v3(group, version, [served.kind for served in resources], custom)

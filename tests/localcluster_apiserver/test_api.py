@@ -1,0 +1,429 @@
+"""The API over real TLS, with plain HTTP requests as kubectl sends them."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from flyball.http.client import client_tls
+from flyball.localcluster import ApiServer, pki
+
+Object = dict[str, Any]
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+
+
+class Client:
+    def __init__(self, session: aiohttp.ClientSession, base: str, token: str) -> None:
+        self.session, self.base, self.token = session, base, token
+
+    async def __call__(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        type: str = "application/json",
+        **headers: str,  # noqa: A002
+    ) -> tuple[int, Any]:
+        data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {"Authorization": f"Bearer {self.token}", "Content-Type": type, **headers}
+        async with self.session.request(method, self.base + path, data=data, headers=sent) as response:
+            text = await response.read()
+            self.headers = response.headers
+            return response.status, json.loads(text) if text[:1] in (b"{", b"[") else text.decode()
+
+    @contextlib.asynccontextmanager
+    async def watch(self, path: str, **headers: str) -> AsyncIterator[Callable[[], Awaitable[Object]]]:
+        sent = {"Authorization": f"Bearer {self.token}", **headers}
+        async with self.session.get(self.base + path, headers=sent) as response:
+            assert response.status == 200, await response.text()
+
+            async def event() -> Object:
+                line = await asyncio.wait_for(response.content.readline(), 5)
+                return json.loads(line) if line else {"type": "END"}
+
+            yield event
+
+
+@contextlib.asynccontextmanager
+async def cluster(directory: Path) -> AsyncIterator[Client]:
+    server = ApiServer(directory, port=0)
+    await server.start()
+    tls = client_tls(ca_file=directory / "pki" / "ca.crt")
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session:
+        try:
+            yield Client(session, f"https://127.0.0.1:{server.port}", pki.token(directory))
+        finally:
+            await server.close()
+
+
+def config_map(name: str, **data: str) -> Object:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+
+
+def deployment(name: str, replicas: int = 1) -> Object:
+    template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "c", "image": "python"}]}}
+    spec = {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
+
+
+def pod(name: str, **labels: str) -> Object:
+    spec = {"containers": [{"name": "c", "image": "python"}]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
+
+
+CMS = "/api/v1/namespaces/default/configmaps"
+PODS = "/api/v1/namespaces/default/pods"
+DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
+
+
+def run(tmp_path: Path, steps: Callable[[Client], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path) as api:
+            await steps(api)
+
+    asyncio.run(main())
+
+
+def test_only_the_token_opens_more_than_health_and_version(tmp_path: Path) -> None:
+    async def steps(api: Client) -> None:
+        token, api.token = api.token, "wrong"
+        status, body = await api("GET", CMS)
+        assert (status, body["reason"]) == (401, "Unauthorized")
+        async with api.session.get(api.base + "/version") as response:
+            assert response.status == 200
+            assert "+flyball" in (await response.json())["gitVersion"]
+        async with api.session.get(api.base + "/api") as response:
+            assert response.status == 401
+        api.token = token
+        status, _ = await api("GET", CMS, Host="evil.example")
+        assert status == 421
+
+    run(tmp_path, steps)
+
+
+def test_create_read_update_delete_in_upstreams_words(tmp_path: Path) -> None:
+    async def steps(api: Client) -> None:
+        status, made = await api("POST", CMS, config_map("a", k="1"))
+        assert status == 201 and made["metadata"]["uid"] and made["metadata"]["creationTimestamp"]
+        status, body = await api("POST", CMS, config_map("a"))
+        assert (status, body["reason"], body["message"]) == (409, "AlreadyExists", 'configmaps "a" already exists')
+        made["data"]["k"] = "2"
+        status, second = await api("PUT", f"{CMS}/a", made)
+        assert status == 200 and int(second["metadata"]["resourceVersion"]) > int(made["metadata"]["resourceVersion"])
+        status, body = await api("PUT", f"{CMS}/a", {**made, "data": {"k": "3"}})
+        assert status == 409 and "the object has been modified" in body["message"]
+        status, same = await api("PUT", f"{CMS}/a", second)
+        assert same["metadata"]["resourceVersion"] == second["metadata"]["resourceVersion"], "nothing changed"
+        status, body = await api("GET", f"{CMS}/zzz")
+        assert (status, body["message"]) == (404, 'configmaps "zzz" not found')
+        assert body["details"] == {"name": "zzz", "kind": "configmaps"}
+        status, body = await api("DELETE", f"{CMS}/a", {"preconditions": {"uid": "other"}})
+        assert status == 409 and "Precondition failed" in body["message"]
+        status, body = await api("DELETE", f"{CMS}/a")
+        assert (status, body["status"]) == (200, "Success")
+        status, body = await api("POST", "/api/v1/namespaces/nope/configmaps", config_map("a"))
+        assert (status, body["message"]) == (404, 'namespaces "nope" not found')
+        status, body = await api("POST", CMS, {**config_map("x"), "metadata": {"generateName": "gen-"}})
+        assert status == 201 and len(body["metadata"]["name"]) == 9
+        status, _ = await api("POST", CMS, b"{" + b" " * (3 << 20))
+        assert status == 413
+        status, _ = await api("POST", CMS, b"x", type="text/csv")
+        assert status == 415
+
+    run(tmp_path, steps)
+
+
+def test_generation_counts_spec_changes_and_status_is_apart(tmp_path: Path) -> None:
+    async def steps(api: Client) -> None:
+        _, made = await api("POST", DEPLOYMENTS, {**deployment("w"), "status": {"replicas": 9}})
+        assert made["metadata"]["generation"] == 1 and not made.get("status")
+        made["status"] = {"replicas": 1}
+        made["spec"]["replicas"] = 7
+        _, after = await api("PUT", f"{DEPLOYMENTS}/w/status", made)
+        assert after["status"]["replicas"] == 1 and after["spec"]["replicas"] == 1
+        assert after["metadata"]["generation"] == 1
+        merge = "application/merge-patch+json"
+        body = {"spec": {"replicas": 3}, "status": {"replicas": 5}}
+        _, after = await api("PATCH", f"{DEPLOYMENTS}/w", body, type=merge)
+        assert (after["spec"]["replicas"], after["status"]["replicas"], after["metadata"]["generation"]) == (3, 1, 2)
+        _, scale = await api("GET", f"{DEPLOYMENTS}/w/scale")
+        assert scale["spec"] == {"replicas": 3} and scale["status"] == {"replicas": 1, "selector": "app=w"}
+        _, scale = await api("PATCH", f"{DEPLOYMENTS}/w/scale", {"spec": {"replicas": 4}}, type=merge)
+        assert scale["kind"] == "Scale" and scale["spec"]["replicas"] == 4
+        _, body = await api("GET", f"{DEPLOYMENTS}/w")
+        assert (body["spec"]["replicas"], body["metadata"]["generation"]) == (4, 3)
+        status, body = await api("PATCH", f"{DEPLOYMENTS}/w", {"spec": {"replicas": -1}}, type=merge)
+        assert status == 422 and "spec.replicas" in body["message"] and body["details"]["causes"]
+        strategic = "application/strategic-merge-patch+json"
+        env = {"spec": {"template": {"spec": {"containers": [{"name": "c", "env": [{"name": "A", "value": "1"}]}]}}}}
+        _, body = await api("PATCH", f"{DEPLOYMENTS}/w", env, type=strategic)
+        (container,) = body["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == "python" and container["env"] == [{"name": "A", "value": "1"}]
+
+    run(tmp_path, steps)
+
+
+def test_dry_run_writes_nothing(tmp_path: Path) -> None:
+    async def steps(api: Client) -> None:
+        status, _ = await api("POST", f"{CMS}?dryRun=All", config_map("a"))
+        assert status == 201
+        assert (await api("GET", f"{CMS}/a"))[0] == 404
+        await api("POST", CMS, config_map("a", k="1"))
+        merge = "application/merge-patch+json"
+        _, body = await api("PATCH", f"{CMS}/a?dryRun=All", {"data": {"k": "2"}}, type=merge)
+        assert body["data"] == {"k": "2"}
+        assert (await api("DELETE", f"{CMS}/a?dryRun=All"))[0] == 200
+        assert (await api("GET", f"{CMS}/a"))[1]["data"] == {"k": "1"}
+
+    run(tmp_path, steps)
+
+
+def test_unknown_fields_are_refused_warned_about_or_dropped(tmp_path: Path) -> None:
+    async def steps(api: Client) -> None:
+        wrong = deployment("w")
+        wrong["spec"]["replicaz"] = 1
+        status, body = await api("POST", f"{DEPLOYMENTS}?fieldValidation=Strict", wrong)
+        assert status == 400 and 'strict decoding error: unknown field "spec.replicaz"' in body["message"]
+        status, body = await api("POST", f"{DEPLOYMENTS}?fieldValidation=Warn", wrong)
+        assert status == 201 and "replicaz" not in body["spec"]
+        assert "replicaz" in api.headers["Warning"]
+
+    run(tmp_path, steps)
+
+
+def test_lists_page_select_and_print_as_tables(tmp_path: Path) -> None:
+    async def steps(api: Client) -> None:
+        for name, tier in (("a", "x"), ("b", "y"), ("c", "x")):
+            await api("POST", PODS, pod(name, tier=tier))
+        _, body = await api("GET", f"{PODS}?labelSelector=tier%20in%20(x)")
+        assert [i["metadata"]["name"] for i in body["items"]] == ["a", "c"] and body["kind"] == "PodList"
+        _, body = await api("GET", f"{PODS}?fieldSelector=metadata.name%3Db,status.phase%3DPending")
+        assert [i["metadata"]["name"] for i in body["items"]] == ["b"]
+        status, body = await api("GET", f"{PODS}?fieldSelector=spec.color%3Dred")
+        assert status == 400 and "spec.color" in body["message"]
+        _, first = await api("GET", f"{PODS}?limit=2")
+        assert len(first["items"]) == 2 and first["metadata"]["remainingItemCount"] == 1
+        _, rest = await api("GET", f"{PODS}?limit=2&continue={first['metadata']['continue']}")
+        assert [i["metadata"]["name"] for i in rest["items"]] == ["c"] and "continue" not in rest["metadata"]
+        _, table = await api("GET", PODS, Accept=TABLE)
+        assert table["kind"] == "Table" and [r["cells"][0] for r in table["rows"]] == ["a", "b", "c"]
+        assert table["columnDefinitions"][0]["name"] == "Name"
+        await api("DELETE", f"{PODS}?labelSelector=tier%3Dx")
+        _, body = await api("GET", "/api/v1/pods")
+        assert [i["metadata"]["name"] for i in body["items"]] == ["b"]
+
+    run(tmp_path, steps)
+
+
+def test_watch_resumes_across_a_restart(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path) as api:
+            _, made = await api("POST", CMS, config_map("a", k="1"))
+            merge = "application/merge-patch+json"
+            await api("PATCH", f"{CMS}/a", {"data": {"k": "2"}}, type=merge)
+            await api("DELETE", f"{CMS}/a")
+        async with cluster(tmp_path) as api:
+            rv = made["metadata"]["resourceVersion"]
+            async with api.watch(f"{CMS}?watch=1&resourceVersion={rv}") as event:
+                change, gone = await event(), await event()
+                assert (change["type"], change["object"]["data"]) == ("MODIFIED", {"k": "2"})
+                assert gone["type"] == "DELETED"
+                assert int(gone["object"]["metadata"]["resourceVersion"]) > int(rv) + 1
+                await api("POST", CMS, config_map("live"))
+                assert (await event())["object"]["metadata"]["name"] == "live"
+
+    asyncio.run(main())
+
+
+def test_watch_semantics(tmp_path: Path) -> None:
+    async def steps(api: Client) -> None:
+        await api("POST", PODS, pod("a", on="yes"))
+        merge = "application/merge-patch+json"
+        path = f"{PODS}?watch=True&labelSelector=on%3Dyes&allowWatchBookmarks=true&sendInitialEvents=true"
+        async with api.watch(path + "&resourceVersionMatch=NotOlderThan") as event:
+            assert (await event())["type"] == "ADDED"
+            mark = await event()
+            assert mark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+            for value, expected in (("no", "DELETED"), ("yes", "ADDED")):
+                await api("PATCH", f"{PODS}/a", {"metadata": {"labels": {"on": value}}}, type=merge)
+                assert (await event())["type"] == expected
+            await api("PATCH", f"{PODS}/a", {"metadata": {"labels": {"x": "1"}}}, type=merge)
+            assert (await event())["type"] == "MODIFIED"
+        async with api.watch(f"{PODS}?watch=true&resourceVersion=99999") as event:
+            error = await event()
+            assert (error["type"], error["object"]["code"], error["object"]["reason"]) == ("ERROR", 410, "Expired")
+        async with api.watch(f"{PODS}?watch=true", Accept=TABLE) as event:
+            assert (await event())["object"]["columnDefinitions"]
+            await api("POST", PODS, pod("b"))
+            second = (await event())["object"]
+            assert len(second["rows"]) == 1 and not second["columnDefinitions"]
+        async with api.watch(f"{PODS}?watch=true&resourceVersion=0&timeoutSeconds=1") as event:
+            assert [(await event())["type"] for _ in range(3)] == ["ADDED", "ADDED", "END"]
+
+    run(tmp_path, steps)
+
+
+def test_pods_end_gracefully_and_finalizers_hold(tmp_path: Path) -> None:
+    async def steps(api: Client) -> None:
+        await api("POST", PODS, pod("a"))
+        binding = {"metadata": {"name": "a"}, "target": {"kind": "Node", "name": "flyball"}}
+        assert (await api("POST", f"{PODS}/a/binding", binding))[0] == 201
+        status, body = await api("DELETE", f"{PODS}/a", {"propagationPolicy": "Background"})
+        assert body["metadata"]["deletionTimestamp"] and body["metadata"]["deletionGracePeriodSeconds"] == 30
+        await api("DELETE", f"{PODS}/a", {"gracePeriodSeconds": 0})
+        assert (await api("GET", f"{PODS}/a"))[0] == 404
+        held = config_map("held")
+        held["metadata"]["finalizers"] = ["example.com/hold"]
+        await api("POST", CMS, held)
+        _, body = await api("DELETE", f"{CMS}/held")
+        assert (await api("GET", f"{CMS}/held"))[1]["metadata"]["deletionTimestamp"]
+        merge = "application/merge-patch+json"
+        await api("PATCH", f"{CMS}/held", {"metadata": {"finalizers": None}}, type=merge)
+        assert (await api("GET", f"{CMS}/held"))[0] == 404
+
+    run(tmp_path, steps)
+
+
+def test_discovery_and_openapi(tmp_path: Path) -> None:
+    async def steps(api: Client) -> None:
+        _, body = await api("GET", "/apis", Accept=AGGREGATED)
+        assert "as=APIGroupDiscoveryList" in api.headers["Content-Type"]
+        apps = next(i for i in body["items"] if i["metadata"]["name"] == "apps")
+        entry = next(r for r in apps["versions"][0]["resources"] if r["resource"] == "deployments")
+        assert entry["shortNames"] == ["deploy"] and {s["subresource"] for s in entry["subresources"]} == {
+            "scale",
+            "status",
+        }
+        _, body = await api("GET", "/apis")
+        assert body["kind"] == "APIGroupList"
+        _, body = await api("GET", "/apis/autoscaling")
+        assert body["preferredVersion"]["version"] == "v2"
+        _, body = await api("GET", "/api/v1")
+        assert any(r["name"] == "pods/log" for r in body["resources"])
+        _, index = await api("GET", "/openapi/v3")
+        link = index["paths"]["apis/apps/v1"]["serverRelativeURL"]
+        _, document = await api("GET", link)
+        assert any("deployments" in path for path in document["paths"])
+        assert (await api("GET", "/apis/nope/v1/things"))[0] == 404
+
+    run(tmp_path, steps)
+
+
+def test_custom_resources_come_and_go(tmp_path: Path) -> None:
+    async def steps(api: Client) -> None:
+        version = {
+            "name": "v1",
+            "served": True,
+            "storage": True,
+            "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+            "subresources": {
+                "status": {},
+                "scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.n"},
+            },
+            "additionalPrinterColumns": [{"name": "Size", "type": "integer", "jsonPath": ".spec.size"}],
+        }
+        names = {"plural": "widgets", "singular": "widget", "kind": "Widget", "shortNames": ["wd"]}
+        crd = {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": "widgets.example.com"},
+            "spec": {"group": "example.com", "scope": "Namespaced", "names": names, "versions": [version]},
+        }
+        crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        status, made = await api("POST", crds, crd)
+        assert status == 201, made
+        assert {c["type"] for c in made["status"]["conditions"]} == {"NamesAccepted", "Established"}
+        widgets = "/apis/example.com/v1/namespaces/default/widgets"
+        widget = {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": {"size": 2}}
+        assert (await api("POST", widgets, widget))[0] == 201
+        _, table = await api("GET", widgets, Accept=TABLE)
+        assert table["rows"][0]["cells"] == ["w", 2]
+        _, scale = await api("GET", f"{widgets}/w/scale")
+        assert scale["spec"]["replicas"] == 2
+        status, _ = await api("PATCH", f"{widgets}/w", {}, type="application/strategic-merge-patch+json")
+        assert status == 415
+        assert (await api("DELETE", f"{crds}/widgets.example.com"))[0] == 200
+        assert (await api("GET", widgets))[0] == 404
+
+    run(tmp_path, steps)
+
+
+def test_services_get_addresses_and_node_ports(tmp_path: Path) -> None:
+    async def steps(api: Client) -> None:
+        path = "/api/v1/namespaces/default/services"
+        spec = {"type": "LoadBalancer", "selector": {"a": "b"}, "ports": [{"port": 80}]}
+        body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": spec}
+        _, made = await api("POST", path, body)
+        assert made["spec"]["clusterIP"].startswith("127.11.") and made["spec"]["ports"][0]["nodePort"] >= 30000
+        _, again = await api("PUT", f"{path}/s", body)
+        assert again["spec"]["clusterIP"] == made["spec"]["clusterIP"]
+        assert again["spec"]["ports"][0]["nodePort"] == made["spec"]["ports"][0]["nodePort"]
+        _, other = await api("POST", path, {**body, "metadata": {"name": "t"}})
+        assert other["spec"]["clusterIP"] != made["spec"]["clusterIP"]
+
+    run(tmp_path, steps)
+
+
+def test_a_dead_aggregated_server_is_503_for_its_paths_only(tmp_path: Path) -> None:
+    async def steps(api: Client) -> None:
+        spec = {
+            "group": "custom.metrics.k8s.io",
+            "version": "v1beta1",
+            "service": {"namespace": "flyball-system", "name": "dead", "port": 1},
+            "insecureSkipTLSVerify": True,
+            "groupPriorityMinimum": 100,
+            "versionPriority": 100,
+        }
+        name = "v1beta1.custom.metrics.k8s.io"
+        body = {
+            "apiVersion": "apiregistration.k8s.io/v1",
+            "kind": "APIService",
+            "metadata": {"name": name},
+            "spec": spec,
+        }
+        path = "/apis/apiregistration.k8s.io/v1/apiservices"
+        status, made = await api("POST", path, body)
+        assert status == 201, made
+        for _ in range(200):
+            _, found = await api("GET", f"{path}/{name}")
+            conditions = (found.get("status") or {}).get("conditions") or []
+            if conditions:
+                break
+            await asyncio.sleep(0.02)
+        assert (conditions[0]["type"], conditions[0]["status"]) == ("Available", "False")
+        status, answer = await api("GET", "/apis/custom.metrics.k8s.io/v1beta1")
+        assert (status, answer["reason"]) == (503, "ServiceUnavailable")
+        assert (await api("GET", "/apis", Accept=AGGREGATED))[0] == 200
+        assert (await api("GET", CMS))[0] == 200
+
+    run(tmp_path, steps)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_hpa_is_served_in_both_versions(tmp_path: Path, version: str) -> None:
+    async def steps(api: Client) -> None:
+        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "w"}
+        hpa: Object = {
+            "apiVersion": "autoscaling/v1",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": "w"},
+            "spec": {"scaleTargetRef": target, "maxReplicas": 3, "targetCPUUtilizationPercentage": 40},
+        }
+        path = "/apis/autoscaling/{}/namespaces/default/horizontalpodautoscalers"
+        assert (await api("POST", path.format("v1"), hpa))[0] == 201
+        _, body = await api("GET", path.format(version) + "/w")
+        assert body["apiVersion"] == f"autoscaling/{version}"
+        if version == "v1":
+            assert body["spec"]["targetCPUUtilizationPercentage"] == 40 and "metrics" not in body["spec"]
+        else:
+            metric = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 40}}
+            assert body["spec"]["metrics"] == [{"type": "Resource", "resource": metric}]
+
+    run(tmp_path, steps)
