@@ -1,0 +1,350 @@
+"""The controllers on the embedded API server, with a node that only says that pods run."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from flyball import clock
+from flyball.errors import KubeApiError
+from flyball.kube import Informer, KubeClient, kubeconfig_access
+from flyball.kube.kinds import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    ENDPOINTS,
+    EVENTS,
+    NAMESPACES,
+    NODES,
+    PODS,
+    REPLICA_SETS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+)
+from flyball.localcluster.server import ApiServer
+from flyball.localcluster.workloads import run_all, statistics
+
+
+class FakeNode:
+    """Marks pods that are bound to it as running and ready, and lets go of deleted ones."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self.client = client
+        self.pods: Informer[Any] = Informer(client, PODS)
+        self.work: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        self.broken_images: set[str] = set()
+        self.most = 0
+        self.fewest_ready: int | None = None
+        self.pods.add_handler(self.changed)
+        self.serial = 0
+
+    def changed(self, change: str, old: Any, new: Any) -> None:
+        metadata = (new or old)["metadata"]
+        self.most = max(
+            self.most, sum(1 for p in self.pods.cache.values() if not p["metadata"].get("deletionTimestamp"))
+        )
+        if new is not None:
+            self.work.put_nowait((metadata["namespace"], metadata["name"]))
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.pods.run())
+            while True:
+                key = await self.work.get()
+                pod = self.pods.cache.get(key)
+                if pod is None or not pod["spec"].get("nodeName"):
+                    continue
+                try:
+                    await self.keep(key, pod)
+                except KubeApiError as exc:
+                    if exc.code not in (404, 409):
+                        raise
+
+    async def keep(self, key: tuple[str, str], pod: Any) -> None:
+        if pod["metadata"].get("deletionTimestamp"):
+            await self.client.delete(PODS, key[1], key[0], grace_period_s=0)
+        elif (pod.get("status") or {}).get("phase") != "Running":
+            self.serial += 1
+            ready = pod["spec"]["containers"][0]["image"] not in self.broken_images
+            now = clock.rfc3339(clock.now_ms())
+            conditions = [{"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": now}]
+            status = {"phase": "Running", "podIP": f"127.10.0.{self.serial}", "conditions": conditions}
+            await self.client.patch(PODS, key[1], {"status": status}, key[0], "status")
+
+
+@asynccontextmanager
+async def cluster(tmp_path):
+    server = ApiServer(tmp_path, port=0)
+    await server.start()
+    access = kubeconfig_access(tmp_path / "kubeconfig")
+    client = KubeClient(replace(access, server=f"https://127.0.0.1:{server.port}"))
+    try:
+        node = FakeNode(client)
+        ready = [{"type": "Ready", "status": "True"}]
+        await client.create(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "flyball"}})
+        await client.patch(NODES, "flyball", {"status": {"conditions": ready}}, subresource="status")
+        tasks = [asyncio.create_task(run_all(client)), asyncio.create_task(node.run())]
+        try:
+            yield client, node
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(isinstance(result, asyncio.CancelledError) for result in results), results
+    finally:
+        await client.close()
+        await server.close()
+
+
+async def until(check, seconds=8.0):
+    """The first true answer of an async check."""
+    async with asyncio.timeout(seconds):
+        while True:
+            answer = await check()
+            if answer:
+                return answer
+            await asyncio.sleep(0.02)
+
+
+def deployment(name="web", replicas=3, image="one", **spec):
+    labels = {"app": name}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "containers": [{"name": "main", "image": image, "ports": [{"name": "http", "containerPort": 8000}]}]
+                },
+            },
+            **spec,
+        },
+    }
+
+
+async def settled(client, name="web", replicas=3):
+    async def check():
+        found = await client.get(DEPLOYMENTS, name, "default")
+        status = found.get("status") or {}
+        ready = [status.get(field, 0) for field in ("replicas", "updatedReplicas", "availableReplicas")]
+        current = status.get("observedGeneration") == found["metadata"]["generation"]
+        return found if current and ready == [replicas] * 3 else None
+
+    return await until(check)
+
+
+def run(tmp_path, body):
+    async def main():
+        async with cluster(tmp_path) as (client, node):
+            await body(client, node)
+
+    asyncio.run(main())
+
+
+def test_a_deployment_becomes_pods_and_follows_its_size(tmp_path):
+    async def body(client, node):
+        await client.create(DEPLOYMENTS, deployment())
+        found = await settled(client)
+        conditions = {c["type"]: (c["status"], c["reason"]) for c in found["status"]["conditions"]}
+        assert conditions == {
+            "Available": ("True", "MinimumReplicasAvailable"),
+            "Progressing": ("True", "NewReplicaSetAvailable"),
+        }
+        assert found["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == "1"
+        pods = await client.list(PODS, "default", "app=web")
+        assert {pod["spec"]["nodeName"] for pod in pods} == {"flyball"}
+        assert node.most == 3
+        scale = {"spec": {"replicas": 5}}
+        await client.patch(DEPLOYMENTS, "web", scale, "default", "scale")
+        await settled(client, replicas=5)
+        await client.patch(DEPLOYMENTS, "web", {"spec": {"replicas": 1}}, "default")
+        await settled(client, replicas=1)
+        assert node.most == 5
+        assert len(await client.list(REPLICA_SETS, "default")) == 1
+        reasons = {event["reason"] for event in await client.list(EVENTS, "default")}
+        assert {"ScalingReplicaSet", "SuccessfulCreate", "SuccessfulDelete", "Scheduled"} <= reasons
+
+    run(tmp_path, body)
+
+
+def test_a_new_template_rolls_within_its_bounds_and_an_undo_takes_the_old_set_up_again(tmp_path):
+    async def body(client, node):
+        rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+        await client.create(DEPLOYMENTS, deployment(replicas=4, strategy=rolling))
+        await settled(client, replicas=4)
+        first = (await client.list(REPLICA_SETS, "default"))[0]["metadata"]["name"]
+        template = deployment(image="two")["spec"]["template"]
+        await client.patch(DEPLOYMENTS, "web", {"spec": {"template": template}}, "default")
+        await settled(client, replicas=4)
+        assert node.most <= 5
+        sets = {item["metadata"]["name"]: item for item in await client.list(REPLICA_SETS, "default")}
+        assert len(sets) == 2
+        assert sets[first]["spec"]["replicas"] == 0
+        template = deployment(image="one")["spec"]["template"]
+        await client.patch(DEPLOYMENTS, "web", {"spec": {"template": template}}, "default")
+        found = await settled(client, replicas=4)
+        assert found["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == "3"
+        sets = {item["metadata"]["name"]: item for item in await client.list(REPLICA_SETS, "default")}
+        assert sets[first]["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == "3"
+        assert sets[first]["metadata"]["annotations"]["deployment.kubernetes.io/revision-history"] == "1"
+        assert len(sets) == 2
+
+    run(tmp_path, body)
+
+
+def test_a_template_that_never_gets_ready_leaves_the_old_pods_serving(tmp_path):
+    async def body(client, node):
+        node.broken_images.add("bad")
+        await client.create(DEPLOYMENTS, deployment(replicas=4))
+        await settled(client, replicas=4)
+        template = deployment(image="bad")["spec"]["template"]
+        await client.patch(DEPLOYMENTS, "web", {"spec": {"template": template}}, "default")
+
+        async def stuck():
+            found = await client.get(DEPLOYMENTS, "web", "default")
+            return (found.get("status") or {}).get("updatedReplicas") == 2
+
+        await until(stuck)
+        await asyncio.sleep(0.3)
+        found = await client.get(DEPLOYMENTS, "web", "default")
+        assert found["status"]["availableReplicas"] == 3  # 25 % of 4 may be missing
+        assert node.most <= 5
+
+    run(tmp_path, body)
+
+
+def test_recreate_never_runs_two_templates_at_once(tmp_path):
+    async def body(client, node):
+        await client.create(DEPLOYMENTS, deployment(replicas=2, strategy={"type": "Recreate"}))
+        await settled(client, replicas=2)
+        together = []
+
+        def watch(change, old, new):
+            images = {pod["spec"]["containers"][0]["image"] for pod in node.pods.cache.values()}
+            together.append(len(images))
+
+        node.pods.add_handler(watch)
+        template = deployment(image="two")["spec"]["template"]
+        await client.patch(DEPLOYMENTS, "web", {"spec": {"template": template}}, "default")
+        await settled(client, replicas=2)
+        assert max(together) == 1
+
+    run(tmp_path, body)
+
+
+def test_deleting_a_deployment_takes_its_sets_and_pods_along_and_orphaning_leaves_them(tmp_path):
+    async def body(client, node):
+        await client.create(DEPLOYMENTS, deployment("gone", 2))
+        await client.create(DEPLOYMENTS, deployment("deep", 2))
+        await client.create(DEPLOYMENTS, deployment("kept", 2))
+        for name in ("gone", "deep", "kept"):
+            await settled(client, name, 2)
+        await client.delete(DEPLOYMENTS, "gone", "default")
+        await client.delete(DEPLOYMENTS, "deep", "default", "Foreground")
+        await client.delete(DEPLOYMENTS, "kept", "default", "Orphan")
+
+        async def only_kept():
+            deployments = await client.list(DEPLOYMENTS, "default")
+            pods = await client.list(PODS, "default")
+            sets = await client.list(REPLICA_SETS, "default")
+            names = {item["metadata"]["labels"]["app"] for item in (*pods, *sets)}
+            return not deployments and names == {"kept"} and len(pods) == 2 and len(sets) == 1
+
+        await until(only_kept)
+        assert not (await client.list(REPLICA_SETS, "default"))[0]["metadata"].get("ownerReferences")
+
+    run(tmp_path, body)
+
+
+def test_a_service_lists_its_ready_pods(tmp_path):
+    async def body(client, node):
+        node.broken_images.add("bad")
+        service = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"selector": {"app": "web"}, "ports": [{"name": "web", "port": 80, "targetPort": "http"}]},
+        }
+        await client.create(SERVICES, service)
+        await client.create(DEPLOYMENTS, deployment(replicas=2))
+        await settled(client, replicas=2)
+
+        async def ready(count):
+            slices = await client.list(ENDPOINT_SLICES, "default", "kubernetes.io/service-name=web")
+            found = [e for s in slices for e in s.get("endpoints") or [] if e["conditions"]["ready"]]
+            return slices if len(found) == count else None
+
+        slices = await until(lambda: ready(2))
+        assert len(slices) == 1
+        assert slices[0]["ports"] == [{"name": "web", "protocol": "TCP", "port": 8000}]
+        subset = (await client.get(ENDPOINTS, "web", "default"))["subsets"][0]
+        assert len(subset["addresses"]) == 2
+        pod = (await client.list(PODS, "default", "app=web"))[0]
+        change = {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}
+        await client.patch(PODS, pod["metadata"]["name"], change, "default", "status")
+        await until(lambda: ready(1))
+        await client.delete(SERVICES, "web", "default")
+
+        async def gone():
+            slices = await client.list(ENDPOINT_SLICES, "default", "kubernetes.io/service-name=web")
+            names = [item["metadata"]["name"] for item in await client.list(ENDPOINTS, "default")]
+            return not slices and "web" not in names
+
+        await until(gone)
+
+    run(tmp_path, body)
+
+
+def test_a_namespace_is_provided_for_and_emptied(tmp_path):
+    async def body(client, node):
+        await client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
+
+        async def provided():
+            try:
+                ca = await client.get(CONFIG_MAPS, "kube-root-ca.crt", "shop")
+                await client.get(SERVICE_ACCOUNTS, "default", "shop")
+            except KubeApiError:
+                return None
+            return ca
+
+        ca = await until(provided)
+        assert ca["data"]["ca.crt"].startswith("-----BEGIN CERTIFICATE-----")
+        wanted = deployment(replicas=2)
+        wanted["metadata"]["namespace"] = "shop"
+        await client.create(DEPLOYMENTS, wanted)
+
+        async def running():
+            return len(await client.list(PODS, "shop")) == 2
+
+        await until(running)
+        await client.delete(NAMESPACES, "shop")
+
+        async def gone():
+            return "shop" not in [item["metadata"]["name"] for item in await client.list(NAMESPACES)]
+
+        await until(gone)
+        assert not await client.list(PODS, "shop")
+
+    run(tmp_path, body)
+
+
+def test_a_pod_that_no_node_will_have_says_why_and_goes_when_one_will(tmp_path):
+    async def body(client, node):
+        await client.patch(NODES, "flyball", {"spec": {"unschedulable": True}})
+        await asyncio.sleep(0.1)
+        await client.create(DEPLOYMENTS, deployment(replicas=1))
+
+        async def told():
+            events = await client.list(EVENTS, "default")
+            return [event["message"] for event in events if event["reason"] == "FailedScheduling"]
+
+        assert (await until(told))[0] == "0/1 nodes are available: 1 node(s) were unschedulable."
+        await client.patch(NODES, "flyball", {"spec": {"unschedulable": None}})
+        await settled(client, replicas=1)
+        assert statistics()[0]["controllers"]
+
+    run(tmp_path, body)
