@@ -1,0 +1,198 @@
+"""Scraping real sockets: what a target may do, and what it costs."""
+
+import asyncio
+import gzip
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from flyball.http.client import new_session
+from flyball.model.frames import is_absent, is_stale
+from flyball.model.labels import Matcher, MatchType
+from flyball.model.scrapeconfigs import RelabelConfig, ScrapeConfig, StaticConfig, TargetGroup
+from flyball.scrape import ScrapeManager, build_targets
+from flyball.scrape.loop import TargetLoop
+from flyball.store import Head
+
+T0 = 1_700_000_000_000
+TEXT = {"Content-Type": "text/plain; version=0.0.4"}
+
+
+class Site:
+    """A target whose answers the test sets."""
+
+    def __init__(self) -> None:
+        self.body = b"a 1\n"
+        self.status = 200
+        self.headers = dict(TEXT)
+        self.requests: list[dict[str, str]] = []
+        self.delay_s = 0.0
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(dict(request.headers))
+        await asyncio.sleep(self.delay_s)
+        return web.Response(body=self.body, status=self.status, headers=self.headers)
+
+
+@asynccontextmanager
+async def running(site: Site):
+    app = web.Application()
+    app.router.add_get("/metrics", site.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    listener = web.TCPSite(runner, "127.0.0.1", 0)
+    await listener.start()
+    session = new_session(connections_max=0)
+    try:
+        yield f"127.0.0.1:{runner.addresses[0][1]}", session
+    finally:
+        await session.close()
+        await runner.cleanup()
+
+
+def loop_for(head, address, session, **settings):
+    config = ScrapeConfig(
+        "job", **{"scrape_interval_ms": 15_000, "static_configs": (StaticConfig((address,), {}),), **settings}
+    )
+    (target,), _, _ = build_targets(config, config.static_groups())
+    return TargetLoop(head, config, target, session, None, lambda target, at_ms: None)
+
+
+def values(head: Head, name: str, **rest: str) -> list:
+    matchers = [Matcher(MatchType.EQUAL, key, value) for key, value in {"__name__": name, **rest}.items()]
+    found = []
+    for frame in head.select(matchers, 0, T0 * 2):
+        for column in range(len(frame.labels)):
+            times, cells = frame.times_ms[:, frame.target[column]], frame.values[:, column].copy()
+            for at, cell, absent, stale in zip(times, cells, is_absent(cells), is_stale(cells), strict=True):
+                if at < T0 * 2 and not absent:
+                    found.append("stale" if stale else float(cell))
+    return found
+
+
+def test_values_staleness_and_report_series() -> None:
+    async def go() -> None:
+        site, head = Site(), Head()
+        async with running(site) as (address, session):
+            loop = loop_for(head, address, session)
+            for index, body in enumerate([b"a 1\nb 2\n", b"a 3\nb 4\n", b"a 5\n", b"nonsense{\n", b"a 7\nb 8\n"]):
+                site.body = body
+                await loop.scrape(T0 + index * 15_000)
+        assert values(head, "a", instance=address, job="job") == [1.0, 3.0, 5.0, "stale", 7.0]
+        assert values(head, "b") == [2.0, 4.0, "stale", 8.0]
+        assert values(head, "up") == [1.0, 1.0, 1.0, 0.0, 1.0]
+        assert values(head, "scrape_samples_scraped") == [2.0, 2.0, 1.0, 0.0, 2.0]
+        assert values(head, "scrape_series_added") == [2.0, 0.0, 0.0, 0.0, 2.0]
+        assert site.requests[0]["X-Prometheus-Scrape-Timeout-Seconds"] == "10"
+        assert "text/plain" in site.requests[0]["Accept"]
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "expected"),
+    [
+        ({"body": b"x" * 5000}, {"body_size_limit_bytes": 1000}, "the body is larger than the limit of 1000 bytes"),
+        (
+            {"body": gzip.compress(b"a 1\n" * 100_000), "headers": {**TEXT, "Content-Encoding": "gzip"}},
+            {"body_size_limit_bytes": 1000},
+            "the body is larger than the limit of 1000 bytes",
+        ),
+        ({"body": b"a 1\nb 2\nfoo{\n"}, {}, 'line 3: "foo{"'),
+        ({"status": 500}, {}, "HTTP status 500"),
+        ({"delay_s": 5.0}, {"scrape_timeout_ms": 50}, "no complete answer within 0.05 s"),
+        ({"headers": {"Content-Type": "text/html"}}, {}, 'the Content-Type "text/html"'),
+        ({"body": b"a 1\nb 1\n"}, {"sample_limit": 1}, "sample_limit of 1"),
+        ({"body": b'a{x="12345"} 1\n'}, {"label_value_length_limit": 4}, "label_value_length_limit"),
+        ({"body": b'a{x="12345"} 1\n'}, {"label_limit": 3}, "label_limit"),
+    ],
+)
+def test_a_bad_answer_is_a_clear_error_and_up_is_0(change, settings, expected) -> None:
+    async def go() -> None:
+        site, head = Site(), Head()
+        for name, value in change.items():
+            setattr(site, name, value)
+        async with running(site) as (address, session):
+            loop = loop_for(head, address, session, **settings)
+            await loop.scrape(T0)
+            assert loop.health == "down"
+            assert loop.last_error.startswith(f"Get http://{address}/metrics: ")
+            assert expected in loop.last_error
+        assert values(head, "up") == [0.0]
+        assert values(head, "a") == []
+
+    asyncio.run(go())
+
+
+def test_gzip_labels_own_times_and_metric_relabelling() -> None:
+    async def go() -> None:
+        site, head = Site(), Head()
+        site.body = gzip.compress(b'a{job="x"} 1\ndropped 2\nown 3 %d\nown_late 3 %d\n' % (T0 - 5, T0 + 10**9))
+        site.headers["Content-Encoding"] = "gzip"
+        async with running(site) as (address, session):
+            rules = (RelabelConfig(source_labels=("__name__",), regex="dropped", action="drop"),)
+            loop = loop_for(head, address, session, metric_relabel_configs=rules)
+            await loop.scrape(T0)
+            assert loop.last_error == ""
+            assert values(head, "a", exported_job="x", job="job") == [1.0]
+            assert values(head, "dropped") == []
+            assert values(head, "own") == [3.0]
+            assert values(head, "own_late") == []
+            assert values(head, "scrape_samples_post_metric_relabeling") == [3.0]
+            honest = loop_for(head, address, session, honor_labels=True, honor_timestamps=False)
+            await honest.scrape(T0 + 1)
+            assert values(head, "a", job="x") == [1.0]
+
+    asyncio.run(go())
+
+
+def test_the_manager_scrapes_lists_and_marks_removed_targets() -> None:
+    async def go() -> None:
+        site, head = Site(), Head()
+        async with running(site) as (address, _):
+            manager = ScrapeManager(head)
+            config = ScrapeConfig(
+                "job",
+                scrape_interval_ms=100,
+                scrape_timeout_ms=100,
+                relabel_configs=(RelabelConfig(("__address__",), regex="gone:.*", action="drop"),),
+            )
+            manager.set_configs([config])
+            landed: list = []
+            manager.add_listener(lambda target, at_ms: landed.append(target))
+            task = asyncio.create_task(manager.run())
+            await asyncio.sleep(0)
+            manager.set_groups("job", [TargetGroup("pods", {}, ({"__address__": address}, {"__address__": "gone:1"}))])
+            async with asyncio.timeout(5):
+                while len(landed) < 2:
+                    await asyncio.sleep(0.01)
+            (active,) = manager.targets()
+            assert (active["health"], active["labels"]["instance"]) == ("up", address)
+            assert active["scrapeInterval"] == "100ms"
+            (dropped,) = manager.dropped_targets()
+            assert dropped["discoveredLabels"]["__address__"] == "gone:1"
+            manager.set_groups("job", [])
+            assert manager.targets() == []
+            assert values(head, "a")[-1] == "stale"
+            assert values(head, "up")[-1] == "stale"
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(go())
+
+
+def test_an_interval_override_moves_the_series_without_a_gap() -> None:
+    async def go() -> None:
+        site, head = Site(), Head()
+        async with running(site) as (address, session):
+            loop = loop_for(head, address, session)
+            await loop.scrape(T0)
+            loop.set_interval(1000)
+            await loop.scrape(T0 + 1000)
+            site.body = b"b 1\n"
+            await loop.scrape(T0 + 2000)
+        assert values(head, "a") == [1.0, 1.0, "stale"]
+        assert values(head, "up") == [1.0, 1.0, 1.0]
+
+    asyncio.run(go())
