@@ -247,7 +247,7 @@ async def _data(settings: Settings, life: Life) -> None:
     from flyball.http.server import serve
     from flyball.scrape import ScrapeManager
     from flyball.store import Head
-    from flyball.web import create_app
+    from flyball.web.prometheus_api import create_app
 
     sys.setswitchinterval(QUERY_SWITCH_INTERVAL_S)  # a query in the worker thread must not delay a scrape
     client = await _connect(settings)

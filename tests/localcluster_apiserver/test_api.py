@@ -1,6 +1,7 @@
 """The API over real TLS, with plain HTTP requests as kubectl sends them."""
 
 import asyncio
+import base64
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,6 +12,7 @@ import aiohttp
 import pytest
 
 from flyball.http.client import client_tls
+from flyball.http.server import ServerTLS, serve
 from flyball.localcluster import ApiServer, pki
 
 Object = dict[str, Any]
@@ -28,8 +30,8 @@ class Client:
         path: str,
         body: Any = None,
         *,
-        type: str = "application/json",
-        **headers: str,  # noqa: A002
+        type: str = "application/json",  # noqa: A002
+        **headers: str,
     ) -> tuple[int, Any]:
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"Authorization": f"Bearer {self.token}", "Content-Type": type, **headers}
@@ -425,5 +427,76 @@ def test_hpa_is_served_in_both_versions(tmp_path: Path, version: str) -> None:
         else:
             metric = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 40}}
             assert body["spec"]["metrics"] == [{"type": "Resource", "resource": metric}]
+
+    run(tmp_path, steps)
+
+
+def test_an_aggregated_server_is_reached_as_the_front_proxy_and_may_not_redirect(tmp_path: Path) -> None:
+    async def backend(scope: Any, receive: Any, send: Any) -> None:
+        headers = {k.decode(): v.decode() for k, v in scope["headers"]}
+        certificate = scope.get("extensions", {}).get("tls", {}).get("peercert")
+        body: Object = {"kind": "APIResourceList", "groupVersion": "x.example.com/v1", "resources": []}
+        status, extra = 200, []
+        if scope["path"].endswith("/away"):
+            status, extra = 302, [(b"location", b"https://127.0.0.1:1/")]
+        elif scope["path"].endswith("/who"):
+            body = {
+                "user": headers.get("x-remote-user"),
+                "auth": headers.get("authorization"),
+                "peer": str(certificate),
+            }
+        else:
+            body["resources"] = [
+                {
+                    "name": "pods/rate",
+                    "namespaced": True,
+                    "kind": "MetricValueList",
+                    "singularName": "",
+                    "verbs": ["get"],
+                }
+            ]
+        head = [(b"content-type", b"application/json"), *extra]
+        await send({"type": "http.response.start", "status": status, "headers": head})
+        await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+
+    async def steps(api: Client) -> None:
+        pki_dir = tmp_path / "pki"
+        tls = ServerTLS(pki_dir / "adapter.crt", pki_dir / "adapter.key", pki_dir / "front-proxy-ca.crt")
+        server = await serve(backend, port=0, tls=tls, allowed_hosts=None)
+        try:
+            spec = {
+                "group": "x.example.com",
+                "version": "v1",
+                "service": {"namespace": "flyball-system", "name": "flyball-adapter", "port": server.port},
+                "caBundle": base64.b64encode((pki_dir / "ca.crt").read_bytes()).decode(),
+                "groupPriorityMinimum": 100,
+                "versionPriority": 100,
+            }
+            body = {
+                "apiVersion": "apiregistration.k8s.io/v1",
+                "kind": "APIService",
+                "metadata": {"name": "v1.x.example.com"},
+                "spec": spec,
+            }
+            await api("POST", "/apis/apiregistration.k8s.io/v1/apiservices", body)
+            for _ in range(250):
+                _, found = await api("GET", "/apis/apiregistration.k8s.io/v1/apiservices/v1.x.example.com")
+                conditions = (found.get("status") or {}).get("conditions") or [{}]
+                if conditions[0].get("status") == "True":
+                    break
+                await asyncio.sleep(0.02)
+            assert conditions[0].get("reason") == "Passed", conditions
+            status, who = await api("GET", "/apis/x.example.com/v1/who", **{"X-Remote-User": "mallory"})
+            assert status == 200 and who["user"] == "admin" and who["auth"] is None
+            assert "front-proxy-client" in who["peer"]
+            status, answer = await api("GET", "/apis/x.example.com/v1/away")
+            assert status == 503 and "Location" not in api.headers
+            _, groups = await api("GET", "/apis", Accept=AGGREGATED)
+            group = next(g for g in groups["items"] if g["metadata"]["name"] == "x.example.com")
+            assert group["versions"][0]["resources"][0]["subresources"][0]["subresource"] == "rate"
+            _, groups = await api("GET", "/apis")
+            assert "x.example.com" in [g["name"] for g in groups["groups"]]
+        finally:
+            await server.close()
 
     run(tmp_path, steps)

@@ -173,7 +173,10 @@ class Application:
         ):
             ca = (self._pki / "ca.crt").read_text(encoding="ascii")
             body = {"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": ca}}
-            self.create(self._served("", "v1", "configmaps"), event.name, body)
+            try:
+                self.create(self._served("", "v1", "configmaps"), event.name, body)
+            except FlyballError as exc:
+                log.warning("namespace %s: kube-root-ca.crt is not written: %s", event.name, exc)
 
     def _forget_documents(self) -> None:
         self._documents.clear()
