@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from flyball.discovery import roles
-from flyball.errors import ConfigError
+from flyball.errors import ConfigError, FlyballError
 from flyball.kube import Informer, KubeClient, Resource
 from flyball.kube.kinds import ENDPOINT_SLICES, ENDPOINTS, NAMESPACES, NODES, PODS, SERVICES
 from flyball.model.scrapeconfigs import KubernetesSD, ScrapeConfig, TargetGroup
@@ -33,8 +33,7 @@ _Key = tuple[str, str]
 class KubernetesDiscovery:
     """Discovers the targets of ``kubernetes_sd_configs`` in the cluster of ``client``.
 
-    Objects of all namespaces are watched once for all jobs. ``run`` may be called again, after it ended, with
-    other jobs; informers that ran stay, so nothing is listed twice.
+    Objects of all namespaces are watched once for all jobs; informers stay when jobs change.
     """
 
     def __init__(self, client: KubeClient, *, own_namespace: str = "default", settle_s: float = SETTLE_S) -> None:
@@ -45,6 +44,9 @@ class KubernetesDiscovery:
         self._wake = asyncio.Event()
         self._users: dict[tuple[str, _Key], set[_Key]] = {}  # (role, pod) -> endpoints that name it
         self._updates = 0
+        self._sections: list[_Section] = []
+        self._generation = 0
+        self._waiters: list[asyncio.Task[None]] = []
 
     def statistics(self) -> dict[str, Any]:
         """Objects held and updates sent."""
@@ -55,36 +57,57 @@ class KubernetesDiscovery:
 
     async def close(self) -> None:
         """Ends the informers."""
-        tasks = list(self._tasks.values())
+        tasks = [*self._tasks.values(), *self._waiters]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks.clear()
+        self._waiters.clear()
         self._informers.clear()
 
-    async def run(self, configs: Iterable[ScrapeConfig], on_groups: OnGroups) -> None:
-        """Calls ``on_groups`` with a job's groups once they are known and after every change, until cancelled.
+    def set_configs(self, configs: Iterable[ScrapeConfig]) -> None:
+        """The jobs to discover from now on; also while ``run`` runs. A section that is not supported is logged."""
+        sections = []
+        for config in configs:
+            for index, sd in enumerate(config.kubernetes_sd_configs):
+                section = _Section(config.job_name, index, sd)
+                try:
+                    section.check()
+                except FlyballError as exc:
+                    log.warning("discovery_refused error=%s", exc)
+                    continue
+                sections.append(section)
+        self._sections = sections
+        self._generation += 1
+        self._wake.set()
 
-        Raises:
-            ConfigError: a section asks for what is not supported.
-        """
-        jobs = [config for config in configs if config.kubernetes_sd_configs]
-        sections = [
-            _Section(config.job_name, i, sd) for config in jobs for i, sd in enumerate(config.kubernetes_sd_configs)
-        ]
-        for section in sections:
-            section.check()
-        needed = {
-            resource for section in sections for resource in (_MAIN[section.sd.role], *_ALSO.get(section.sd.role, ()))
-        }
-        if any(section.sd.attach_node for section in sections):
-            needed.add(NODES)
-        if any(section.sd.attach_namespace for section in sections):
-            needed.add(NAMESPACES)
-        for resource in sorted(needed, key=str):
+    async def run(self, on_groups: OnGroups) -> None:
+        """Calls ``on_groups`` with a job's groups once they are known and after every change, until cancelled."""
+        generation = -1
+        jobs: dict[str, list[_Section]] = {}
+        try:
+            while True:
+                fresh = generation != self._generation
+                if fresh:
+                    generation = self._generation
+                    jobs = {}
+                    for section in self._sections:
+                        jobs.setdefault(section.job, []).append(section)
+                        self._needs(section.sd)
+                self._wake.clear()
+                self._step(jobs, on_groups, fresh)
+                await self._wake.wait()
+                await asyncio.sleep(self._settle_s)
+        finally:
+            await self.close()
+
+    def _needs(self, sd: KubernetesSD) -> None:
+        for resource in (_MAIN[sd.role], *_ALSO.get(sd.role, ())):
             self._start(resource)
-        await asyncio.gather(*(self._informers[resource].wait_synced() for resource in needed))
-        await self._loop(sections, on_groups)
+        if sd.attach_node:
+            self._start(NODES)
+        if sd.attach_namespace:
+            self._start(NAMESPACES)
 
     def _start(self, resource: Resource) -> None:
         if resource not in self._informers:
@@ -92,6 +115,9 @@ class KubernetesDiscovery:
             informer.add_handler(lambda _change, old, new: self._changed(resource, new or old))
             self._informers[resource] = informer
             self._tasks[resource] = asyncio.create_task(informer.run(), name=f"discovery {resource}")
+            waiter = asyncio.create_task(informer.wait_synced(), name=f"discovery {resource} synced")
+            waiter.add_done_callback(lambda _: self._wake.set())
+            self._waiters.append(waiter)
 
     def _changed(self, resource: Resource, obj: Mapping[str, Any]) -> None:
         metadata = obj.get("metadata") or {}
@@ -110,31 +136,29 @@ class KubernetesDiscovery:
             self._dirty.add(("*", "", ""))
         self._wake.set()
 
-    async def _loop(self, sections: list["_Section"], on_groups: OnGroups) -> None:
-        jobs: dict[str, list[_Section]] = {}
-        for section in sections:
-            jobs.setdefault(section.job, []).append(section)
-        self._dirty = {("*", "", "")}
-        first = True
-        while True:
-            dirty, self._dirty = self._dirty, set()
-            self._wake.clear()
-            everything = ("*", "", "") in dirty
-            for job, parts in jobs.items():
-                changed = first
-                for section in parts:
-                    for key in self._keys(section.sd.role) if everything else _of_role(dirty, section.sd.role):
-                        changed |= self._update(section, key)
-                    if everything:
-                        gone = section.groups.keys() - set(self._keys(section.sd.role))
-                        for key in gone:
-                            changed |= self._update(section, key)
-                if changed:
-                    self._updates += 1
-                    on_groups(job, [group for section in parts for group in section.groups.values()])
-            first = False
-            await self._wake.wait()
-            await asyncio.sleep(self._settle_s)
+    def _synced(self, sd: KubernetesSD) -> bool:
+        resources = (_MAIN[sd.role], *_ALSO.get(sd.role, ()))
+        return all(self._informers[resource].has_synced for resource in resources)
+
+    def _step(self, jobs: Mapping[str, list["_Section"]], on_groups: OnGroups, fresh: bool) -> None:
+        dirty, self._dirty = self._dirty, set()
+        everything = fresh or ("*", "", "") in dirty
+        for job, parts in jobs.items():
+            if not all(self._synced(section.sd) for section in parts):
+                self._dirty |= dirty | {("*", "", "")}  # a part of the targets would look like the rest had gone
+                continue
+            changed = False
+            for section in parts:
+                keys: Iterable[_Key] = _of_role(dirty, section.sd.role)
+                if everything:
+                    keys = {*self._keys(section.sd.role), *section.groups}
+                for key in sorted(keys):
+                    changed |= self._update(section, key)
+                changed |= not section.told
+                section.told = True
+            if changed:
+                self._updates += 1
+                on_groups(job, [group for section in parts for group in section.groups.values()])
 
     def _keys(self, role: str) -> list[_Key]:
         return sorted(self._informers[_MAIN[role]].cache)
@@ -209,6 +233,7 @@ class _Section:
     def __init__(self, job: str, index: int, sd: KubernetesSD) -> None:
         self.job, self.index, self.sd = job, index, sd
         self.groups: dict[_Key, TargetGroup] = {}
+        self.told = False
         self._selectors: list[Selector] = []
         self._fields: list[tuple[str, str]] = []
 

@@ -1,0 +1,53 @@
+"""The scrape configuration in force: the default jobs and what the operator generated."""
+
+import base64
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flyball.discovery.defaults import default_scrape_configs
+from flyball.errors import ConfigError
+from flyball.kube import Informer, KubeClient
+from flyball.kube.kinds import SECRETS
+from flyball.model.scrapeconfigs import ScrapeConfig, parse_scrape_configs
+
+log = logging.getLogger(__name__)
+
+NAMESPACE = "flyball-system"
+SECRET_NAME = "flyball-scrape-config"
+SECRET_KEY = "prometheus.yml"
+
+
+class ScrapeConfigs:
+    """Watches the Secret that the operator writes and joins its jobs to the default ones.
+
+    A job of the Secret with a default job's name replaces it.
+    """
+
+    def __init__(self, client: KubeClient, node_port: int, pki_dir: Path) -> None:
+        self._defaults = default_scrape_configs(node_port, pki_dir)
+        self._informer: Informer[dict[str, Any]] = Informer(
+            client, SECRETS, NAMESPACE, field_selector=f"metadata.name={SECRET_NAME}"
+        )
+
+    async def run(self, changed: Callable[[list[ScrapeConfig]], object]) -> None:
+        """Calls ``changed`` with every job: the defaults at once, and all of them after each change."""
+        changed(list(self._defaults))
+        self._informer.add_handler(lambda _change, _old, new: self._read(new, changed))
+        await self._informer.run()
+
+    def _read(self, secret: dict[str, Any] | None, changed: Callable[[list[ScrapeConfig]], object]) -> None:
+        jobs: list[ScrapeConfig] = []
+        metadata = (secret or {}).get("metadata") or {}
+        if secret is not None and metadata.get("name") == SECRET_NAME:
+            try:
+                text = base64.b64decode((secret.get("data") or {}).get(SECRET_KEY, "")).decode()
+                jobs, errors = parse_scrape_configs(text)
+            except (ConfigError, ValueError) as exc:
+                log.warning("scrape_config_refused secret=%s/%s error=%s", NAMESPACE, SECRET_NAME, exc)
+                return  # what was in force stays
+            for error in errors:
+                log.warning("scrape_job_refused error=%s", error)
+        names = {job.job_name for job in jobs}
+        changed([*(job for job in self._defaults if job.job_name not in names), *jobs])
