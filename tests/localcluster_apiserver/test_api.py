@@ -277,7 +277,7 @@ def test_pods_end_gracefully_and_finalizers_hold(tmp_path: Path) -> None:
         await api("POST", PODS, pod("a"))
         binding = {"metadata": {"name": "a"}, "target": {"kind": "Node", "name": "flyball"}}
         assert (await api("POST", f"{PODS}/a/binding", binding))[0] == 201
-        status, body = await api("DELETE", f"{PODS}/a", {"propagationPolicy": "Background"})
+        _status, body = await api("DELETE", f"{PODS}/a", {"propagationPolicy": "Background"})
         assert body["metadata"]["deletionTimestamp"] and body["metadata"]["deletionGracePeriodSeconds"] == 30
         await api("DELETE", f"{PODS}/a", {"gracePeriodSeconds": 0})
         assert (await api("GET", f"{PODS}/a"))[0] == 404
@@ -489,7 +489,7 @@ def test_an_aggregated_server_is_reached_as_the_front_proxy_and_may_not_redirect
             status, who = await api("GET", "/apis/x.example.com/v1/who", **{"X-Remote-User": "mallory"})
             assert status == 200 and who["user"] == "admin" and who["auth"] is None
             assert "front-proxy-client" in who["peer"]
-            status, answer = await api("GET", "/apis/x.example.com/v1/away")
+            status, _answer = await api("GET", "/apis/x.example.com/v1/away")
             assert status == 503 and "Location" not in api.headers
             _, groups = await api("GET", "/apis", Accept=AGGREGATED)
             group = next(g for g in groups["items"] if g["metadata"]["name"] == "x.example.com")

@@ -63,7 +63,7 @@ def test_a_deleted_object_stays_deleted_after_compaction(tmp_path: Path) -> None
     storage.close()
     storage = Storage(tmp_path / "o.sqlite", history_events=10)
     assert storage.get("/pods", "d", "gone") is None
-    assert [key for key in storage.keys("/pods")] == [("d", "a")]
+    assert list(storage.keys("/pods")) == [("d", "a")]
     storage.close()
 
 
