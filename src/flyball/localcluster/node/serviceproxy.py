@@ -6,7 +6,7 @@ import errno
 import socket
 import struct
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, cast
 
 from flyball.errors import FlyballError
 from flyball.kube import EventRecorder, KubeClient
@@ -71,8 +71,7 @@ class _Side(asyncio.Protocol):
         self.ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
 
     def data_received(self, data: bytes) -> None:
         if self.other is not None and self.other.transport is not None:
