@@ -1,0 +1,66 @@
+"""A cluster that only remembers what the node writes."""
+
+import asyncio
+import copy
+import time
+
+from flyball.errors import KubeApiError
+
+
+class FakeClient:
+    def __init__(self):
+        self.objects = {}
+        self.patches = []
+        self.deleted = []
+
+    def put(self, kind, obj):
+        self.objects[kind, obj["metadata"]["namespace"], obj["metadata"]["name"]] = obj
+
+    async def get(self, resource, name, namespace=None, **_):
+        try:
+            return copy.deepcopy(self.objects[resource.kind, namespace, name])
+        except KeyError:
+            raise KubeApiError(404, "NotFound", f'{resource.plural} "{name}" not found') from None
+
+    async def patch(self, resource, name, body, namespace=None, subresource=None, **_):
+        self.patches.append((resource.kind, name, copy.deepcopy(body), subresource))
+        return copy.deepcopy(body)
+
+    async def delete(self, resource, name, namespace=None, uid=None, grace_period_s=None, **_):
+        self.deleted.append((resource.kind, name, uid, grace_period_s))
+
+    def status(self, name):
+        found = [body["status"] for kind, n, body, sub in self.patches if kind == "Pod" and n == name]
+        return found[-1] if found else {}
+
+
+class FakeRecorder:
+    def __init__(self):
+        self.events = []
+
+    async def event(self, obj, kind, reason, message):
+        self.events.append((obj["metadata"]["name"], kind, reason, message))
+
+    def reasons(self):
+        return [reason for _, _, reason, _ in self.events]
+
+
+def pod(name, command=None, image="python:3", **container):
+    spec = {"name": "main", "image": image, **container}
+    if command:
+        spec["command"] = command
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "uid": f"uid-{name}", "labels": {"app": "web"}},
+        "spec": {"nodeName": "flyball", "containers": [spec], "terminationGracePeriodSeconds": 2},
+        "status": {"phase": "Pending"},
+    }
+
+
+async def until(condition, timeout_s=8.0, what="the condition"):
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not come in {timeout_s} s"
+        await asyncio.sleep(0.02)
+    return value

@@ -1,0 +1,227 @@
+"""Real processes under the pod manager; the API is a fake that remembers."""
+
+import asyncio
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import urllib.request
+from pathlib import Path
+
+from flyball.localcluster.node import containerlogs, procfs
+from flyball.localcluster.node.pods import PodManager
+
+_spec = importlib.util.spec_from_file_location("node_fakes", Path(__file__).with_name("fakes.py"))
+fakes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fakes)
+until, pod = fakes.until, fakes.pod
+
+
+def run(tmp_path, story, **options):
+    async def main():
+        client, recorder = fakes.FakeClient(), fakes.FakeRecorder()
+        manager = PodManager(tmp_path / "node", 0, client, recorder, capacity={"cpu": "2"}, **options)
+        try:
+            await story(manager, client, recorder)
+        finally:
+            await manager.close(stop_pods=True, grace_s=0.5)
+
+    (tmp_path / "node").mkdir(exist_ok=True)
+    asyncio.run(main())
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def fetch(url):
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return answer.read()
+
+
+SERVER = """
+import os, socket
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class H(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+        self.wfile.write(f"{socket.gethostname()} {os.environ['GREETING']}".encode())
+    def log_message(self, *a): pass
+HTTPServer(("0.0.0.0", int(os.environ["PORT"])), H).serve_forever()
+"""
+
+
+def test_two_pods_serve_one_port_from_a_config_map(tmp_path):
+    port = free_port()
+
+    def web(name):
+        one = pod(
+            name,
+            ["python", "/app/server.py"],
+            env=[{"name": "PORT", "value": str(port)}, {"name": "GREETING", "value": "hi $(PORT)"}],
+            ports=[{"containerPort": port}],
+            volumeMounts=[{"name": "app", "mountPath": "/app"}],
+            readinessProbe={"httpGet": {"path": "/", "port": port}, "periodSeconds": 1},
+        )
+        one["spec"]["volumes"] = [{"name": "app", "configMap": {"name": "app"}}]
+        return one
+
+    async def story(manager, client, recorder):
+        one = web("a")
+        manager.observe("ADDED", one)
+        await until(lambda: "FailedMount" in recorder.reasons())
+        assert client.status("a")["containerStatuses"][0]["state"]["waiting"]["reason"] == "ContainerCreating"
+        config = {"metadata": {"name": "app", "namespace": "default"}, "data": {"server.py": SERVER}}
+        client.put("ConfigMap", config)
+        manager.observe("ADDED", web("b"))
+
+        def ready(name):
+            found = {c["type"]: c["status"] for c in client.status(name).get("conditions", [])}
+            return found.get("Ready") == "True"
+
+        await until(lambda: ready("a") and ready("b"))
+        ips = [client.status(name)["podIP"] for name in "ab"]
+        assert len(set(ips)) == 2
+        answers = [await asyncio.to_thread(fetch, f"http://{ip}:{port}/") for ip in ips]
+        assert answers == [f"{name} hi {port}".encode() for name in "ab"]
+
+        gone = web("a")
+        gone["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 2}
+        manager.observe("MODIFIED", gone)
+        await until(lambda: ("Pod", "a", "uid-a", 0) in client.deleted)
+        await until(lambda: "uid-a" not in manager.workers)
+        assert not (manager.directory / "pods" / "uid-a").exists()
+
+    run(tmp_path, story)
+
+
+def test_a_crash_is_restarted_with_back_off_and_keeps_the_previous_log(tmp_path):
+    async def story(manager, client, recorder):
+        manager.observe("ADDED", pod("c", ["sh", "-c", "echo bye; exit 3"]))
+        await until(lambda: (client.status("c").get("containerStatuses") or [{}])[0].get("restartCount", 0) >= 2)
+        last = client.status("c")["containerStatuses"][0]["lastState"]["terminated"]
+        assert (last["exitCode"], last["reason"]) == (3, "Error")
+        assert "BackOff" in recorder.reasons()
+
+    run(tmp_path, story, backoff_first_s=0.1)
+
+
+def test_never_restarted_pods_succeed_and_fail(tmp_path):
+    async def story(manager, client, recorder):
+        for name, script in (("good", "true"), ("bad", "false")):
+            one = pod(name, ["sh", "-c", script])
+            one["spec"]["restartPolicy"] = "Never"
+            manager.observe("ADDED", one)
+        await until(lambda: client.status("good").get("phase") == "Succeeded")
+        await until(lambda: client.status("bad").get("phase") == "Failed")
+
+    run(tmp_path, story)
+
+
+def test_without_a_command_the_pod_says_that_images_are_not_pulled(tmp_path):
+    async def story(manager, client, recorder):
+        manager.observe("ADDED", pod("i", image="example.org/own:1"))
+        await until(lambda: recorder.events)
+        assert "command" in recorder.events[0][3] and "example.org/own:1" in recorder.events[0][3]
+        await until(lambda: client.status("i"))
+        assert client.status("i")["phase"] == "Pending"
+
+    run(tmp_path, story)
+
+
+def test_the_second_pod_of_another_program_stays_pending_until_the_first_is_gone(tmp_path):
+    async def story(manager, client, recorder):
+        def other(name):
+            return pod(name, ["sleep", "60"], ports=[{"containerPort": 6379}])
+
+        manager.observe("ADDED", other("a"))
+        await until(lambda: client.status("a").get("phase") == "Running")
+        manager.observe("ADDED", other("b"))
+        await until(lambda: "PortTaken" in recorder.reasons())
+        await until(lambda: client.status("b").get("phase") == "Pending")
+        assert "6379" in client.status("b")["containerStatuses"][0]["state"]["waiting"]["message"]
+        manager.observe("DELETED", other("a"))
+        await until(lambda: client.status("b").get("phase") == "Running")
+
+    run(tmp_path, story)
+
+
+def test_a_killed_node_finds_its_pods_again(tmp_path):
+    script = f"""
+import asyncio, importlib.util, pathlib, sys
+spec = importlib.util.spec_from_file_location("fakes", {str(Path(__file__).with_name("fakes.py"))!r})
+fakes = importlib.util.module_from_spec(spec); spec.loader.exec_module(fakes)
+from flyball.localcluster.node.pods import PodManager
+async def main():
+    client = fakes.FakeClient()
+    manager = PodManager(pathlib.Path({str(tmp_path / "node")!r}), 0, client, fakes.FakeRecorder())
+    manager.observe("ADDED", fakes.pod("p", ["sleep", "60"]))
+    await fakes.until(lambda: client.status("p").get("phase") == "Running")
+    status = client.status("p")
+    print(status["podIP"], status["containerStatuses"][0]["containerID"], flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+    async def story(manager, client, recorder):
+        node = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
+        ip, identity = (await node.stdout.readline()).decode().split()
+        pid = int(identity.rpartition("/")[2])
+        os.kill(pid, signal.SIGSTOP)
+        node.kill()
+        await node.wait()
+        # The shim notices that the node is gone and continues what a limiter may have stopped.
+        await until(lambda: Path(f"/proc/{pid}/stat").read_text().split()[2] != "T")
+        fresh = PodManager(manager.directory, 0, client, recorder)
+        fresh.observe("ADDED", pod("p", ["sleep", "60"]))
+        await until(lambda: client.status("p").get("phase") == "Running")
+        status = client.status("p")["containerStatuses"][0]
+        assert (client.status("p")["podIP"], status["containerID"]) == (ip, identity)
+        assert status["restartCount"] == 0
+        await fresh.close(stop_pods=True, grace_s=1.0)
+        assert procfs.start_ticks(pid) == 0
+
+    run(tmp_path, story)
+
+
+def test_the_cpu_limit_holds(tmp_path):
+    async def story(manager, client, recorder):
+        manager.observe("ADDED", pod("l", ["python", "-S", "-c", "while True: pass"], resources={"limits": {"cpu": "200m"}}))
+        one = await until(lambda: manager.workers["uid-l"].containers[0].state.running and manager.workers["uid-l"].containers[0])
+        await asyncio.sleep(0.5)
+        loop = asyncio.get_running_loop()
+        begin, used = loop.time(), one.cpu_ns()
+        await asyncio.sleep(2.0)
+        cores = (one.cpu_ns() - used) / 1e9 / (loop.time() - begin)
+        assert 0.17 <= cores <= 0.23
+
+    run(tmp_path, story)
+
+
+def test_logs_rotate_tail_and_follow(tmp_path):
+    from flyball.localcluster.node import process
+
+    async def main():
+        script = "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; printf end"
+        env = {"PATH": os.environ["PATH"]}
+        running = await process.start(tmp_path, 0, ["/bin/sh", "-c", script], env, "/", log_max_bytes=20000)
+        path = tmp_path / "0.log"
+        options = containerlogs.LogOptions(follow=True)
+        await running.wait()
+        assert running.exit.code == 0
+        kept = containerlogs.files(path)
+        assert len(kept) == containerlogs.LOG_FILES
+        assert all(one.stat().st_size <= 20000 for one in kept)
+        text = b"".join([c async for c in containerlogs.read(path, options, lambda: False)])
+        lines = text.decode().split()
+        assert lines[-3:] == ["line", "1999", "end"]
+        for count in (0, 1, 3, 700):
+            tail = containerlogs.LogOptions(tail_lines=count)
+            out = b"".join([c async for c in containerlogs.read(path, tail, lambda: False)])
+            assert len(out.splitlines()) == count
+            assert text.endswith(out)
+
+    asyncio.run(main())

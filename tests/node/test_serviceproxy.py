@@ -1,0 +1,118 @@
+"""Real sockets: balancing over ready endpoints, none ready, a taken port."""
+
+import asyncio
+import importlib.util
+import socket
+from pathlib import Path
+
+import pytest
+
+from flyball.localcluster.node.serviceproxy import ServiceProxy
+
+_spec = importlib.util.spec_from_file_location("node_fakes", Path(__file__).with_name("fakes.py"))
+fakes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fakes)
+
+
+def free_port(below=30000):
+    for port in range(20011, below):
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is free")
+
+
+def service(port):
+    return {
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"type": "LoadBalancer", "clusterIP": "127.11.77.5", "ports": [{"port": port}]},
+    }
+
+
+def endpoint_slice(addresses, port):
+    return {
+        "metadata": {"name": "web-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
+        "ports": [{"port": port}],
+        "endpoints": [{"addresses": [one], "conditions": {"ready": True}} for one in addresses],
+    }
+
+
+async def ask(host, port):
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(b"x" * 200_000)
+    writer.write_eof()
+    answer = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    return answer
+
+
+def run(story):
+    async def main():
+        servers, target = [], 0
+        for number in (1, 2):
+            host = f"127.10.77.{number}"
+
+            async def serve(reader, writer, host=host):
+                body = await reader.read(-1)
+                writer.write(f"{host} {len(body)}".encode())
+                writer.close()
+
+            server = await asyncio.start_server(serve, host, target)
+            target = server.sockets[0].getsockname()[1]
+            servers.append(server)
+        client, recorder = fakes.FakeClient(), fakes.FakeRecorder()
+        proxy = ServiceProxy(client, recorder)
+        task = asyncio.create_task(proxy.run())
+        try:
+            await story(proxy, client, recorder, target)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            for server in servers:
+                server.close()
+
+    asyncio.run(main())
+
+
+def test_connections_spread_over_ready_endpoints():
+    async def story(proxy, client, recorder, target):
+        port = free_port()
+        proxy.observe_service("ADDED", service(port))
+        proxy.observe_slice("ADDED", endpoint_slice(["127.10.77.1", "127.10.77.2"], target))
+        await fakes.until(lambda: len(client.patches) >= 2)
+        answers = [await ask("127.0.0.1", port) for _ in range(6)] + [await ask("127.11.77.5", port) for _ in range(4)]
+        assert {one: answers.count(one) for one in set(answers)} == {
+            b"127.10.77.1 200000": 5,
+            b"127.10.77.2 200000": 5,
+        }
+        proxy.withdraw("127.10.77.1")
+        assert {await ask("127.0.0.1", port) for _ in range(4)} == {b"127.10.77.2 200000"}
+        # One that does not answer is passed over, as nothing was sent to it yet.
+        proxy.observe_slice("MODIFIED", endpoint_slice(["127.10.77.2", "127.10.77.9"], target))
+        assert {await ask("127.0.0.1", port) for _ in range(4)} == {b"127.10.77.2 200000"}
+        proxy.observe_slice("DELETED", endpoint_slice([], target))
+        with pytest.raises(ConnectionError):
+            await ask("127.0.0.1", port)
+
+    run(story)
+
+
+def test_a_taken_port_is_served_elsewhere_and_said():
+    async def story(proxy, client, recorder, target):
+        port = free_port()
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", port))
+            other.listen()
+            proxy.observe_slice("ADDED", endpoint_slice(["127.10.77.1"], target))
+            proxy.observe_service("ADDED", service(port))
+            await fakes.until(lambda: len(client.patches) >= 2)
+        served = client.patches[0][2]["status"]["loadBalancer"]["ingress"][0]["ports"][0]["port"]
+        assert served >= 30000 + port
+        assert client.patches[1][2]["metadata"]["annotations"] == {"flyball.dev/served-at": f"127.0.0.1:{served}"}
+        assert str(served) in recorder.events[0][3]
+        assert await ask("127.0.0.1", served) == b"127.10.77.1 200000"
+
+    run(story)
