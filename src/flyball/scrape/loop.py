@@ -64,6 +64,7 @@ class TargetLoop:
         self._openmetrics = False
         self._series: dict[tuple[bytes, str], Labels | None] = {}
         self._order: list[Labels | None] = []
+        self._kept = 0
         self._plan: Plan | None = None
         self._failed_plan: Plan | None = None
         self._live: dict[Labels, Ref] = {}
@@ -147,12 +148,11 @@ class TargetLoop:
             self._layout, self._openmetrics = exposition.layout, openmetrics
         plan = self._plan
         assert plan is not None
-        kept = sum(label_set is not None for label_set in self._order)
         own = times is not None and self.config.honor_timestamps
         if own and times is not None:
             self._append_stamped(values, times, at_ms)
-        report = np.array([1.0, duration_s, len(self._order), kept, added])
-        current = self._current(times if own else None)
+        report = np.array([1.0, duration_s, len(self._order), self._kept, added])
+        current = self._live if fast is not None else self._current()
         stale = [ref for label_set, ref in self._live.items() if label_set not in current] if fast is None else []
         ok = self._writer.commit(at_ms, plan, np.concatenate([values, report]), stale)
         if ok and fast is None:
@@ -194,6 +194,7 @@ class TargetLoop:
         ]
         previous = set(self._live) | self._stamped
         added = len({labels for labels in order if labels is not None} - previous)
+        self._kept = kept
         self._plan = Plan([*plan_refs, *self._report_refs()])
         self._series, self._order, self.metadata = fresh, order, exposition.metadata
         return added
@@ -233,7 +234,7 @@ class TargetLoop:
             self._report = self._writer.refs([labels_of({**own, "__name__": name}) for name in _REPORT])
         return self._report
 
-    def _current(self, times: Times | None) -> dict[Labels, Ref]:
+    def _current(self) -> dict[Labels, Ref]:
         assert self._plan is not None
         return {
             labels: ref
