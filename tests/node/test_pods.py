@@ -189,8 +189,12 @@ asyncio.run(main())
 
 def test_the_cpu_limit_holds(tmp_path):
     async def story(manager, client, recorder):
-        manager.observe("ADDED", pod("l", ["python", "-S", "-c", "while True: pass"], resources={"limits": {"cpu": "200m"}}))
-        one = await until(lambda: manager.workers["uid-l"].containers[0].state.running and manager.workers["uid-l"].containers[0])
+        manager.observe(
+            "ADDED", pod("l", ["python", "-S", "-c", "while True: pass"], resources={"limits": {"cpu": "200m"}})
+        )
+        one = await until(
+            lambda: manager.workers["uid-l"].containers[0].state.running and manager.workers["uid-l"].containers[0]
+        )
         await asyncio.sleep(0.5)
         loop = asyncio.get_running_loop()
         begin, used = loop.time(), one.cpu_ns()

@@ -82,10 +82,10 @@ def resource_value(pod: Object, container: Object, ref: Object, capacity: Mappin
     if text is None:
         return "0"
     divisor = parse_quantity(ref.get("divisor") or "1")
-    unit = 1 if divisor.is_zero() else divisor.nano()
+    unit = 1 if divisor.is_zero() else divisor.nano
     if divisor.is_zero():
         unit = 1_000_000_000
-    return str(-(-parse_quantity(text).nano() // unit))
+    return str(-(-parse_quantity(text).nano // unit))
 
 
 def service_environment(services: Sequence[tuple[Object, Callable[[int], int]]]) -> dict[str, str]:

@@ -1,3 +1,5 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, import-not-found, arg-type"
+# ruff: noqa: UP031
 """Keeps one container's process: its parent, its log writer, the keeper of its exit code.
 
 Run as ``python -I -S podshim.py DIRECTORY ATTEMPT READY_FD CWD PROGRAM [ARG...]`` with the container's own

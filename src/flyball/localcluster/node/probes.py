@@ -32,14 +32,16 @@ async def http_get(action: Object, container: Object, host: str, timeout_s: floa
     url = f"{scheme}://{action.get('host') or host}:{port}{path if path.startswith('/') else '/' + path}"
     headers = {item["name"]: item["value"] for item in action.get("httpHeaders") or []}
     headers.setdefault("User-Agent", "kube-probe/1.33")
-    context: ssl.SSLContext | bool = False if scheme == "https" else True
+    context: ssl.SSLContext | bool = scheme != "https"
     timeout = aiohttp.ClientTimeout(total=timeout_s)
     try:
         connector = aiohttp.TCPConnector(ssl=context, force_close=True)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-            async with session.get(url, headers=headers, allow_redirects=False) as response:
-                status = response.status
-                await response.content.read(BODY_MAX_BYTES)
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+            session.get(url, headers=headers, allow_redirects=False) as response,
+        ):
+            status = response.status
+            await response.content.read(BODY_MAX_BYTES)
     except TimeoutError:
         return f'Get "{url}": no answer within {timeout_s:g} s'
     except (aiohttp.ClientError, OSError, ValueError) as exc:

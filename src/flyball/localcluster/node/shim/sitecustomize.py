@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Gives a Python pod an address of its own: a listener on every address becomes one on POD_IP.
 
 Python imports this at start because its folder stands first on the pod's PYTHONPATH. It runs in the user's own
