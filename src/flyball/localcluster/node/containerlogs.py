@@ -89,7 +89,8 @@ async def read(path: Path, options: LogOptions, running: Callable[[], bool]) -> 
     todo = files(path)
     offset = 0
     if options.tail_lines is not None:
-        wanted, chosen = options.tail_lines, []
+        wanted = options.tail_lines
+        chosen: list[Path] = []
         for one in reversed(todo):
             offset, found = _tail_start(one, wanted) if wanted > 0 else (one.stat().st_size, 0)
             chosen.insert(0, one)

@@ -78,9 +78,9 @@ class Node:
                 name="node",
             )
             async with asyncio.TaskGroup() as group:
-                services = Informer(self._client, SERVICES)
-                slices = Informer(self._client, ENDPOINT_SLICES)
-                pods = Informer(self._client, PODS, field_selector=f"spec.nodeName={NODE_NAME}")
+                services: Informer[Object] = Informer(self._client, SERVICES)
+                slices: Informer[Object] = Informer(self._client, ENDPOINT_SLICES)
+                pods: Informer[Object] = Informer(self._client, PODS, field_selector=f"spec.nodeName={NODE_NAME}")
                 services.add_handler(lambda change, old, new: self.proxy.observe_service(change, _either(old, new)))
                 slices.add_handler(lambda change, old, new: self.proxy.observe_slice(change, _either(old, new)))
                 group.create_task(self._register(), name="node heartbeat")

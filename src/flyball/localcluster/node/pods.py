@@ -10,7 +10,7 @@ import sys
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flyball import clock
 from flyball.errors import ConfigError, FlyballError, KubeApiError
@@ -512,14 +512,15 @@ class PodWorker:
             wait_s = one.backoff_s
             one.restart_at = clock.monotonic_s() + wait_s
             if wait_s > 0:
-                message = f"back-off {wait_s:g}s restarting failed container={one.name} pod={self.name}_{self.namespace}({self.uid})"
+                whole = f"{self.name}_{self.namespace}({self.uid})"
+                message = f"back-off {wait_s:g}s restarting failed container={one.name} pod={whole}"
                 state.waiting = ("CrashLoopBackOff", message)
                 state.last_terminated = state.terminated
                 self.manager.spawn(
                     self.event(
                         "Warning",
                         "BackOff",
-                        f"Back-off restarting failed container {one.name} in pod {self.name}_{self.namespace}({self.uid})",
+                        f"Back-off restarting failed container {one.name} in pod {whole}",
                     )
                 )
         if not self.frozen:
@@ -558,7 +559,7 @@ class PodWorker:
         if not os.path.isdir(cwd):
             raise images.NotRunnableError(
                 "CreateContainerError",
-                f'workingDir "{cwd}" is not on this machine: images are not pulled; mount a volume there or leave it out',
+                f'workingDir "{cwd}" is not on this machine (no image is pulled); mount a volume there or leave it out',
             )
         argv = [environment.rewrite_argument(word, one.mounts) for word in expanded]
         env.setdefault("PATH", os.defpath)
@@ -664,7 +665,8 @@ class PodWorker:
         watch = asyncio.create_task(self._removed_meanwhile())
         stops = asyncio.gather(*(self._stop(one, float(grace_s)) for one in alive))
         try:
-            done, _ = await asyncio.wait({watch, stops}, return_when=asyncio.FIRST_COMPLETED)
+            waited: list[asyncio.Future[Any]] = [watch, stops]
+            done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             if stops not in done:
                 for one in alive:
                     if one.process is not None:
@@ -710,7 +712,7 @@ class PodWorker:
 
     # -- the API -------------------------------------------------------------------------------------------------
 
-    async def event(self, kind: str, reason: str, message: str) -> None:
+    async def event(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         await self.manager.recorder.event(self.pod, kind, reason, message)
 
     async def _write_status(self) -> bool:
@@ -876,8 +878,8 @@ class PodManager:
                 for port, _ in sorted(wanted & their.declared_ports()):
                     culprit = one if one.claims_ports else their
                     return (
-                        f"containerPort {port} is taken by pod {other.namespace}/{other.name}: the program of container "
-                        f'"{culprit.name}" is not Python, so it listens on every address of this machine and only one '
+                        f"containerPort {port} is taken by pod {other.namespace}/{other.name}: the program of container"
+                        f' "{culprit.name}" is not Python, so it listens on every address of this machine and only one '
                         "such pod can run; run one replica, or make the program listen on $(POD_IP)"
                     )
         return ""

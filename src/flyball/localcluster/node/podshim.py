@@ -24,6 +24,7 @@ LOG_MAX_BYTES = int(os.environ.pop("FLYBALL_LOG_MAX_BYTES", "") or 10 << 20)
 LOG_FILES = 5
 LINE_MAX_BYTES = 16 << 10
 READ_BYTES = 64 << 10
+LINES_PER_WRITE = 256  # a write is never split over two files
 
 
 def start_ticks(pid):
@@ -120,9 +121,8 @@ class Stream:
         if not data and self.rest:
             out.append(self.stamp("F") + self.rest)
             self.rest = b""
-        if out:
-            out.append(b"")
-            self.log.write(b"\n".join(out))
+        for first in range(0, len(out), LINES_PER_WRITE):
+            self.log.write(b"\n".join(out[first : first + LINES_PER_WRITE]) + b"\n")
         return bool(data)
 
     def drain(self):

@@ -204,7 +204,7 @@ def wanted_listeners(service: Object) -> list[tuple[str, str, int]]:
 
 def ready_addresses(slices: list[Object], port_name: str) -> list[tuple[str, int]]:
     """Where the ready endpoints of a Service port listen."""
-    found = set()
+    found: set[tuple[str, int]] = set()
     for one in slices:
         number = next(
             (port.get("port") for port in one.get("ports") or [] if (port.get("name") or "") == port_name), None
