@@ -137,7 +137,7 @@ async def _control(settings: Settings, life: Life) -> None:
     from flyball.journal import Journal
     from flyball.kube import KubeClient
     from flyball.localcluster import ApiServer, pki, workloads
-    from flyball.operator import Operator, default_scrape_configs
+    from flyball.operator import Operator
     from flyball.sources import HttpSource
 
     pki.ensure(settings.data_dir, settings.port_offset)
@@ -148,7 +148,7 @@ async def _control(settings: Settings, life: Life) -> None:
     source = HttpSource(f"http://127.0.0.1:{settings.port(PROMETHEUS_PORT)}")
     adapter = Adapter(client, source)
     autoscaler = Autoscaler(client, journal, sync_period_s=settings.sync_period_s)
-    operator = Operator(client, default_scrape_configs(settings.port(NODE_PORT), settings.pki))
+    operator = Operator(client)
     metrics_apis = await serve_adapter(
         adapter,
         port=settings.port(METRICS_PORT),
@@ -243,7 +243,7 @@ async def _publish_metrics_apis(client: Any, settings: Settings) -> None:
 async def _data(settings: Settings, life: Life) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    from flyball.discovery import KubernetesDiscovery
+    from flyball.discovery import KubernetesDiscovery, ScrapeConfigs
     from flyball.http.server import serve
     from flyball.scrape import ScrapeManager
     from flyball.store import Head
@@ -253,6 +253,13 @@ async def _data(settings: Settings, life: Life) -> None:
     client = await _connect(settings)
     head = Head()
     manager = ScrapeManager(head)
+    discovery = KubernetesDiscovery(client)
+    configs = ScrapeConfigs(client, settings.port(NODE_PORT), settings.pki)
+
+    def configure(jobs: Any) -> None:
+        manager.set_configs(jobs)
+        discovery.set_configs(jobs)
+
     with ThreadPoolExecutor(1, thread_name_prefix="query") as executor:
         app = create_app(head, manager.targets, executor, routes=_control_routes(settings))
         server = await serve(app, port=settings.port(PROMETHEUS_PORT), name="Prometheus API")
@@ -262,47 +269,13 @@ async def _data(settings: Settings, life: Life) -> None:
                 life,
                 {
                     "scraping": manager.run(),
-                    "discovery": _discover(client, KubernetesDiscovery(client), manager),
+                    "discovery": discovery.run(manager.set_groups),
+                    "scrape configuration": configs.run(configure),
                 },
             )
         finally:
             await server.close()
             await client.close()
-
-
-async def _discover(client: Any, discovery: Any, manager: Any) -> None:
-    """Follows the operator's Secret; each new configuration restarts discovery, which keeps its informers."""
-    import base64
-
-    from flyball.kube import Informer, kinds
-    from flyball.model.scrapeconfigs import parse_scrape_configs
-    from flyball.operator.controller import SECRET_KEY, SECRET_NAME
-
-    changed = asyncio.Event()
-    secrets: Informer[dict[str, Any]] = Informer(
-        client, kinds.SECRETS, SYSTEM_NAMESPACE, field_selector=f"metadata.name={SECRET_NAME}"
-    )
-    secrets.add_handler(lambda *_: changed.set())
-    async with asyncio.TaskGroup() as group:
-        group.create_task(secrets.run(), name="scrape configuration")
-        running: asyncio.Task[None] | None = None
-        text = ""
-        while True:
-            await changed.wait()
-            changed.clear()
-            secret = secrets.cache.get((SYSTEM_NAMESPACE, SECRET_NAME))
-            found = base64.b64decode((secret or {}).get("data", {}).get(SECRET_KEY, "")).decode()
-            if not found or found == text:
-                continue  # a Secret that is gone for a moment is not the wish to stop scraping
-            text = found
-            configs, errors = parse_scrape_configs(text)
-            for error in errors:
-                log.error("%s", error)
-            manager.set_configs(configs)
-            if running is not None:
-                running.cancel()
-                await asyncio.wait({running})
-            running = group.create_task(discovery.run(configs, manager.set_groups), name="discovery")
 
 
 def _control_routes(settings: Settings) -> list[Any]:
