@@ -86,10 +86,11 @@ def cut(frame: Frame, starts: Times, ends: Times, *, keep_stale: bool = False) -
         hi = np.searchsorted(column, ends, side="right")[None, :]
     else:
         # One search for all targets: their times follow each other, moved apart by more than their span.
-        base = min(int(times.min(initial=0)), int(starts.min()))
-        top = max(int(times.max(initial=0)), int(ends.max()))
+        # Outside the windows a time only has to stay outside: clipped, the far marks of a store's unused cells
+        # cannot overflow.
+        base, top = int(starts.min()), int(ends.max()) + 1
         apart = np.arange(targets, dtype=np.int64)[:, None] * (top - base + 1) - base
-        flat = (times.T + apart).ravel()
+        flat = (np.clip(times, base, top).T + apart).ravel()
         first = np.arange(targets, dtype=np.int64)[:, None] * times.shape[0]
         lo = (np.searchsorted(flat, (starts + apart).ravel(), side="right").reshape(targets, -1) - first)[frame.target]
         hi = (np.searchsorted(flat, (ends + apart).ravel(), side="right").reshape(targets, -1) - first)[frame.target]
@@ -409,7 +410,7 @@ def predict_linear(w: Windows, at_ms: Times, ahead_s: Floats) -> Result:
 
 def double_exponential_smoothing(w: Windows, smoothing: Floats, trend: Floats) -> Result:
     """Holt's linear method; factors [T] in (0, 1)."""
-    level, slope = np.zeros(w.shape), np.zeros(w.shape)
+    level, slope, previous = np.zeros(w.shape), np.zeros(w.shape), np.zeros(w.shape)
     for k, (value, inside, _) in enumerate(w.positions()):
         if k == 0:
             level = np.where(inside, value, level)
@@ -420,8 +421,8 @@ def double_exponential_smoothing(w: Windows, smoothing: Floats, trend: Floats) -
         else:
             grown = trend * (level - previous) + (1 - trend) * slope
         fitted = smoothing * value + (1 - smoothing) * (level + grown)
-        previous = np.where(inside, level, level)
         slope = np.where(inside, grown, slope)
+        previous = np.where(inside, level, previous)
         level = np.where(inside, fitted, level)
     return level, w.full(w.count() >= 2)
 
