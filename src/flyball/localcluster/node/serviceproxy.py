@@ -6,6 +6,7 @@ import errno
 import socket
 import struct
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, cast
 
 from flyball.errors import FlyballError
@@ -68,6 +69,8 @@ class _Side(asyncio.Protocol):
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.other: _Side | None = None
+        self.early = b""  # what came before the other end was there; uvloop may read once despite a pause
+        self.early_eof = False
         self.ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -76,9 +79,24 @@ class _Side(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.other is not None and self.other.transport is not None:
             self.other.transport.write(data)
+            return
+        self.early += data
+        if self.transport is not None:
+            self.transport.pause_reading()
+
+    def splice(self, other: "_Side") -> None:
+        """Joins both ends; what this one received early goes over first."""
+        self.other, other.other = other, self
+        assert other.transport is not None
+        if self.early:
+            other.transport.write(self.early)
+            self.early = b""
+        if self.early_eof:
+            self.eof_received()
 
     def eof_received(self) -> bool:
         other = self.other.transport if self.other is not None else None
+        self.early_eof = other is None
         if other is not None and other.can_write_eof() and not other.is_closing():
             with contextlib.suppress(OSError, RuntimeError):
                 other.write_eof()
@@ -106,6 +124,10 @@ class _Upstream(_Side):
     def __init__(self, on_lost: Callable[[], None]) -> None:
         super().__init__()
         self._on_lost = on_lost
+
+    def itself(self) -> "_Upstream":
+        """The protocol factory of its one connection."""
+        return self
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -136,9 +158,9 @@ class _Downstream(_Side):
         assert self.transport is not None
         for one in order:
             self.backends.opened(one)
-            upstream = _Upstream(lambda one=one: self.backends.closed(one))
+            upstream = _Upstream(partial(self.backends.closed, one))
             try:
-                await asyncio.wait_for(loop.create_connection(lambda u=upstream: u, *one), CONNECT_TIMEOUT_S)
+                await asyncio.wait_for(loop.create_connection(upstream.itself, *one), CONNECT_TIMEOUT_S)
             except (OSError, TimeoutError):
                 if upstream.transport is None:
                     self.backends.closed(one)
@@ -147,7 +169,7 @@ class _Downstream(_Side):
             if self.ended or self.transport.is_closing():
                 upstream.transport.abort()
                 return
-            upstream.other, self.other = self, upstream
+            self.splice(upstream)
             with contextlib.suppress(RuntimeError):
                 self.transport.resume_reading()
             return
@@ -273,6 +295,22 @@ class ServiceProxy:
                 del self._listeners[key]
         self._wake.set()
 
+    def take_back(self, ports: set[int], ip: str) -> None:
+        """The program at this address has ended: what it made us serve elsewhere returns to its own port."""
+        freed = {port for port in ports if self._yielded.get(port) == ip}
+        for port in freed:
+            del self._yielded[port]
+        for key, listener in list(self._listeners.items()):
+            if listener.wanted in freed and (listener.server is None or listener.port != listener.wanted):
+                self._drop(key)
+        self._wake.set()
+
+    def _drop(self, key: tuple[PortKey, str, int]) -> None:
+        listener = self._listeners.pop(key)
+        self._told.pop(key, None)
+        if listener.server is not None:
+            listener.server.close()
+
     def served_port(self, service: Object, port: int) -> int:
         """Where a Service's port is really reached at its cluster address."""
         namespace, name = _key(service)
@@ -284,7 +322,7 @@ class ServiceProxy:
 
     def services_of(self, namespace: str) -> list[tuple[Object, Callable[[int], int]]]:
         return [
-            (service, lambda port, s=service: self.served_port(s, port))
+            (service, partial(self.served_port, service))
             for (ns, _), service in sorted(self._services.items())
             if ns == namespace
         ]
@@ -335,10 +373,10 @@ class ServiceProxy:
             for port_name, host, port in wanted_listeners(service):
                 wanted[(namespace, name, port_name), host, port] = service
         for key in [key for key in self._listeners if key not in wanted]:
-            listener = self._listeners.pop(key)
-            self._told.pop(key, None)
-            if listener.server is not None:
-                listener.server.close()
+            self._drop(key)
+        for key, listener in list(self._listeners.items()):
+            if listener.server is not None and self._served_by_pod(key):
+                self._drop(key)
         for owner in [owner for owner in self._backends if owner[:2] not in self._services]:
             del self._backends[owner]
         troubled = False
@@ -352,11 +390,17 @@ class ServiceProxy:
                 troubled = True
         return troubled
 
+    def _served_by_pod(self, key: tuple[PortKey, str, int]) -> bool:
+        """Whether a ready pod of this Service listens there itself, on every address of this machine."""
+        owner, _, port = key
+        taken_by = self._yielded.get(port)
+        return taken_by is not None and (taken_by, port) in self.backends(owner).addresses
+
     async def _listen(self, key: tuple[PortKey, str, int], service: Object) -> bool:
         owner, host, port = key
         backends = self.backends(owner)
         taken_by = self._yielded.get(port)
-        if taken_by is not None and any(address == (taken_by, port) for address in backends.addresses):
+        if self._served_by_pod(key):
             self._listeners[key] = _Listener(owner, host, port, port, None)
             return True
         candidates = [] if taken_by is not None else [port]
@@ -373,7 +417,7 @@ class ServiceProxy:
             try:
                 sock.bind((host, candidate))
                 server = await loop.create_server(
-                    lambda b=backends: _Downstream(b, self.spawn), sock=sock, backlog=BACKLOG
+                    partial(_Downstream, backends, self.spawn), sock=sock, backlog=BACKLOG
                 )
             except OSError as exc:
                 sock.close()
