@@ -67,7 +67,9 @@ def group_sums(values: Floats, ok: Mask, groups: Groups) -> tuple[Floats, Floats
     totals, losts = np.empty((groups.count, steps)), np.empty((groups.count, steps))
     for a in range(0, steps, block):
         part = groups.arrange(np.where(ok[:, a : a + block], values[:, a : a + block], 0.0))
-        totals[:, a : a + block], losts[:, a : a + block] = _tree_sum(np.ascontiguousarray(part, np.float64), groups.sizes)
+        totals[:, a : a + block], losts[:, a : a + block] = _tree_sum(
+            np.ascontiguousarray(part, np.float64), groups.sizes
+        )
     return totals, np.where(np.isfinite(totals), losts, 0.0)
 
 

@@ -27,7 +27,11 @@ def _monotonic(counts: Floats) -> tuple[Floats, Mask]:
     for i in range(1, fixed.shape[0]):
         current = fixed[i]
         total = np.abs(previous) + np.abs(current)
-        near = (np.abs(previous - current) / np.where(total == 0, 1.0, total) < TOLERANCE) & (current != 0) & (previous != 0)
+        near = (
+            (np.abs(previous - current) / np.where(total == 0, 1.0, total) < TOLERANCE)
+            & (current != 0)
+            & (previous != 0)
+        )
         near |= previous == current
         falls = ~near & (current < previous)
         forced |= falls
@@ -90,7 +94,9 @@ def bucket_fraction(lower: float, upper: float, bounds: Floats, counts: Floats) 
             bucket_low = 0.0
         above = float(counts[i])
 
-        def inside(v: float, low: float = bucket_low, high: float = bucket_high, a: float = rank, b: float = above) -> float:
+        def inside(
+            v: float, low: float = bucket_low, high: float = bucket_high, a: float = rank, b: float = above
+        ) -> float:
             if math.isinf(low):
                 return b
             if math.isinf(high):

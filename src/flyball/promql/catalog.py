@@ -16,19 +16,23 @@ class Signature:
     variadic: int = 0
 
 
+def words(text: str) -> list[str]:
+    return text.split()
+
+
 #: Window functions: one range vector in, one instant vector out.
-WINDOWS = (
-    "avg_over_time changes count_over_time delta deriv idelta increase irate last_over_time max_over_time min_over_time "
-    "present_over_time rate resets stddev_over_time stdvar_over_time sum_over_time absent_over_time "
+WINDOWS = words(
+    "avg_over_time changes count_over_time delta deriv idelta increase irate last_over_time max_over_time "
+    "min_over_time present_over_time rate resets stddev_over_time stdvar_over_time sum_over_time absent_over_time "
     "first_over_time mad_over_time"
-).split()
+)
 #: Element by element on floats.
-MATH = (
+MATH = words(
     "abs acos acosh asin asinh atan atanh ceil cos cosh deg exp floor ln log10 log2 rad sgn sin sinh sqrt tan tanh"
-).split()
-DATES = "day_of_month day_of_week day_of_year days_in_month hour minute month year".split()
+)
+DATES = words("day_of_month day_of_week day_of_year days_in_month hour minute month year")
 #: Of native histograms; Flyball's floats have none, so their results are empty.
-HISTOGRAMS = "histogram_avg histogram_count histogram_sum histogram_stddev histogram_stdvar".split()
+HISTOGRAMS = words("histogram_avg histogram_count histogram_sum histogram_stddev histogram_stdvar")
 
 FUNCTIONS: dict[str, Signature] = {
     **{name: Signature((_M,), _V) for name in WINDOWS},
@@ -60,13 +64,15 @@ FUNCTIONS: dict[str, Signature] = {
 
 #: Aggregators, and the type of their parameter.
 AGGREGATORS: dict[str, ValueType | None] = {
-    **dict.fromkeys("sum avg min max count group stddev stdvar".split(), None),
-    **dict.fromkeys("topk bottomk quantile".split(), _S),
+    **dict.fromkeys(words("sum avg min max count group stddev stdvar"), None),
+    **dict.fromkeys(words("topk bottomk quantile"), _S),
     "count_values": _T,
 }
 
 #: Known to Prometheus 3.14 and not yet to Flyball; named so that the message can say so.
 NOT_YET = frozenset(
-    "limitk limit_ratio info histogram_quantiles ts_of_first_over_time ts_of_last_over_time ts_of_max_over_time "
-    "ts_of_min_over_time step range start end max_of min_of".split()
+    words(
+        "limitk limit_ratio info histogram_quantiles ts_of_first_over_time ts_of_last_over_time "
+        "ts_of_max_over_time ts_of_min_over_time step range start end max_of min_of"
+    )
 )

@@ -18,6 +18,7 @@ from flyball.model.labels import METRIC_NAME, Labels, Matcher, MatchType
 from flyball.promql import windows as kernels
 from flyball.promql.aggregation import Groups, aggregate, counts, quantile, ranks
 from flyball.promql.buckets import bucket_fraction, bucket_quantile, coalesce
+from flyball.promql.catalog import words
 from flyball.promql.parser import line_column
 from flyball.promql.syntax import (
     COMPARISONS,
@@ -193,7 +194,7 @@ _COMPARE: dict[str, Callable[[Floats, Floats], Mask]] = {
 _COUNTER_SUFFIXES = ("_total", "_sum", "_count", "_bucket")
 _KEEPS_NAME = frozenset({"last_over_time", "first_over_time"})
 _TIME_DEPENDENT = frozenset(
-    "days_in_month day_of_month day_of_week day_of_year hour minute month year predict_linear time timestamp".split()
+    words("days_in_month day_of_month day_of_week day_of_year hour minute month year predict_linear time timestamp")
 )
 
 
@@ -568,8 +569,6 @@ class _Evaluator:
         names = expr.grouping
         if expr.without:
             names = (*names, METRIC_NAME)
-        elif op == "count_values" and False:
-            names = expr.grouping
         labels, codes = _grouping(vec.labels, names, expr.without)
         groups = Groups(codes, len(labels))
         if op == "count_values":
@@ -656,12 +655,11 @@ class _Evaluator:
         if not cuts:
             return
         sets, codes = _grouping(cuts[0].labels, (METRIC_NAME,), False)
-        enough = 2 if expr.name == "irate" else 2
         for i, labels in enumerate(sets):
             metric = _get(labels, METRIC_NAME)
             if metric and not metric.endswith(_COUNTER_SUFFIXES):
                 number = np.broadcast_to(cuts[0].count(), cuts[0].shape)[codes == i]
-                if (number >= enough).any():
+                if (number >= 2).any():
                     self.run.info(
                         "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: "
                         + quote(metric),
@@ -676,7 +674,7 @@ class _Evaluator:
         return self.absence(expr, there)
 
     def call_absent(self, expr: Call) -> Vec:
-        return self.absence(expr, self.vector(expr.args[0]).ok.any(axis=0))
+        return self.absence(expr, np.asarray(self.vector(expr.args[0]).ok.any(axis=0)))
 
     def absence(self, expr: Call, there: Mask) -> Vec:
         arg = unwrap(expr.args[0])
@@ -825,9 +823,9 @@ class _Evaluator:
 
     # --- classic histograms
 
-    def buckets(self, expr: Call, vec: Vec) -> list[tuple[Labels, list[int], Floats, bool]]:
-        """For each histogram: its labels, rows, bounds, and whether its name is to be dropped."""
-        found: dict[Labels, tuple[list[int], list[float], list[bool]]] = {}
+    def buckets(self, expr: Call, vec: Vec) -> list[tuple[Labels, list[int], Floats]]:
+        """For each histogram: its labels, rows and bounds."""
+        found: dict[Labels, tuple[list[int], list[float]]] = {}
         for i, series in enumerate(vec.labels):
             bound = _get(series, "le")
             try:
@@ -845,10 +843,10 @@ class _Evaluator:
                 continue
             delayed = self.run.options.delayed_name_removal
             bare = tuple([p for p in series if p[0] != "le" and (delayed or p[0] != METRIC_NAME)])
-            rows, bounds, drops = found.setdefault(bare, ([], [], []))
+            rows, bounds = found.setdefault(bare, ([], []))
             rows.append(i)
             bounds.append(value)
-        return [(labels, rows, np.array(bounds), True) for labels, (rows, bounds, _) in found.items()]
+        return [(labels, rows, np.array(bounds)) for labels, (rows, bounds) in found.items()]
 
     def call_histogram_quantile(self, expr: Call) -> Vec:
         q = self.scalar(expr.args[0])
@@ -856,7 +854,7 @@ class _Evaluator:
         for bad in np.unique(q[~((q >= 0) & (q <= 1))]).tolist():
             self.run.warn(f"quantile value should be between 0 and 1, got {format_value(bad)}", expr.args[0])
         alike: dict[tuple[float, ...], list[tuple[Labels, list[int]]]] = {}
-        for labels, rows, bounds, _ in self.buckets(expr, vec):
+        for labels, rows, bounds in self.buckets(expr, vec):
             alike.setdefault(tuple(bounds.tolist()), []).append((labels, rows))
         out_labels: list[Labels] = []
         out_values: list[Floats] = []
@@ -895,7 +893,7 @@ class _Evaluator:
         lower, upper = self.scalar(expr.args[0]), self.scalar(expr.args[1])
         vec = self.vector(expr.args[2])
         labels, values, oks = [], [], []
-        for key, rows, bounds, _ in self.buckets(expr, vec):
+        for key, rows, bounds in self.buckets(expr, vec):
             merged, filled, held = coalesce(bounds, vec.values[rows], vec.ok[rows])
             row, ok = np.zeros(self.ts.size), held.any(axis=0)
             for k in np.flatnonzero(ok).tolist():

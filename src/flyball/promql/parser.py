@@ -52,7 +52,9 @@ _TOKENS = re.compile(
     re.VERBOSE,
 )
 _DURATION_PART = re.compile(r"([0-9]+)(ms|[smhdwy])")
-_ESCAPE = re.compile(r"\\(?:([abfnrtv\\'\"])|x([0-9a-fA-F]{2})|([0-7]{3})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.?))", re.S)
+_ESCAPE = re.compile(
+    r"\\(?:([abfnrtv\\'\"])|x([0-9a-fA-F]{2})|([0-7]{3})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.?))", re.S
+)
 _SIMPLE = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _MATCH_TYPES = {"=": MatchType.EQUAL, "!=": MatchType.NOT_EQUAL, "=~": MatchType.REGEX, "!~": MatchType.NOT_REGEX}
 
@@ -363,7 +365,7 @@ class _Parser:
         operator = self.token
         kind = _MATCH_TYPES.get(operator.text) if operator.kind == "op" else None
         if kind is None:
-            self.unexpected("label matching", 'label matching operator')
+            self.unexpected("label matching", "label matching operator")
         self.take()
         value = self.token
         if value.kind != "string":
@@ -511,9 +513,7 @@ class _Parser:
 
 def _expect(parser: _Parser, expr: Expr, wanted: ValueType, context: str) -> None:
     if expr.type is not wanted:
-        parser.fail(
-            expr.pos[0], f"expected type {wanted.documented} in {context}, got {expr.type.documented}"
-        )
+        parser.fail(expr.pos[0], f"expected type {wanted.documented} in {context}, got {expr.type.documented}")
 
 
 def check(parser: _Parser, expr: Expr, *, operator: _Token | None = None, explicit: bool = False) -> Expr:

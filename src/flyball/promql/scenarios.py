@@ -89,11 +89,11 @@ class Outcome:
     failures: list[tuple[int, str, str]] = field(default_factory=list)
 
 
-class _Mismatch(Exception):
+class _MismatchError(Exception):
     pass
 
 
-class _Skip(Exception):
+class _SkipError(Exception):
     pass
 
 
@@ -140,7 +140,7 @@ def _labels(text: str) -> Labels:
         return ()
     expr = unwrap(parse(text))
     if not isinstance(expr, VectorSelector):
-        raise _Mismatch(f"not a series: {text}")
+        raise _MismatchError(f"not a series: {text}")
     return labels_of((m.name, m.value) for m in expr.matchers if m.type is MatchType.EQUAL)
 
 
@@ -148,15 +148,15 @@ def _items(text: str) -> list[float]:
     """The points, ABSENT where there is none.
 
     Raises:
-        _Skip: there are native histograms.
+        _SkipError: there are native histograms.
     """
     if "{{" in text:
-        raise _Skip("native histograms")
+        raise _SkipError("native histograms")
     out: list[float] = []
     for item in text.split():
         found = _ITEM.fullmatch(item)
         if found is None:
-            raise _Mismatch(f"not a sample: {item}")
+            raise _MismatchError(f"not a sample: {item}")
         word, blanks, first, sign, step, times = found.groups()
         if word:
             out += [ABSENT if word == "_" else STALE] * int(blanks or 1)
@@ -217,7 +217,7 @@ class Runner:
                 continue
             try:
                 points = _items(items)
-            except _Skip:
+            except _SkipError:
                 self.histograms = True
                 continue
             labels = _labels(series)
@@ -229,9 +229,9 @@ class Runner:
         try:
             self.check(self.command(head, body, line))
             self.outcome.passed += 1
-        except _Skip:
+        except _SkipError:
             self.outcome.skipped += 1
-        except (_Mismatch, FlyballError, ValueError, AssertionError, IndexError) as exc:
+        except (_MismatchError, FlyballError, ValueError, AssertionError, IndexError) as exc:
             if self.histograms:  # an answer that may need what was not loaded
                 self.outcome.skipped += 1
             else:
@@ -240,7 +240,7 @@ class Runner:
     def command(self, head: str, body: list[str], line: int) -> Eval:
         found = _EVAL.fullmatch(head)
         if found is None:
-            raise _Mismatch("not an eval command")
+            raise _MismatchError("not an eval command")
         flag, kind, rest = found.groups()
         if kind == "instant":
             parts = _INSTANT.fullmatch(rest)
@@ -283,11 +283,11 @@ class Runner:
 
     def check(self, command: Eval) -> None:
         if any("{{" in line or "{count:" in line for line in command.lines):
-            raise _Skip("native histograms")
+            raise _SkipError("native histograms")
         try:
             expr = parse(command.query)
             if parse(str(expr)) != expr:
-                raise _Mismatch(f"printed as {expr}, which does not parse back")
+                raise _MismatchError(f"printed as {expr}, which does not parse back")
             value = evaluate(
                 expr,
                 self.storage,
@@ -303,12 +303,12 @@ class Runner:
             self.check_messages("fail", [str(exc)], command)
             return
         if "fail" in command.flags:
-            raise _Mismatch("succeeded, a failure was expected")
+            raise _MismatchError("succeeded, a failure was expected")
         for kind, notes in (("warn", value.warnings), ("info", value.infos)):
             if kind in command.flags and not notes:
-                raise _Mismatch(f"no {kind} annotation")
+                raise _MismatchError(f"no {kind} annotation")
             if "no_" + kind in command.flags and notes:
-                raise _Mismatch(f"unexpected {kind}: {notes}")
+                raise _MismatchError(f"unexpected {kind}: {notes}")
             self.check_messages(kind, list(notes), command)
         self.compare(value, command)
         if command.step_ms == 0 and isinstance(value, Vector) and "ordered" not in command.flags:
@@ -328,12 +328,12 @@ class Runner:
         wanted = [(how, text) for k, how, text in command.messages if k == kind]
         for note in notes if wanted else []:
             if not any(text in note if how == "msg" else re.search(text, note) for how, text in wanted):
-                raise _Mismatch(f'{kind} "{note}" was not expected')
+                raise _MismatchError(f'{kind} "{note}" was not expected')
 
     def compare(self, value: Value, command: Eval) -> None:
         if isinstance(value, String):
             if value.text != command.string:
-                raise _Mismatch(f'"{value.text}", expected "{command.string}"')
+                raise _MismatchError(f'"{value.text}", expected "{command.string}"')
             return
         if isinstance(value, Scalar):
             literal = unwrap(parse(command.lines[0]))
@@ -342,7 +342,7 @@ class Runner:
                 sign, literal = (-1.0 if literal.op == "-" else 1.0), literal.expr
             assert isinstance(literal, NumberLiteral)
             if not almost_equal(float(value.values[0]), sign * literal.value, EPSILON):
-                raise _Mismatch(f"{value.values[0]}, expected {command.lines[0]}")
+                raise _MismatchError(f"{value.values[0]}, expected {command.lines[0]}")
             return
         assert isinstance(value, Matrix)
         grid = [command.start_ms]
@@ -357,24 +357,24 @@ class Runner:
             series, items = _split(line)
             points = _items(items)
             if len(points) > len(grid):
-                raise _Mismatch(f"{len(points)} points in a line, {len(grid)} steps")
+                raise _MismatchError(f"{len(points)} points in a line, {len(grid)} steps")
             expected[_labels(series)] = points
         if "ordered" in command.flags and list(value.labels) != list(expected):
-            raise _Mismatch(f"order {value.labels}, expected {list(expected)}")
+            raise _MismatchError(f"order {value.labels}, expected {list(expected)}")
         for k, at in enumerate(grid):
             wanted = {s: p[k] for s, p in expected.items() if k < len(p) and not _absent(p[k])}
             there = at in value.times_ms.tolist()
             self.same(wanted, at_instant(value, at) if there else {}, f"at {at} ms ")
         extra = set(value.times_ms.tolist()) - set(grid)
         if extra and value.labels:
-            raise _Mismatch(f"points at {sorted(extra)}")
+            raise _MismatchError(f"points at {sorted(extra)}")
 
     def same(self, wanted: dict[Labels, float], found: dict[Labels, float], where: str = "") -> None:
         if wanted.keys() != found.keys():
-            raise _Mismatch(f"{where}series {sorted(found)}, expected {sorted(wanted)}")
+            raise _MismatchError(f"{where}series {sorted(found)}, expected {sorted(wanted)}")
         for series, number in wanted.items():
             if not almost_equal(found[series], number, EPSILON):
-                raise _Mismatch(f"{where}{series} is {found[series]}, expected {number}")
+                raise _MismatchError(f"{where}{series} is {found[series]}, expected {number}")
 
 
 def run(text: str) -> Outcome:

@@ -120,7 +120,7 @@ def data_json(value: Value, limit: int = 0) -> bytes:
             for metric, text in zip(labels, _texts(rows[:, 0]), strict=True)
         ]
         return b'{"resultType":"vector","result":[' + b",".join(series) + b"]}"
-    stamps = [f"[{_seconds(at)},\"" for at in value.times_ms.tolist()]
+    stamps = [f'[{_seconds(at)},"' for at in value.times_ms.tolist()]
     present = ~is_absent(np.ascontiguousarray(rows))
     series = []
     for i, metric in enumerate(labels):

@@ -56,8 +56,8 @@ class Windows:
             return np.zeros((1, self.starts.size))
         rows = np.clip(rows, 0, self.times.shape[0] - 1)
         if rows.shape[0] == 1 and self.times.shape[1] == 1:
-            return self.times[rows[0], 0][None, :].astype(np.float64)
-        return self.times[rows, self.target[:, None]].astype(np.float64)
+            return np.asarray(self.times[rows[0], 0][None, :], np.float64)
+        return np.asarray(self.times[rows, self.target[:, None]], np.float64)
 
     def count(self) -> Index:
         """Samples in each window, [n or 1, T]."""

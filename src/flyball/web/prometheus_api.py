@@ -37,11 +37,11 @@ class Store(Protocol):
     def series(self, matcher_sets: Any, start_ms: int, end_ms: int) -> list[Labels]: ...
 
 
-class _BadData(Exception):
+class _BadDataError(Exception):
     """A parameter is wrong: 400 bad_data."""
 
 
-class _TimedOut(Exception):
+class _TimedOutError(Exception):
     """The query took longer than allowed: 503 timeout."""
 
 
@@ -91,12 +91,12 @@ def _time(form: Form, name: str, default: int | None) -> int:
     text = form.get(name, [""])[0]
     if not text:
         if default is None:
-            raise _BadData(f'invalid parameter "{name}": cannot parse "" to a valid timestamp')
+            raise _BadDataError(f'invalid parameter "{name}": cannot parse "" to a valid timestamp')
         return default
     try:
         return parse_time_ms(text)
     except ValueError:
-        raise _BadData(f'invalid parameter "{name}": cannot parse "{text}" to a valid timestamp') from None
+        raise _BadDataError(f'invalid parameter "{name}": cannot parse "{text}" to a valid timestamp') from None
 
 
 def _duration(form: Form, name: str) -> int | None:
@@ -109,9 +109,11 @@ def _duration(form: Form, name: str) -> int | None:
         try:
             return parse_duration_ms(text)
         except FlyballError:
-            raise _BadData(f'invalid parameter "{name}": cannot parse "{text}" to a valid duration') from None
+            raise _BadDataError(f'invalid parameter "{name}": cannot parse "{text}" to a valid duration') from None
     if not math.isfinite(seconds) or abs(seconds) > 9_223_372_036:
-        raise _BadData(f'invalid parameter "{name}": cannot parse "{text}" to a valid duration. It overflows int64')
+        raise _BadDataError(
+            f'invalid parameter "{name}": cannot parse "{text}" to a valid duration. It overflows int64'
+        )
     return round(seconds * 1000)
 
 
@@ -120,18 +122,18 @@ def _limit(form: Form) -> int:
     if not text:
         return 0
     if not text.isascii() or not text.isdigit():
-        raise _BadData(f'invalid parameter "limit": cannot parse "{text}" to a valid limit')
+        raise _BadDataError(f'invalid parameter "limit": cannot parse "{text}" to a valid limit')
     return int(text)
 
 
 def _matcher_sets(form: Form, *, required: bool = False) -> list[tuple[Matcher, ...]]:
     texts = form.get("match[]", [])
     if required and not texts:
-        raise _BadData("no match[] parameter provided")
+        raise _BadDataError("no match[] parameter provided")
     try:
         return [parse_selector(text) for text in texts]
     except QueryError as exc:
-        raise _BadData(f'invalid parameter "match[]": {exc}') from None
+        raise _BadDataError(f'invalid parameter "match[]": {exc}') from None
 
 
 def _json(body: bytes, status: int = 200) -> Response:
@@ -161,7 +163,7 @@ async def _form(request: Request) -> Form:
         async for chunk in request.stream():
             body += chunk
             if len(body) > BODY_MAX:
-                raise _BadData(f"the form is larger than the limit of {BODY_MAX} bytes")
+                raise _BadDataError(f"the form is larger than the limit of {BODY_MAX} bytes")
         from urllib.parse import parse_qsl
 
         kind = request.headers.get("content-type", "")
@@ -193,13 +195,15 @@ class PrometheusApi:
         """Runs ``work(cancelled)`` in the worker, at most as long as allowed, waiting for the worker included."""
         allowed = self.timeout_s if timeout_ms is None else min(self.timeout_s, timeout_ms / 1000)
         over = threading.Event()
-        future = asyncio.get_running_loop().run_in_executor(self.executor, lambda: None if over.is_set() else work(over.is_set))
+        future = asyncio.get_running_loop().run_in_executor(
+            self.executor, lambda: None if over.is_set() else work(over.is_set)
+        )
         try:
             return await asyncio.wait_for(asyncio.shield(future), allowed)
         except TimeoutError:
             over.set()
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
-            raise _TimedOut("query timed out in query execution") from None
+            raise _TimedOutError("query timed out in query execution") from None
         except asyncio.CancelledError:  # the client went away
             over.set()
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -213,16 +217,16 @@ class PrometheusApi:
     async def query_range(self, form: Form) -> Response:
         start, end = _time(form, "start", None), _time(form, "end", None)
         if end < start:
-            raise _BadData('invalid parameter "end": end timestamp must not be before start time')
+            raise _BadDataError('invalid parameter "end": end timestamp must not be before start time')
         step = _duration(form, "step")
         if step is None:
-            raise _BadData('invalid parameter "step": cannot parse "" to a valid duration')
+            raise _BadDataError('invalid parameter "step": cannot parse "" to a valid duration')
         if step <= 0:
             message = "zero or negative query resolution step widths are not accepted. Try a positive integer"
-            raise _BadData(f'invalid parameter "step": {message}')
+            raise _BadDataError(f'invalid parameter "step": {message}')
         if (end - start) // step > 11_000:
             message = "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution"
-            raise _BadData(f"{message} (?step=XX)")
+            raise _BadDataError(f"{message} (?step=XX)")
         return await self.evaluated(form, start, end, step)
 
     async def evaluated(self, form: Form, start: int, end: int, step: int) -> Response:
@@ -231,11 +235,11 @@ class PrometheusApi:
         try:
             expr = parse(text)
         except QueryError as exc:
-            raise _BadData(f'invalid parameter "query": {exc}') from None
+            raise _BadDataError(f'invalid parameter "query": {exc}') from None
         if step and expr.type.value not in ("scalar", "vector"):
             kind = expr.type.documented
             message = f'invalid expression type "{kind}" for range query, must be Scalar or instant Vector'
-            raise _BadData(f'invalid parameter "query": {message}')
+            raise _BadDataError(f'invalid parameter "query": {message}')
 
         def work(cancelled: Callable[[], bool]) -> tuple[Value, bytes]:
             options = Options(cancelled=cancelled)
@@ -267,7 +271,7 @@ class PrometheusApi:
     async def label_values(self, form: Form, name: str) -> Response:
         name = unescape_label(name)
         if not name:
-            raise _BadData(f'invalid label name: "{name}"')
+            raise _BadDataError(f'invalid label name: "{name}"')
         sets, limit = _matcher_sets(form), _limit(form)
         start, end = _time(form, "start", TIME_MIN_MS), _time(form, "end", TIME_MAX_MS)
         found = await self.in_worker(lambda _: sorted(self.storage.label_values(name, sets, start, end)))
@@ -300,10 +304,17 @@ class PrometheusApi:
         try:
             return _success(_encode(str(parse(form.get("query", [""])[0]))))
         except QueryError as exc:
-            raise _BadData(f'invalid parameter "query": {exc}') from None
+            raise _BadDataError(f'invalid parameter "query": {exc}') from None
 
-    async def buildinfo(self, form: Form) -> Response:  # noqa: ARG002
-        info = {"version": "3.14.0", "revision": f"flyball-{__version__}", "branch": "", "buildUser": "", "buildDate": "", "goVersion": ""}
+    async def buildinfo(self, form: Form) -> Response:
+        info = {
+            "version": "3.14.0",
+            "revision": f"flyball-{__version__}",
+            "branch": "",
+            "buildUser": "",
+            "buildDate": "",
+            "goVersion": "",
+        }
         return _success(_encode(info))
 
 
@@ -311,9 +322,9 @@ def _guarded(handler: Callable[..., Awaitable[Response]]) -> Callable[[Request],
     async def endpoint(request: Request) -> Response:
         try:
             return await handler(await _form(request), **request.path_params)
-        except _BadData as exc:
+        except _BadDataError as exc:
             return _error(400, "bad_data", str(exc))
-        except _TimedOut as exc:
+        except _TimedOutError as exc:
             return _error(503, "timeout", str(exc))
         except EvaluationError as exc:
             return _error(422, "execution", str(exc))
