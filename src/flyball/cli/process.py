@@ -15,6 +15,6 @@ from flyball.cli.options import data_dir_option, port_offset_option
 @click.option("-f", "--filename", "manifests", type=click.Path(path_type=Path), multiple=True)
 def command(name: str, data_dir: Path, port_offset: int, sync_period_s: float, manifests: tuple[Path, ...]) -> None:
     """Run one process of the embedded cluster."""
-    from flyball import app
+    import flyball.app as app
 
     app.run_process(name, app.Settings(data_dir.absolute(), port_offset, sync_period_s, manifests))
