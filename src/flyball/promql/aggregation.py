@@ -99,9 +99,10 @@ def aggregate(op: str, values: Floats, ok: Mask, groups: Groups) -> tuple[Floats
         return total + lost, present
     safe = np.maximum(number, 1)
     mean = total / safe + lost / safe
-    if np.isinf(total).any():  # finite samples whose sum is not: add up their shares instead
+    overflow = ~np.isfinite(total)
+    if overflow.any():  # finite samples whose sum is not: add up their shares instead
         shares, rest = group_sums(values / safe[groups.code], ok, groups)
-        mean = np.where(np.isinf(total), shares + rest, mean)
+        mean = np.where(overflow, shares + rest, mean)
     if op == "avg":
         return mean, present
     squares, lost = group_sums((values - mean[groups.code]) ** 2, ok, groups)

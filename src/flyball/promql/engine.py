@@ -496,7 +496,7 @@ class _Evaluator:
         self.run.count(at_many.size * self.ts.size)
         value_m, value_o = many.values[at_many], one.values[at_one]
         a, b = (value_o, value_m) if swapped else (value_m, value_o)
-        ok = many.ok[at_many] & one.ok[at_one]
+        paired = ok = many.ok[at_many] & one.ok[at_one]
         comparison = expr.op in COMPARISONS
         if comparison:
             keep = _COMPARE[expr.op](a, b)
@@ -507,9 +507,8 @@ class _Evaluator:
         else:
             values = _ARITHMETIC[expr.op](a, b)
         if m.card == "one-to-one":
-            several = counts(ok, by_group := Groups(*_dense(codes_m[at_many]))) if at_many.size else np.zeros((0, 1))
-            if (several > 1).any():
-                del by_group
+            # before the filter: a pair that it removes is a match, too
+            if at_many.size and (counts(paired, Groups(*_dense(codes_m[at_many]))) > 1).any():
                 raise EvaluationError(
                     "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
                 )
@@ -527,6 +526,11 @@ class _Evaluator:
             if many.drop is not None:
                 drop |= many.drop[at_many]
         message = "multiple matches for labels: grouping labels must ensure unique matches"
+        if m.card != "one-to-one" and ok is not paired and len(set(labels)) < len(labels):
+            codes: dict[tuple[Labels, int], int] = {}
+            code = [codes.setdefault(key, len(codes)) for key in zip(labels, codes_m[at_many].tolist(), strict=True)]
+            if (counts(paired, Groups(np.array(code, np.int64), len(codes))) > 1).any():
+                raise EvaluationError(message)
         return merge(Vec(labels, values, ok, drop).compact(), message)
 
     def check_one_side(self, codes: Index, number: int, one: Vec, sets: list[Labels], side: str) -> None:

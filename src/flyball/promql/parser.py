@@ -3,6 +3,7 @@
 Messages and their wording follow promql/parser of Prometheus. Positions are kept on every node.
 """
 
+import math
 import re
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -243,7 +244,7 @@ class _Parser:
             return self.aggregate()
         if token.low in ("inf", "nan") and not calls:
             self.take()
-            return NumberLiteral(float(token.low), pos=(token.start, token.end))
+            return NumberLiteral(math.nan if token.low == "nan" else float(token.low), pos=(token.start, token.end))
         if calls:
             return self.call()
         if token.low in ("and", "or", "unless", "atan2", "bool", "on", "ignoring") and token.low != token.text.lower():
