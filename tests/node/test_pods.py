@@ -137,14 +137,20 @@ def test_the_second_pod_of_another_program_stays_pending_until_the_first_is_gone
         def other(name):
             return pod(name, ["sleep", "60"], ports=[{"containerPort": 6379}])
 
+        changes = []
+        manager.yield_ports = lambda ports, ip: changes.append(("yielded", ports, ip))
+        manager.take_back_ports = lambda ports, ip: changes.append(("back", ports, ip))
         manager.observe("ADDED", other("a"))
         await until(lambda: client.status("a").get("phase") == "Running")
         manager.observe("ADDED", other("b"))
         await until(lambda: "PortTaken" in recorder.reasons())
         await until(lambda: client.status("b").get("phase") == "Pending")
         assert "6379" in client.status("b")["containerStatuses"][0]["state"]["waiting"]["message"]
+        first = client.status("a")["podIP"]
         manager.observe("DELETED", other("a"))
         await until(lambda: client.status("b").get("phase") == "Running")
+        second = client.status("b")["podIP"]
+        assert changes == [("yielded", {6379}, first), ("back", {6379}, first), ("yielded", {6379}, second)]
 
     run(tmp_path, story)
 
@@ -158,7 +164,7 @@ from flyball.localcluster.node.pods import PodManager
 async def main():
     client = fakes.FakeClient()
     manager = PodManager(pathlib.Path({str(tmp_path / "node")!r}), 0, client, fakes.FakeRecorder())
-    manager.observe("ADDED", fakes.pod("p", ["sleep", "60"]))
+    manager.observe("ADDED", fakes.pod("p", ["sleep", "60"], ports=[{{"containerPort": 6380}}]))
     await fakes.until(lambda: client.status("p").get("phase") == "Running")
     status = client.status("p")
     print(status["podIP"], status["containerStatuses"][0]["containerID"], flush=True)
@@ -176,11 +182,14 @@ asyncio.run(main())
         # The shim notices that the node is gone and continues what a limiter may have stopped.
         await until(lambda: Path(f"/proc/{pid}/stat").read_text().split()[2] != "T")
         fresh = PodManager(manager.directory, 0, client, recorder)
-        fresh.observe("ADDED", pod("p", ["sleep", "60"]))
+        yielded = []
+        fresh.yield_ports = lambda ports, ip: yielded.append((ports, ip))
+        fresh.observe("ADDED", pod("p", ["sleep", "60"], ports=[{"containerPort": 6380}]))
         await until(lambda: client.status("p").get("phase") == "Running")
         status = client.status("p")["containerStatuses"][0]
         assert (client.status("p")["podIP"], status["containerID"]) == (ip, identity)
         assert status["restartCount"] == 0
+        assert yielded == [({6380}, ip)]
         await fresh.close(stop_pods=True, grace_s=1.0)
         assert procfs.start_ticks(pid) == 0
 

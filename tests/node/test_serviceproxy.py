@@ -116,3 +116,42 @@ def test_a_taken_port_is_served_elsewhere_and_said():
         assert await ask("127.0.0.1", served) == b"127.10.77.1 200000"
 
     run(story)
+
+
+def test_a_port_that_a_pod_takes_on_every_address_returns_when_the_pod_ends():
+    async def story(proxy, client, recorder, _):
+        target = free_port()
+
+        async def serve(reader, writer):
+            host = writer.get_extra_info("sockname")[0]
+            writer.write(f"{host} {len(await reader.read(-1))}".encode())
+            writer.close()
+
+        servers = [await asyncio.start_server(serve, f"127.10.77.{number}", target) for number in (1, 2)]
+        proxy.observe_slice("ADDED", endpoint_slice(["127.10.77.1"], target))
+        proxy.observe_service("ADDED", service(target))
+
+        def published():
+            found = [body["status"]["loadBalancer"] for _, _, body, _ in client.patches if "status" in body]
+            return found[-1]["ingress"][0]["ports"][0]["port"] if found else 0
+
+        await fakes.until(lambda: published() == target)
+        proxy.yield_ports({target}, "127.10.77.9")
+        await fakes.until(lambda: published() != target)
+        assert await ask("127.0.0.1", published()) == b"127.10.77.1 200000"
+        # The pod that took the port becomes ready: it answers there itself.
+        proxy.observe_slice("MODIFIED", endpoint_slice(["127.10.77.9"], target))
+        await fakes.until(lambda: published() == target)
+        with pytest.raises(ConnectionError):
+            await ask("127.0.0.1", target)
+        proxy.observe_slice("MODIFIED", endpoint_slice(["127.10.77.2"], target))
+        proxy.take_back({target}, "127.10.77.8")  # another pod's
+        with pytest.raises(ConnectionError):
+            await ask("127.0.0.1", target)
+        proxy.take_back({target}, "127.10.77.9")
+        await fakes.until(lambda: proxy.statistics()["listeners"] == 2)
+        assert await ask("127.0.0.1", target) == b"127.10.77.2 200000"
+        for server in servers:
+            server.close()
+
+    run(story)

@@ -191,7 +191,8 @@ Mounts = Sequence[tuple[str, str]]
 def rewrite_argument(text: str, mounts: Mounts) -> str:
     """Paths under a mount become the volume's real ones, wherever they stand in an argument or shell text."""
     for mount, real in sorted(mounts, key=lambda pair: -len(pair[0])):
-        text = re.sub(_BEFORE + re.escape(mount.rstrip("/") or "/") + _AFTER, lambda _m, to=real: to, text)
+        literal = real.replace("\\", "\\\\")
+        text = re.sub(_BEFORE + re.escape(mount.rstrip("/") or "/") + _AFTER, literal, text)
     return text
 
 

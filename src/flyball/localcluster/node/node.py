@@ -51,6 +51,7 @@ class Node:
         )
         self.pods.withdraw = self.proxy.withdraw
         self.pods.yield_ports = self.proxy.yield_ports
+        self.pods.take_back_ports = self.proxy.take_back
         self.ready = asyncio.Event()
         self._stop_pods = False
         self._ready_since_ms = 0

@@ -9,6 +9,7 @@ import signal
 import sys
 import zlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,6 +111,9 @@ class Container:
     def declared_ports(self) -> set[tuple[int, str]]:
         return {(int(port["containerPort"]), port.get("protocol") or "TCP") for port in self.spec.get("ports") or []}
 
+    def tcp_ports(self) -> set[int]:
+        return {port for port, protocol in self.declared_ports() if protocol == "TCP"}
+
     def cpu_ns(self) -> int:
         """CPU time of the running attempt; it never goes down."""
         if self.process is None or not self.process.running:
@@ -210,9 +214,11 @@ class PodWorker:
             if kept.get("terminated") and kept.get("attempt") == one.attempt and kept.get("final"):
                 one.state.terminated, one.state.waiting = kept["terminated"], None
                 continue
-            running = process.adopt(one.directory, one.attempt, lambda _p, c=one: self._exited(c))
+            running = process.adopt(one.directory, one.attempt, partial(self._exited, one))
             if running is not None:
                 self._attach(one, running, probing=True)
+                if one.claims_ports:
+                    self.manager.on_host_ports(one.tcp_ports(), self)
                 continue
             ended = process.read_exit(one.directory, one.attempt)
             numbers = process.read_run(one.directory, one.attempt)
@@ -292,6 +298,7 @@ class PodWorker:
                 if one.process is not None and one.process.running:
                     await self._stop(one, 2.0)
             self.manager.limiter_release(self)
+            self.manager.off_host_ports(self)
             return due
         if not self.state.ip:
             self.state.ip = self._address()
@@ -419,9 +426,7 @@ class PodWorker:
             one.retry_at = now + PORT_RETRY_S
             return one.retry_at
         if one.claims_ports:
-            await self.manager.on_host_ports(
-                {port for port, protocol in one.declared_ports() if protocol == "TCP"}, self
-            )
+            self.manager.on_host_ports(one.tcp_ports(), self)
         if again or one.attempt or process.attempts(one.directory):
             one.attempt = max([one.attempt, *process.attempts(one.directory)]) + 1 if again else one.attempt
         if again:
@@ -436,7 +441,7 @@ class PodWorker:
             one.backoff_s = min(self.manager.backoff_max_s, one.backoff_s * 2 or self.manager.backoff_first_s)
         self._save()
         try:
-            running = await process.start(one.directory, one.attempt, argv, env, cwd, lambda _p, c=one: self._exited(c))
+            running = await process.start(one.directory, one.attempt, argv, env, cwd, partial(self._exited, one))
         except process.StartError as exc:
             ended = process.Exit(128, 0, clock.now_ms(), 0, str(exc))
             self._ended(one, ended, ended.finished_ms, reason="StartError")
@@ -469,7 +474,7 @@ class PodWorker:
         if probing:
             self._start_probes(one)
 
-    def _exited(self, one: Container) -> None:
+    def _exited(self, one: Container, _process: ContainerProcess) -> None:
         running = one.process
         if running is None or running.exit is None:
             return
@@ -693,6 +698,7 @@ class PodWorker:
             except FlyballError:
                 return False
         self.manager.limiter_release(self)
+        self.manager.off_host_ports(self)
         shutil.rmtree(self.directory, ignore_errors=True)
         self.manager.addresses.release(self.uid)
         return True
@@ -772,6 +778,7 @@ class PodManager:
         self.service_environment: Callable[[str], dict[str, str]] = lambda _namespace: {}
         self.withdraw: Callable[[str], None] = lambda _ip: None
         self.yield_ports: Callable[[set[int], str], None] = lambda _ports, _ip: None
+        self.take_back_ports: Callable[[set[int], str], None] = lambda _ports, _ip: None
         (directory / "pods").mkdir(parents=True, exist_ok=True, mode=0o700)
         self.addresses = Addresses(directory / "addresses.json", port_offset)
         self._bin = directory / "bin"
@@ -884,8 +891,20 @@ class PodManager:
                     )
         return ""
 
-    async def on_host_ports(self, ports: set[int], worker: PodWorker) -> None:
+    def on_host_ports(self, ports: set[int], worker: PodWorker) -> None:
         self.yield_ports(ports, worker.ip)
+
+    def off_host_ports(self, worker: PodWorker) -> None:
+        """The pod has ended: its ports are free, but for those that another pod at its address has by now."""
+        claimed = [one for one in worker.containers if one.claims_ports]
+        ports = {port for one in claimed for port in one.tcp_ports()}
+        for one in claimed:
+            one.claims_ports = False
+        for other in self.workers.values():
+            if other is not worker and other.ip == worker.ip:
+                ports -= {port for one in other.containers if one.claims_ports for port in one.tcp_ports()}
+        if ports:
+            self.take_back_ports(ports, worker.ip)
 
     def limiter_release(self, worker: PodWorker) -> None:
         for one in worker.containers:
