@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyball.errors import ConfigError
-from flyball.model.quantities import Format, Quantity, canonical, from_milli, from_units, parse_quantity
+from flyball.model.quantities import MAX_INT64, Format, Quantity, canonical, from_milli, from_units, parse_quantity
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,10 @@ def test_built_from_numbers() -> None:
 def test_text_round_trip_keeps_the_value(unscaled: int, exponent: int, form: Format) -> None:
     quantity = Quantity(unscaled, exponent, form)
     again = parse_quantity(str(quantity))
-    assert again.nano == quantity.nano
+    nano = quantity.nano
+    if form is Format.BINARY_SI:  # reading saturates
+        bound = MAX_INT64 * 10**9
+        nano = max(-bound, min(bound, nano))
+    assert again.nano == nano
     if form is not Format.BINARY_SI:  # 10000 in BinarySI prints bare and reads back as DecimalSI, upstream too
         assert str(again) == str(quantity)

@@ -101,7 +101,7 @@ def test_values_staleness_and_report_series() -> None:
         ),
         ({"body": b"a 1\nb 2\nfoo{\n"}, {}, 'line 3: "foo{"'),
         ({"status": 500}, {}, "HTTP status 500"),
-        ({"delay_s": 5.0}, {"scrape_timeout_ms": 50}, "no complete answer within 0.05 s"),
+        ({"delay_s": 1.0}, {"scrape_timeout_ms": 50}, "no complete answer within 0.05 s"),
         ({"headers": {"Content-Type": "text/html"}}, {}, 'the Content-Type "text/html"'),
         ({"body": b"a 1\nb 1\n"}, {"sample_limit": 1}, "sample_limit of 1"),
         ({"body": b'a{x="12345"} 1\n'}, {"label_value_length_limit": 4}, "label_value_length_limit"),
