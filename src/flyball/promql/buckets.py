@@ -76,7 +76,7 @@ def bucket_quantile(q: Floats, bounds: Floats, counts: Floats) -> tuple[Floats, 
 
 def bucket_fraction(lower: float, upper: float, bounds: Floats, counts: Floats) -> float:
     """Share of observations between two values; bounds ascending and distinct, counts [B] cumulative."""
-    if not (math.isinf(bounds[-1]) and bounds[-1] > 0) or bounds.size < 2:
+    if not (math.isinf(bounds[-1]) and bounds[-1] > 0):
         return math.nan
     counts = _monotonic(counts[:, None])[0][:, 0]
     count = float(counts[-1])

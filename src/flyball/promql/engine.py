@@ -191,6 +191,8 @@ _ARITHMETIC: dict[str, Callable[[Floats, Floats], Floats]] = {
 _COMPARE: dict[str, Callable[[Floats, Floats], Mask]] = {
     "==": np.equal, "!=": np.not_equal, "<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal,
 }  # fmt: skip
+_QUIET = re2.Options()
+_QUIET.log_errors = False  # RE2 would also write to stderr
 _COUNTER_SUFFIXES = ("_total", "_sum", "_count", "_bucket")
 _KEEPS_NAME = frozenset({"last_over_time", "first_over_time"})
 _TIME_DEPENDENT = frozenset(
@@ -506,9 +508,10 @@ class _Evaluator:
                 ok = ok & keep
         else:
             values = _ARITHMETIC[expr.op](a, b)
-        if m.card == "one-to-one":
+        if m.card == "one-to-one" and at_many.size:
             # before the filter: a pair that it removes is a match, too
-            if at_many.size and (counts(paired, Groups(*_dense(codes_m[at_many]))) > 1).any():
+            several = counts(paired, Groups(*_dense(codes_m[at_many]))) > 1
+            if several.any():
                 raise EvaluationError(
                     "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
                 )
@@ -526,9 +529,11 @@ class _Evaluator:
             if many.drop is not None:
                 drop |= many.drop[at_many]
         message = "multiple matches for labels: grouping labels must ensure unique matches"
-        if m.card != "one-to-one" and ok is not paired and len(set(labels)) < len(labels):
+        filtered = m.card != "one-to-one" and comparison and not expr.bool
+        if filtered and len(set(labels)) < len(labels):
             codes: dict[tuple[Labels, int], int] = {}
-            code = [codes.setdefault(key, len(codes)) for key in zip(labels, codes_m[at_many].tolist(), strict=True)]
+            pairs = zip(labels, codes_m[at_many].tolist(), strict=True)
+            code = [codes.setdefault(pair, len(codes)) for pair in pairs]
             if (counts(paired, Groups(np.array(code, np.int64), len(codes))) > 1).any():
                 raise EvaluationError(message)
         return merge(Vec(labels, values, ok, drop).compact(), message)
@@ -797,7 +802,7 @@ class _Evaluator:
         vec = self.vector(expr.args[0])
         target, template, source, pattern = (self.string(arg) for arg in expr.args[1:])
         try:
-            regex = re2.compile(f"^(?s:{pattern})$")
+            regex = re2.compile(f"^(?s:{pattern})$", _QUIET)
         except re2.error as exc:
             raise EvaluationError(f"invalid regular expression in label_replace(): {pattern}") from exc
         if not target or any(0xDC80 <= ord(ch) <= 0xDCFF for ch in target):

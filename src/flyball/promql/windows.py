@@ -277,7 +277,8 @@ def mad_over_time(w: Windows) -> Result:
         if stack.shape[2]:
             count = np.broadcast_to(w.count(), w.shape)[:, a:b]
             away = np.sort(np.abs(stack - median[:, a:b, None]), axis=2)
-            result[:, a:b] = quantile_of_sorted(np.full(count.shape, 0.5), away, nans, count)
+            middle = quantile_of_sorted(np.full(count.shape, 0.5), away, nans, count)
+            result[:, a:b] = np.where(nans > 0, np.nan, middle)
     return result, _any(w)
 
 
