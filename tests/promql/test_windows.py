@@ -98,7 +98,8 @@ def test_statistics_of_a_window() -> None:
     held = storage(a={10: 1.0, 20: 5.0, 30: 3.0, 40: 7.0})
     expected = {
         "sum_over_time(a[1m])": 16, "avg_over_time(a[1m])": 4, "min_over_time(a[1m])": 1, "max_over_time(a[1m])": 7,
-        "stdvar_over_time(a[1m])": 5, "quantile_over_time(0.5, a[1m])": 4, "idelta(a[1m])": 4, "mad_over_time(a[1m])": 2,
+        "stdvar_over_time(a[1m])": 5, "quantile_over_time(0.5, a[1m])": 4, "idelta(a[1m])": 4,
+        "mad_over_time(a[1m])": 2,
         "present_over_time(a[1m])": 1, "deriv(a[1m])": 0.16, "predict_linear(a[1m], 10)": 0.16 * 25 + 4,
     }  # fmt: skip
     assert {text: value_of(text, held, 40) for text in expected} == pytest.approx(expected)
