@@ -98,6 +98,20 @@ def test_numbers_that_json_has_not() -> None:
     with_api(work)
 
 
+def test_text_that_is_not_utf8() -> None:
+    async def work(ask: Ask) -> None:
+        status, body = await ask("/api/v1/query", {"query": r'label_replace(vector(1), "a", "\xff", "", "")'})
+        assert status == 200 and body["data"]["result"][0]["metric"] == {"a": "\ufffd"}
+        assert (await ask("/api/v1/query", {"query": r'"a\xff"'}))[1]["data"]["result"][1] == "a\ufffd"
+        status, body = await ask("/api/v1/query", {"query": r'a{b=~"\xff"}'})
+        assert (status, body["errorType"]) == (400, "bad_data")
+        for query in (r'label_join(vector(1), "\xff", "x")', r'label_replace(odd, "a", "x", "kind", "\xff")'):
+            status, body = await ask("/api/v1/query", {"query": query, "time": str(BASE_S)})
+            assert (status, body["errorType"]) == (422, "execution")
+
+    with_api(work)
+
+
 def test_stale_series_is_gone() -> None:
     async def work(ask: Ask) -> None:
         query = {"query": "gone", "start": str(BASE_S), "end": str(BASE_S + 60), "step": "15"}

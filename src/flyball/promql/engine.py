@@ -803,7 +803,7 @@ class _Evaluator:
         target, template, source, pattern = (self.string(arg) for arg in expr.args[1:])
         try:
             regex = re2.compile(f"^(?s:{pattern})$", _QUIET)
-        except re2.error as exc:
+        except (re2.error, UnicodeEncodeError) as exc:
             raise EvaluationError(f"invalid regular expression in label_replace(): {pattern}") from exc
         if not target or any(0xDC80 <= ord(ch) <= 0xDCFF for ch in target):
             raise EvaluationError(f"invalid destination label name in label_replace(): {target}")

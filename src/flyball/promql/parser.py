@@ -376,6 +376,8 @@ class _Parser:
             matchers.append(Matcher(kind, label, self.string(value)))
         except re2.error as exc:
             self.fail(operator.start, f"error parsing regexp: {exc}")
+        except UnicodeEncodeError:  # bytes of an \\x escape
+            self.fail(operator.start, f"error parsing regexp: invalid UTF-8: {value.text}")
         return metric
 
     def label_list(self, context: str) -> tuple[str, ...]:

@@ -65,6 +65,7 @@ class Vector(Matrix):
 # --- JSON
 
 _encode = msgspec.json.encode
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _NEEDS_GO = re.compile(r"e|inf|nan")
 
 
@@ -82,8 +83,16 @@ def _seconds(at_ms: int) -> str:
     return f"{sign}{whole}.{rest:03d}".rstrip("0") if rest else f"{sign}{whole}"
 
 
+def valid_text(text: str) -> str:
+    """Bytes that are not UTF-8 (from escapes such as ``\\xff``) replaced, as Go's JSON does."""
+    return _SURROGATES.sub("\ufffd", text)
+
+
 def _metric(labels: Labels) -> bytes:
-    return _encode(dict(labels))
+    try:
+        return _encode(dict(labels))
+    except UnicodeEncodeError:
+        return _encode({valid_text(name): valid_text(value) for name, value in labels})
 
 
 def _texts(values: Floats) -> list[str]:
@@ -108,7 +117,7 @@ def data_json(value: Value, limit: int = 0) -> bytes:
         return b'{"resultType":"scalar","result":' + point.encode() + b"}"
     if isinstance(value, String):
         head = f'{{"resultType":"string","result":[{_seconds(int(value.times_ms[0]))},'
-        return head.encode() + _encode(value.text.encode("utf-8", "replace").decode()) + b"]}"
+        return head.encode() + _encode(valid_text(value.text)) + b"]}"
     if not isinstance(value, Matrix):
         raise TypeError(f"no JSON form of {type(value).__name__}")
     labels = value.labels[:limit] if limit else value.labels
@@ -166,4 +175,5 @@ __all__ = [
     "at_instant",
     "data_json",
     "format_value",
+    "valid_text",
 ]

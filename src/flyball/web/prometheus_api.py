@@ -21,6 +21,7 @@ from flyball.model.durations import parse_duration_ms
 from flyball.model.frames import Frame
 from flyball.model.labels import Labels, Matcher
 from flyball.promql import EvaluationError, Options, Value, data_json, evaluate, parse, parse_selector
+from flyball.promql.values import valid_text
 
 TIMEOUT_MAX_S = 120.0
 BODY_MAX = 1 << 20
@@ -150,7 +151,7 @@ def _success(data: bytes, warnings: Sequence[str] = (), infos: Sequence[str] = (
 
 
 def _error(status: int, kind: str, message: str) -> Response:
-    return _json(_encode({"status": "error", "errorType": kind, "error": message}), status)
+    return _json(_encode({"status": "error", "errorType": kind, "error": valid_text(message)}), status)
 
 
 async def _form(request: Request) -> Form:
@@ -230,7 +231,8 @@ class PrometheusApi:
         return await self.evaluated(form, start, end, step)
 
     async def evaluated(self, form: Form, start: int, end: int, step: int) -> Response:
-        timeout, lookback, limit = _duration(form, "timeout"), _duration(form, "lookback_delta"), _limit(form)
+        timeout, lookback, limit = _duration(form, "timeout"), _duration(form, "lookback_delta") or 0, _limit(form)
+        lookback = lookback if lookback > 0 else 300_000
         text = form.get("query", [""])[0]
         try:
             expr = parse(text)
@@ -243,7 +245,7 @@ class PrometheusApi:
 
         def work(cancelled: Callable[[], bool]) -> tuple[Value, bytes]:
             options = Options(cancelled=cancelled)
-            value = evaluate(expr, self.storage, start, end, step, lookback or 300_000, options=options, text=text)
+            value = evaluate(expr, self.storage, start, end, step, lookback, options=options, text=text)
             return value, data_json(value, limit)
 
         value, data = await self.in_worker(work, timeout)
@@ -330,6 +332,8 @@ def _guarded(handler: Callable[..., Awaitable[Response]]) -> Callable[[Request],
             return _error(422, "execution", str(exc))
         except QueryError as exc:
             return _error(exc.status, "execution" if exc.status == 422 else "bad_data", str(exc))
+        except UnicodeEncodeError:
+            return _error(422, "execution", "the query makes text that is not valid UTF-8")
         except FlyballError as exc:
             return _error(exc.status, {404: "not_found", 503: "unavailable"}.get(exc.status, "internal"), str(exc))
 
