@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from flyball.errors import ScrapeError
 from flyball.exposition import Format, format_of, parse, parse_series, parse_values
 
-SHARED = Path(os.environ.get("FLYBALL_SHARED", "shared")) / "exposition"
+SHARED = Path(os.environ.get("FLYBALL_SHARED") or Path(__file__).parents[3] / "shared") / "exposition"
 
 
 def shared_files() -> list:

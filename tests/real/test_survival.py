@@ -1,0 +1,133 @@
+"""After the death of the parent the pods go on, and the next ``flyball up`` adopts them."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import Flyball, eventually
+
+pytestmark = pytest.mark.real
+MANIFEST = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: sleeper}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: sleeper}}
+  template:
+    metadata: {labels: {app: sleeper}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+        - {name: sleeper, image: busybox, command: ["sleep", "3600"]}
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, kubectl_path: str) -> Iterator[Flyball]:
+    cluster = Flyball(tmp_path / "data", kubectl_path)
+    yield cluster
+    cluster.stop()
+
+
+def sleepers(cluster: Flyball) -> dict[str, tuple[str, str, int]]:
+    """Pod name -> uid, address, restarts; only when both are ready."""
+    items = cluster.get("pods", "-l", "app=sleeper")["items"]
+    statuses = [p["status"]["containerStatuses"][0] for p in items]
+    assert len(items) == 2 and all(s["ready"] for s in statuses)
+    return {
+        p["metadata"]["name"]: (p["metadata"]["uid"], p["status"]["podIP"], s["restartCount"])
+        for p, s in zip(items, statuses, strict=True)
+    }
+
+
+def pids_of(cluster: Flyball) -> set[int]:
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                ours = str(cluster.data_dir) in (entry / "environ").read_text(errors="replace")
+                if ours and (entry / "comm").read_text().strip() == "sleep":
+                    found.add(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def test_a_new_parent_adopts_the_pods_of_a_killed_one(cluster: Flyball, tmp_path: Path) -> None:
+    (tmp_path / "sleeper.yaml").write_text(MANIFEST)
+    cluster.start("-f", str(tmp_path / "sleeper.yaml"))
+    before = eventually(lambda: sleepers(cluster))
+    pids = pids_of(cluster)
+    assert len(pids) == 2
+    children = cluster.child_pids()
+    cluster.stop(signal.SIGKILL)
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children.values()))
+    assert pids_of(cluster) == pids
+    cluster.start()
+    assert eventually(lambda: sleepers(cluster)) == before
+    assert pids_of(cluster) == pids
+
+
+def test_an_asked_stop_ends_the_pods_too(cluster: Flyball, tmp_path: Path) -> None:
+    (tmp_path / "sleeper.yaml").write_text(MANIFEST)
+    cluster.start("-f", str(tmp_path / "sleeper.yaml"))
+    eventually(lambda: sleepers(cluster))
+    cluster.stop(signal.SIGTERM)
+    assert pids_of(cluster) == set()
+
+
+def test_bad_manifests_are_named_and_the_rest_is_applied(cluster: Flyball, tmp_path: Path) -> None:
+    folder = tmp_path / "manifests"
+    folder.mkdir()
+    (folder / "a.yaml").write_text("kind: [unclosed\n")
+    (folder / "b.yaml").write_text(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: good}\ndata: {a: b}\n"
+        "---\napiVersion: apps/v1\nkind: Deploymint\nmetadata: {name: bad}\n"
+    )
+    cluster.start("-f", str(folder))
+    assert eventually(lambda: cluster.get("configmap", "good"))["data"] == {"a": "b"}
+    log = eventually(lambda: (text := cluster.logs()) and "Deploymint" in text and text)
+    assert "a.yaml" in log
+    assert 'no matches for kind "Deploymint" in version "apps/v1"' in log
+
+
+def test_a_second_flyball_on_the_same_ports_says_which_port(cluster: Flyball, tmp_path: Path) -> None:
+    cluster.start()
+    second = cluster.flyball("up", "--data-dir", str(tmp_path / "other"), "--port-offset", str(cluster.offset))
+    assert second.returncode == 2
+    assert f"port {6443 + cluster.offset} (Kubernetes API)" in second.stderr
+    assert "--port-offset" in second.stderr
+
+
+def test_the_scrypt_example_follows_its_cpu(cluster: Flyball, tmp_path: Path) -> None:
+    import threading
+    import urllib.request
+
+    from .conftest import ROOT
+
+    cluster.start("-f", str(ROOT / "examples/scrypt"))
+    ingress = eventually(lambda: cluster.get("svc", "scrypt")["status"]["loadBalancer"]["ingress"])[0]
+    url = f"http://{ingress['ip']}:{ingress['ports'][0]['port']}/"
+    eventually(lambda: cluster.get("deployment", "scrypt")["status"].get("readyReplicas") == 1)
+    stop = threading.Event()
+
+    def load() -> None:
+        while not stop.is_set():
+            try:
+                with urllib.request.urlopen(url, b"hello", timeout=30) as answer:
+                    answer.read()
+            except OSError:
+                continue
+
+    loop = threading.Thread(target=load)
+    loop.start()
+    try:
+        eventually(lambda: int(cluster.get("deployment", "scrypt")["spec"]["replicas"]) >= 2, 90)
+        table = cluster.kubectl("get", "hpa", "scrypt")
+        assert "%/50%" in table
+    finally:
+        stop.set()
+        loop.join()
