@@ -244,6 +244,7 @@ async def _data(settings: Settings, life: Life) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     from flyball.discovery import KubernetesDiscovery, ScrapeConfigs
+    from flyball.http.client import client_tls, new_session
     from flyball.http.server import serve
     from flyball.scrape import ScrapeManager
     from flyball.store import Head
@@ -261,7 +262,8 @@ async def _data(settings: Settings, life: Life) -> None:
         discovery.set_configs(jobs)
 
     with ThreadPoolExecutor(1, thread_name_prefix="query") as executor:
-        app = create_app(head, manager.targets, executor, routes=_control_routes(settings))
+        control = new_session(timeout_s=10, tls=client_tls(ca_file=settings.pki / "ca.crt"))
+        app = create_app(head, manager.targets, executor, routes=_control_routes(settings, control))
         server = await serve(app, port=settings.port(PROMETHEUS_PORT), name="Prometheus API")
         try:
             report_ready()
@@ -275,28 +277,26 @@ async def _data(settings: Settings, life: Life) -> None:
             )
         finally:
             await server.close()
+            await control.close()
             await client.close()
 
 
-def _control_routes(settings: Settings) -> list[Any]:
+def _control_routes(settings: Settings, session: Any) -> list[Any]:
     """``/api/flyball/`` is answered by ``control``; the page's port passes it on."""
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
-    from flyball.http.client import client_tls, new_session, read_capped
+    from flyball.http.client import read_capped
 
     base = f"https://127.0.0.1:{settings.port(METRICS_PORT)}"
-    session: list[Any] = []
 
     async def forward(request: Request) -> Response:
         import aiohttp
 
-        if not session:
-            session.append(new_session(timeout_s=10, tls=client_tls(ca_file=settings.pki / "ca.crt")))
         token = (settings.pki / "token").read_text().strip()
         try:
-            async with session[0].get(
+            async with session.get(
                 base + request.url.path,
                 params=list(request.query_params.multi_items()),
                 headers={"Authorization": f"Bearer {token}"},
@@ -336,9 +336,12 @@ async def _connect(settings: Settings) -> Any:
     from flyball.kube import KubeClient
 
     while True:
+        client = None
         try:
             client = await KubeClient.from_kubeconfig(settings.kubeconfig)
             await client.raw_get("/readyz")
             return client
         except FlyballError:
+            if client is not None:
+                await client.close()
             await asyncio.sleep(0.05)

@@ -272,7 +272,7 @@ class _Watch:
         self.started_s = monotonic_s()
         answered = 0
         with (
-            Live(console=console, auto_refresh=False, transient=False)
+            Live(console=console, auto_refresh=False, transient=True)
             if not self.quiet
             else contextlib.nullcontext() as live
         ):
