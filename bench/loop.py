@@ -13,7 +13,9 @@ def main() -> None:
     reactions = []
     for _ in range(RUNS):
         command = [sys.executable, "-m", "flyball", "demo", "--json", "--seconds", "40"]
-        demo = subprocess.run(command, capture_output=True, text=True, check=True)
+        demo = subprocess.run(command, capture_output=True, text=True)
+        if demo.returncode:
+            raise SystemExit(demo.stderr)
         summary = json.loads(demo.stdout.splitlines()[-1])
         reactions.append(summary["first_scale_up_s"])
     report("loop", "load step to scale write", sorted(reactions)[RUNS // 2], "s", aim=20)
