@@ -1,6 +1,7 @@
 """``flyball doctor``: walks from the pods to the scale and names the first broken link. Read-only, HTTP APIs alone."""
 
 import asyncio
+import difflib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -422,7 +423,7 @@ class _Chain:
                     )
                     remedy = "correct the seriesQuery, or make the application export that metric"
                     return self.diagnosis.add("series", False, what, remedy)
-        close = sorted(n for n in names if _similar(n, name))[:3]
+        close = difflib.get_close_matches(name, sorted(names), 3, 0.6)
         if close:
             remedy = f"did you mean {', '.join(close)}? " + remedy
         return self.diagnosis.add("rule", False, what, remedy)
@@ -522,9 +523,3 @@ def _remedy(reason: str) -> str:
         "FailedUpdateScale": "see whether the controller may update the scale subresource",
         "FailedGetResourceMetric": "every container needs a request for the resource, and the metrics API a value",
     }.get(reason, "kubectl describe hpa shows the events; flyball explain hpa shows the last numbers")
-
-
-def _similar(a: str, b: str) -> bool:
-    import difflib
-
-    return difflib.SequenceMatcher(None, a, b).ratio() > 0.6
