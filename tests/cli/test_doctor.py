@@ -95,7 +95,7 @@ class Prometheus:
                 raise UpstreamError("connection refused")
             return {"data": {"activeTargets": self.world.targets}}
         if path == "/api/flyball/v1/rules":
-            return {"items": self.world.rules}
+            return {"rules": self.world.rules}
         return {"data": []}
 
 
@@ -146,12 +146,13 @@ def _adapter_dead(world: World) -> None:
 
 def _rule_without_series(world: World) -> None:
     world.registered = []
-    world.rules = [{"seriesQuery": "webapp_request_total", "series": 0}]
+    rule = "ConfigMap default/webapp: rules[0]"
+    world.rules = [{"rule": rule, "seriesQuery": "webapp_request_total", "seriesMatched": 0}]
 
 
 def _rule_refused(world: World) -> None:
     world.registered = []
-    world.rules = [{"source": "configmap default/webapp", "error": "rules[0].metricsQuery: missing"}]
+    world.rules = [{"rule": "ConfigMap default/webapp", "error": "rules[0].metricsQuery: missing"}]
 
 
 def _misspelt_metric(world: World) -> None:

@@ -411,27 +411,23 @@ class _Chain:
         if name in names:
             return self.diagnosis.add("rule", True, f"{name} is registered in {group}")
         what, remedy = f"{group} does not list {name}", "correct the metric's name in the HPA or add a rule for it"
-        for rule in await self._rules():
-            if rule.get("error"):
-                where = rule.get("source") or rule.get("rule")
-                return self.diagnosis.add("rule", False, f"{where}: {rule['error']}", "correct that rule")
-            if rule.get("series") == 0 and rule.get("seriesQuery"):
-                series = await self._series_exists(rule["seriesQuery"])
-                if series is False:
-                    what = (
-                        f"the rule with seriesQuery {rule['seriesQuery']} matches no series, so {name} may be missing"
-                    )
-                    remedy = "correct the seriesQuery, or make the application export that metric"
-                    return self.diagnosis.add("series", False, what, remedy)
-        close = difflib.get_close_matches(name, sorted(names), 3, 0.6)
+        close = difflib.get_close_matches(name, sorted(names), 3, 0.8)
         if close:
             remedy = f"did you mean {', '.join(close)}? " + remedy
+            return self.diagnosis.add("rule", False, what, remedy)
+        for rule in await self._rules():
+            if rule.get("error"):
+                return self.diagnosis.add("rule", False, f"{rule['rule']}: {rule['error']}", "correct that rule")
+            if rule.get("seriesMatched") == 0 and await self._series_exists(rule["seriesQuery"]) is False:
+                what = f"{what}, and {rule['rule']} matches no series: {rule['seriesQuery']}"
+                remedy = "correct its seriesQuery, or make the application export that metric"
+                return self.diagnosis.add("series", False, what, remedy)
         return self.diagnosis.add("rule", False, what, remedy)
 
     async def _rules(self) -> list[dict[str, Any]]:
         try:
-            rules: list[dict[str, Any]] = (await self.prometheus.get("/api/flyball/v1/rules"))["items"]
-            return [r for r in rules if not r.get("default")]
+            rules: list[dict[str, Any]] = (await self.prometheus.get("/api/flyball/v1/rules"))["rules"]
+            return [r for r in rules if r["rule"].startswith("ConfigMap ")]  # the built-in ones match what there is
         except (FlyballError, KeyError, TypeError):
             return []  # another adapter: its rules cannot be read over HTTP
 
