@@ -53,10 +53,11 @@ def run_process(name: str, settings: Settings) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     story = {"control": _control, "data": _data, "node": _node}[name]
     runner: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
-    with contextlib.suppress(ImportError):
-        import uvloop
+    if name != "node":  # the Service proxy half-closes sockets: uvloop 0.23 corrupts memory when the peer has reset
+        with contextlib.suppress(ImportError):
+            import uvloop
 
-        runner = uvloop.run
+            runner = uvloop.run
     try:
         runner(_until_told(name, story, settings))
     except FlyballError as exc:

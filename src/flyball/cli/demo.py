@@ -361,7 +361,10 @@ async def _drive(wave: Wave, url: str, watch: _Watch, stop: asyncio.Event) -> No
     started_s = monotonic_s()
     watch.started_s = started_s
     next_s = 0.0
-    async with asyncio.TaskGroup() as group, new_session(timeout_s=15, connections_max=500) as session:
+    async with (
+        asyncio.TaskGroup() as group,
+        new_session(timeout_s=15, connections_max=500, keep_alive=False) as session,
+    ):
         slots = asyncio.Semaphore(500)
         requests = []
         while next_s < wave.length_s and not stop.is_set():

@@ -28,11 +28,20 @@ def client_tls(
 
 
 def new_session(
-    *, timeout_s: float = 30.0, connections_max: int = 100, tls: ssl.SSLContext | None = None
+    *,
+    timeout_s: float = 30.0,
+    connections_max: int = 100,
+    tls: ssl.SSLContext | None = None,
+    keep_alive: bool = True,
 ) -> aiohttp.ClientSession:
-    """A session that the caller closes. It follows no proxy environment and keeps no cookies."""
+    """A session that the caller closes. It follows no proxy environment and keeps no cookies.
+
+    Without ``keep_alive`` every request opens a connection of its own, as many clients behind one Service would.
+    """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections_max, ssl=tls if tls is not None else True),
+        connector=aiohttp.TCPConnector(
+            limit=connections_max, ssl=tls if tls is not None else True, force_close=not keep_alive
+        ),
         timeout=aiohttp.ClientTimeout(total=timeout_s),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=True,

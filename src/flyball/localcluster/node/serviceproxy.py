@@ -70,7 +70,7 @@ class _Side(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.other: _Side | None = None
         self.early = b""  # what came before the other end was there; uvloop may read once despite a pause
-        self.early_eof = False
+        self.no_more = False  # the peer will send nothing further
         self.ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -91,15 +91,19 @@ class _Side(asyncio.Protocol):
         if self.early:
             other.transport.write(self.early)
             self.early = b""
-        if self.early_eof:
+        if self.no_more:
             self.eof_received()
 
     def eof_received(self) -> bool:
-        other = self.other.transport if self.other is not None else None
-        self.early_eof = other is None
-        if other is not None and other.can_write_eof() and not other.is_closing():
+        self.no_more = True
+        if self.other is None or self.other.transport is None:
+            return True
+        if self.other.no_more:
+            self.other.transport.close()
+            return False
+        if not self.other.transport.is_closing():
             with contextlib.suppress(OSError, RuntimeError):
-                other.write_eof()
+                self.other.transport.write_eof()
         return True  # the other direction stays open
 
     def pause_writing(self) -> None:
