@@ -95,6 +95,23 @@ def hpa(name: str, workload: str, metric: str = METRIC) -> dict[str, Any]:
     }
 
 
+def adapter_rule(name: str, series: str) -> dict[str, Any]:
+    """A ConfigMap with one rule in prometheus-adapter's language."""
+    overrides = {"namespace": {"resource": "namespace"}, "pod": {"resource": "pod"}}
+    rule = {
+        "seriesQuery": series + '{namespace!="",pod!=""}',
+        "resources": {"overrides": overrides},
+        "name": {"matches": "^(.*)_total$", "as": "${1}_per_second"},
+        "metricsQuery": "sum(rate(<<.Series>>{<<.LabelMatchers>>}[5s])) by (<<.GroupBy>>)",
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "labels": {"flyball.dev/adapter-config": "true"}},
+        "data": {"config.yaml": json.dumps({"rules": [rule]})},
+    }
+
+
 def bundle(objects: list[dict[str, Any]]) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
 
@@ -110,6 +127,8 @@ FAULTY = [
     *(*app("hang", "hang"), monitor("hang"), hpa("hang", "hang")),
     *(*app("endless", "endless"), monitor("endless"), hpa("endless", "endless")),
     *(*app("misspelt", "fine"), monitor("misspelt"), hpa("misspelt", "misspelt", "webapp_request_per_second")),
+    *(*app("unexported", "fine"), monitor("unexported"), hpa("unexported", "unexported", "orders_per_second")),
+    adapter_rule("unexported", "orders_total"),
 ]
 
 
@@ -158,6 +177,11 @@ def metric_of_webapp(flyball: Flyball) -> bool:
         ("garbage", "scrape", ["/metrics", "line 2"]),
         ("hang", "scrape", ["/metrics", "no complete answer within 1 s"]),
         ("endless", "scrape", ["/metrics", "larger than the limit of", "bytes"]),
+        (
+            "unexported",
+            "series",
+            ["orders_per_second", "ConfigMap default/unexported", "matches no series: orders_total"],
+        ),
         ("misspelt", "rule", ["does not list webapp_request_per_second", f"did you mean {METRIC}"]),
     ],
 )
