@@ -3,6 +3,9 @@
 A frame is a slice of one matrix of the store: rows are scrape rounds, columns are series. Two NaN bit
 patterns are reserved: ABSENT (no sample in this row) and STALE (Prometheus' staleness marker). Any other
 NaN is an ordinary value. Never compute with a frame's values before masking both.
+
+Native histograms lie beside the matrix: where ``histograms`` holds one, ``values`` holds its count, so that a
+cell is ABSENT or STALE for floats and histograms alike.
 """
 
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ Floats = NDArray[np.float64]
 Times = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Codes = NDArray[np.int32]
+Histograms = NDArray[np.object_]
 
 
 def is_absent(values: Floats) -> Mask:
@@ -47,9 +51,15 @@ class Frame:
             the next row's, and all its values are ABSENT.
         target: [n], the column of ``times_ms`` that dates each series.
         values: [rows, n] float64, C or F order, maybe a view of the store: read-only.
+        histograms: [rows, n] of ``model.histograms.Histogram``, None where the sample is a float; or None when
+            all samples are.
+        starts_ms: [rows, n], since when each sample counts (OpenMetrics' created time), 0 where that is not
+            known; or None when it is known of none.
     """
 
     labels: tuple[Labels, ...]
     times_ms: Times
     target: Codes
     values: Floats
+    histograms: Histograms | None = None
+    starts_ms: Times | None = None
