@@ -92,14 +92,14 @@ def custom_query(
     namespace: str,
     names: Sequence[str] | None,
     requirements: Iterable[Requirement] = (),
-    extra_group_by: str = "",
+    extra_group_by: tuple[str, ...] = (),
 ) -> MetricQuery:
     """The query for a metric of objects.
 
     Args:
         namespace: "" for cluster-scoped objects, and for the namespace object itself.
         names: the objects; None for every object (only when ``separable(template)``).
-        extra_group_by: one more label to group by, the container label of resource metrics.
+        extra_group_by: more labels to group by: the container label of resource metrics.
 
     Raises:
         QueryError: the selector cannot be expressed.
@@ -120,8 +120,7 @@ def custom_query(
             f"{label}=~{go_quote('|'.join(quote_meta(name) for name in names))}" if names else f'{label}=""'
         )
     values[label] = "|".join(names or ())
-    group_by = (label, extra_group_by) if extra_group_by else (label,)
-    return _render(template, where, series, matchers, values, group_by)
+    return _render(template, where, series, matchers, values, (label, *extra_group_by))
 
 
 def external_query(
@@ -131,8 +130,11 @@ def external_query(
     series: str,
     namespace: str,
     requirements: Iterable[Requirement] = (),
+    group_by: tuple[str, ...] = (),
 ) -> MetricQuery:
     """The query for an external metric. ``converter`` is None for a rule with ``namespaced: false``.
+
+    ``group_by`` is empty in every request: an external metric has no object to group by.
 
     Raises:
         QueryError: the selector cannot be expressed.
@@ -149,7 +151,7 @@ def external_query(
             ) from exc
         matchers.append(f"{label}={go_quote(namespace)}")
         values[label] = namespace
-    return _render(template, where, series, matchers, values, ())
+    return _render(template, where, series, matchers, values, group_by)
 
 
 def resource_query(
@@ -166,7 +168,8 @@ def resource_query(
     Raises:
         ConfigError: the rule has no label for a resource, or its template fails.
     """
-    return custom_query(template, where, converter, "", resource, namespace, names, (), container_label)
+    labels = (container_label,) if container_label else ()
+    return custom_query(template, where, converter, "", resource, namespace, names, (), labels)
 
 
 def separable(template: Template) -> bool:
