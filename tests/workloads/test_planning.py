@@ -2,8 +2,8 @@
 
 import pytest
 
-from flyball.localcluster.workloads.deployment import bounds, plan_rolling, plan_scale
 from flyball.localcluster.workloads.replicaset import plan
+from flyball.localcluster.workloads.rollout import bounds, plan_rolling, plan_scale
 
 
 def deployment(replicas, surge, unavailable):

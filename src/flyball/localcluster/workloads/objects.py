@@ -8,6 +8,11 @@ from flyball import clock
 Object = dict[str, Any]
 
 
+def name_of(obj: Object) -> str:
+    """The object's name."""
+    return str(obj["metadata"]["name"])
+
+
 def labels_of(obj: Mapping[str, Any]) -> dict[str, str]:
     """The object's labels; empty without any."""
     return dict((obj.get("metadata") or {}).get("labels") or {})
