@@ -7,6 +7,7 @@ happens when the parent dies; pods are not children of these processes' life and
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -33,10 +34,13 @@ def lock_data_dir(data_dir: Path) -> int:
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (data_dir, *(one for one in data_dir.iterdir() if one.is_dir())):
+            if not os.access(path, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as exc:
         raise ConfigError(
-            f"data directory {data_dir}: {exc.strerror}; make it writable or name another with --data-dir"
+            f"data directory {exc.filename}: {exc.strerror}; make it writable or name another with --data-dir"
         ) from exc
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -145,10 +149,15 @@ class Supervisor:
             await asyncio.sleep(backoff_s)
 
     async def _run_once(self, process: _Process) -> None:
+        try:
+            log = _open_log(self.data_dir / "logs" / f"{process.name}.log")
+        except OSError as exc:
+            process.error = f"{process.name}: its log {exc.filename} cannot be written ({exc.strerror})"
+            return
         ready_read, ready_write = os.pipe()
         life_read, life_write = os.pipe()
         arguments = [*process.arguments, *([] if process.restarts else process.first_arguments)]
-        with _open_log(self.data_dir / "logs" / f"{process.name}.log") as log:
+        with log:
             process.child = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",

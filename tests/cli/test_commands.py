@@ -1,4 +1,5 @@
 import json
+import os
 import socket
 from pathlib import Path
 
@@ -56,6 +57,17 @@ def test_a_data_directory_that_cannot_be_made_is_named_with_the_remedy(tmp_path:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"file/data.*--data-dir"):
         lock_data_dir(tmp_path / "file" / "data")
+
+
+@pytest.mark.parametrize("name", ["data", "data/node"])
+def test_a_read_only_data_directory_is_named_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As an ordinary user meets it; root may write everywhere, so that the answer of the system is told here."""
+    (tmp_path / "data" / "node").mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / name)
+    with pytest.raises(ConfigError, match=rf"{name}: Permission denied; make it writable.*--data-dir"):
+        lock_data_dir(tmp_path / "data")
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
