@@ -147,6 +147,7 @@ class Storage:
         self._garbage: list[int] = []
         self._lock = -1
         self.writes = 0
+        self.watches_expired = 0
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
@@ -353,6 +354,7 @@ class Storage:
             "history_events": len(self._history),
             "history_bytes": self._history_bytes,
             "watches": sum(map(len, self._subscriptions.values())),
+            "watches_expired": self.watches_expired,
         }
 
     def end_subscriptions(self) -> None:

@@ -1,0 +1,331 @@
+"""Changing the stored objects: what every create, update and delete obeys, whichever request brought it.
+
+Nothing here awaits, so no two writes interleave.
+"""
+
+from typing import Any
+
+from flyball.clock import now_ms, rfc3339
+from flyball.localcluster import admission, failures, schema
+from flyball.localcluster.convert import convert
+from flyball.localcluster.registry import Registry, Served
+from flyball.localcluster.storage import Record, Storage
+
+Object = dict[str, Any]
+
+CRD_STORE = "apiextensions.k8s.io/customresourcedefinitions"
+
+
+class Objects:
+    """The objects of one cluster, by the resources that are served."""
+
+    def __init__(self, storage: Storage, registry: Registry) -> None:
+        self.storage = storage
+        self.registry = registry
+
+    def served(self, group: str, version: str, plural: str) -> Served:
+        """The resource at ``/apis/group/version/plural``.
+
+        Raises:
+            ApiFailure: 404, there is none.
+        """
+        served = self.registry.find(group, version, plural)
+        if served is None:
+            raise failures.no_such_path()
+        return served
+
+    def get(self, served: Served, namespace: str, name: str) -> Record:
+        record = self.storage.get(served.store, namespace, name)
+        if record is None:
+            raise failures.not_found(served.kind.group, served.kind.plural, name)
+        return record
+
+    def _identify(self, served: Served, namespace: str, obj: Object) -> Object:
+        """In place: metadata made a dict in the right namespace."""
+        metadata = obj.get("metadata")
+        if not isinstance(metadata, dict):
+            metadata = obj["metadata"] = {}
+        if served.kind.namespaced:
+            given = metadata.get("namespace") or namespace
+            if given != namespace:
+                raise failures.bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request"
+                )
+            metadata["namespace"] = namespace
+        else:
+            metadata.pop("namespace", None)
+        return metadata
+
+    def create(self, served: Served, namespace: str, obj: Object, *, dry_run: bool = False) -> Object:
+        """Stores a new object and returns it in the storage version. ``obj`` is changed.
+
+        Raises:
+            ApiFailure: it cannot be created; the Status says why.
+            StoreError: the disk refused.
+        """
+        kind = served.kind
+        metadata = self._identify(served, namespace, obj)
+        obj.setdefault("apiVersion", kind.api_version)
+        obj.setdefault("kind", kind.kind)
+        if not metadata.get("name"):
+            prefix = metadata.get("generateName")
+            if not prefix:
+                cause = {
+                    "reason": "FieldValueRequired",
+                    "message": "Required value: name or generateName is required",
+                    "field": "metadata.name",
+                }
+                raise failures.invalid(kind.group, kind.kind, "", [cause])
+            metadata["name"] = admission.generated_name(str(prefix))
+        name = str(metadata["name"])
+        if metadata.get("resourceVersion"):
+            raise failures.bad_request("resourceVersion should not be set on objects to be created")
+        if namespace:
+            self._check_namespace(kind.group, kind.plural, name, namespace)
+        at_ms = now_ms()
+        admission.stamp_new(obj, at_ms)
+        stored = convert(obj, served.storage.api_version)
+        if "status" in served.storage.subresources:
+            stored.pop("status", None)
+        self._default(served, stored)
+        admission.initial_state(served.store, stored, at_ms)
+        if admission.counts_generations(served.store, served.storage.subresources) or served.is_custom:
+            stored["metadata"]["generation"] = 1
+        if self.storage.get(served.store, namespace, name) is not None:
+            raise failures.already_exists(kind.group, kind.plural, name)
+        if served.store == "/services":
+            admission.allocate_service(self.storage, stored, None)
+        self._validate(served, stored, None)
+        stored = _ordered(stored)
+        if not dry_run:
+            self.storage.put(served.store, namespace, name, stored)
+        return stored
+
+    def _check_namespace(self, group: str, plural: str, name: str, namespace: str) -> None:
+        record = self.storage.get("/namespaces", "", namespace)
+        if record is None:
+            raise failures.not_found("", "namespaces", namespace)
+        if record.object["metadata"].get("deletionTimestamp"):
+            why = f"unable to create new content in namespace {namespace} because it is being terminated"
+            cause = {
+                "reason": "NamespaceTerminating",
+                "message": f"namespace {namespace} is being terminated",
+                "field": "metadata.namespace",
+            }
+            raise failures.forbidden(group, plural, name, why, [cause])
+
+    def _default(self, served: Served, obj: Object) -> None:
+        if not served.is_custom:
+            schema.default(served.storage, obj)
+
+    def _validate(self, served: Served, obj: Object, old: Object | None) -> None:
+        if served.is_custom:
+            return
+        found = schema.validate(served.storage, obj, old)
+        if found:
+            causes = [{"reason": c.reason, "message": c.message, "field": c.field} for c in found]
+            raise failures.invalid(served.kind.group, served.kind.kind, obj["metadata"].get("name", ""), causes)
+
+    def update(
+        self,
+        served: Served,
+        namespace: str,
+        name: str,
+        obj: Object,
+        *,
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> Object:
+        """Replaces the object, or its status, and returns it in the storage version. ``obj`` is changed.
+
+        An update that changes nothing is not written and keeps its resourceVersion.
+
+        Raises:
+            ApiFailure: it cannot be updated; the Status says why.
+            StoreError: the disk refused.
+        """
+        kind = served.kind
+        record = self.get(served, namespace, name)
+        old = record.object
+        metadata = self._identify(served, namespace, obj)
+        if metadata.setdefault("name", name) != name:
+            raise failures.bad_request(
+                f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
+            )
+        before = old["metadata"]
+        given_rv, given_uid = metadata.get("resourceVersion"), metadata.get("uid")
+        if given_uid and given_uid != before["uid"]:
+            why = f"Precondition failed: UID in precondition: {given_uid}, UID in object meta: {before['uid']}"
+            raise failures.conflict(kind.group, kind.plural, name, why)
+        if given_rv and given_rv not in ("0", before["resourceVersion"]):
+            raise failures.conflict(kind.group, kind.plural, name)
+        new = convert(obj, served.storage.api_version)
+        if subresource:
+            new = _only_subresource(record.copy(), new, subresource)
+        else:
+            if "status" in served.storage.subresources:
+                new.pop("status", None)
+                if "status" in old:
+                    new["status"] = old["status"]
+            self._keep_metadata(new["metadata"], before)
+        self._default(served, new)
+        if served.store == "/services" and not subresource:
+            admission.allocate_service(self.storage, new, old)
+        if served.store == CRD_STORE and not subresource:
+            new["status"] = admission.crd_status(new, now_ms())
+        if before.get("deletionTimestamp"):
+            added = set(new["metadata"].get("finalizers") or ()) - set(before.get("finalizers") or ())
+            if added:
+                cause = {
+                    "reason": "FieldValueForbidden",
+                    "message": "Forbidden: no new finalizers can be added if the object is being deleted, "
+                    f"found new finalizers {sorted(added)}",
+                    "field": "metadata.finalizers",
+                }
+                raise failures.invalid(kind.group, kind.kind, name, [cause])
+        self._validate(served, new, old)
+        counts = admission.counts_generations(served.store, served.storage.subresources) or served.is_custom
+        if counts and not subresource and _content(new) != _content(old):
+            new["metadata"]["generation"] = int(before.get("generation") or 0) + 1
+        new = _ordered(new)
+        new["metadata"]["resourceVersion"] = before["resourceVersion"]
+        if new == old:
+            return new
+        if dry_run:
+            return new
+        if self._is_finished(served, new):
+            self._remove(served, namespace, name, new)
+        else:
+            self.storage.put(served.store, namespace, name, new)
+        return new
+
+    def _keep_metadata(self, metadata: Object, before: Object) -> None:
+        for field in ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"):
+            if field in before:
+                metadata[field] = before[field]
+            else:
+                metadata.pop(field, None)
+        for field in ("selfLink", "managedFields"):
+            metadata.pop(field, None)
+        if "generateName" in before:
+            metadata.setdefault("generateName", before["generateName"])
+
+    def _is_finished(self, served: Served, obj: Object) -> bool:
+        """A deleted object that nothing holds any more."""
+        metadata = obj["metadata"]
+        if not metadata.get("deletionTimestamp") or metadata.get("finalizers"):
+            return False
+        if served.store == "/namespaces" and (obj.get("spec") or {}).get("finalizers"):
+            return False
+        return not metadata.get("deletionGracePeriodSeconds")
+
+    def delete(
+        self, served: Served, namespace: str, name: str, options: Object, *, dry_run: bool = False
+    ) -> tuple[bool, Object]:
+        """Deletes, or marks for deletion what finalizers or a grace period still hold.
+
+        Returns:
+            Whether it is gone, and its last state in the storage version.
+
+        Raises:
+            ApiFailure: no such object, or a precondition failed.
+        """
+        kind = served.kind
+        record = self.get(served, namespace, name)
+        obj = record.copy()
+        metadata = obj["metadata"]
+        preconditions = options.get("preconditions") or {}
+        for field, shown in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+            wanted = preconditions.get(field)
+            if wanted and wanted != metadata[field]:
+                why = (
+                    f"Precondition failed: {shown} in precondition: {wanted}, {shown} in object meta: {metadata[field]}"
+                )
+                raise failures.conflict(kind.group, kind.plural, name, why)
+        if served.store == "/namespaces" and name in admission.SYSTEM_NAMESPACES:
+            raise failures.forbidden("", "namespaces", name, "this namespace may not be deleted")
+        policy = options.get("propagationPolicy")
+        if policy not in (None, "", "Background", "Foreground", "Orphan"):
+            raise failures.bad_request(f'invalid propagationPolicy "{policy}"')
+        finalizers = [f for f in metadata.get("finalizers") or [] if f not in ("orphan", "foregroundDeletion")]
+        held = {"Orphan": "orphan", "Foreground": "foregroundDeletion"}.get(policy or "")
+        if policy is None:
+            finalizers = list(metadata.get("finalizers") or [])
+        if held:
+            finalizers.append(held)
+        if finalizers:
+            metadata["finalizers"] = finalizers
+        else:
+            metadata.pop("finalizers", None)
+        grace = self._grace(served, obj, options)
+        at_ms = now_ms()
+        if not metadata.get("deletionTimestamp"):
+            metadata["deletionTimestamp"] = rfc3339(at_ms + grace * 1000)
+            metadata["deletionGracePeriodSeconds"] = grace
+            if admission.counts_generations(served.store, served.storage.subresources) or served.is_custom:
+                metadata["generation"] = int(metadata.get("generation") or 0) + 1
+        elif grace < int(metadata.get("deletionGracePeriodSeconds") or 0):
+            metadata["deletionTimestamp"] = rfc3339(at_ms + grace * 1000)
+            metadata["deletionGracePeriodSeconds"] = grace
+        if served.store == "/namespaces":
+            obj.setdefault("status", {})["phase"] = "Terminating"
+        finished = self._is_finished(served, obj)
+        if not dry_run:
+            if finished:
+                self._remove(served, namespace, name, obj)
+            elif obj != record.object:
+                self.storage.put(served.store, namespace, name, obj)
+        return finished, obj
+
+    def _grace(self, served: Served, obj: Object, options: Object) -> int:
+        """Seconds; only a pod on a node has any."""
+        if served.store != "/pods" or not (obj.get("spec") or {}).get("nodeName"):
+            return 0
+        if (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+            return 0
+        given = options.get("gracePeriodSeconds")
+        if given is None:
+            given = (obj.get("spec") or {}).get("terminationGracePeriodSeconds", 30)
+        return max(0, int(given))
+
+    def _remove(self, served: Served, namespace: str, name: str, last: Object) -> None:
+        if served.store == CRD_STORE:
+            self._remove_custom_objects(last)
+        self.storage.delete(served.store, namespace, name, last)
+
+    def _remove_custom_objects(self, crd: Object) -> None:
+        spec = crd.get("spec") or {}
+        group, plural = spec.get("group", ""), (spec.get("names") or {}).get("plural", "")
+        if not self.registry.has_builtin(group, plural):
+            for key in list(self.storage.keys(f"{group}/{plural}")):
+                self.storage.delete(f"{group}/{plural}", *key)
+
+
+_FIELD_ORDER = ("apiVersion", "kind", "metadata")
+
+
+def _ordered(obj: Object) -> Object:
+    """apiVersion, kind and metadata first, status last, as people expect to read it."""
+    ordered = {key: obj[key] for key in _FIELD_ORDER if key in obj}
+    ordered.update((key, value) for key, value in obj.items() if key not in ordered and key != "status")
+    if "status" in obj:
+        ordered["status"] = obj["status"]
+    return ordered
+
+
+def _content(obj: Object) -> Object:
+    """What a generation counts: all but metadata and status."""
+    return {key: value for key, value in obj.items() if key not in ("metadata", "status", "apiVersion", "kind")}
+
+
+def _only_subresource(old: Object, new: Object, subresource: str) -> Object:
+    """The old object with just the part that the subresource may change."""
+    if subresource == "finalize":
+        old.setdefault("spec", {})["finalizers"] = (new.get("spec") or {}).get("finalizers") or []
+    elif subresource == "resize":
+        old["spec"] = new.get("spec") or {}
+    elif "status" in new:
+        old["status"] = new["status"]
+    else:
+        old.pop("status", None)
+    return old

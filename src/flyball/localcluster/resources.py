@@ -1,0 +1,269 @@
+"""Requests for resources: collections, single objects and their subresources."""
+
+import contextlib
+from typing import Any
+
+import msgspec
+
+from flyball.errors import QueryError
+from flyball.localcluster import failures, patching, schema
+from flyball.localcluster.answers import answer_object, answer_record, is_dry_run, only_get
+from flyball.localcluster.convert import convert
+from flyball.localcluster.failures import ApiFailure
+from flyball.localcluster.listing import answer_list, selection
+from flyball.localcluster.nodes import NodeClient
+from flyball.localcluster.objects import Objects
+from flyball.localcluster.registry import SUBRESOURCE_VERBS, Served
+from flyball.localcluster.requests import JSON, PATCH_TYPES, Request, decode, duplicate_fields
+from flyball.localcluster.reviews import answer_review
+from flyball.localcluster.subresources import answer_binding, answer_eviction, answer_scale
+from flyball.localcluster.watching import answer_watch
+
+Object = dict[str, Any]
+
+
+class Resources:
+    """Reads, checks and answers requests; what changes goes through ``Objects``."""
+
+    def __init__(self, objects: Objects, node: NodeClient, admin_token: bytes) -> None:
+        self._objects = objects
+        self._storage = objects.storage
+        self._node = node
+        self._admin_token = admin_token
+
+    async def answer(self, request: Request, group: str, version: str, rest: list[str]) -> None:
+        namespace = ""
+        watch_prefix = rest[0] == "watch" and len(rest) > 1
+        if watch_prefix:  # the old /api/v1/watch/... form
+            rest = rest[1:]
+        if rest[0] == "namespaces" and len(rest) >= 3 and rest[2] not in ("status", "finalize"):
+            namespace, rest = rest[1], rest[2:]
+        served = self._objects.served(group, version, rest[0])
+        if served.kind.namespaced != bool(namespace) and not (
+            served.kind.namespaced and len(rest) == 1 and request.method in ("GET", "DELETE")
+        ):
+            if "create" in served.kind.verbs and len(served.kind.verbs) == 1 and request.method == "POST":
+                pass
+            elif served.kind.namespaced and request.method == "POST" and len(rest) == 1:
+                raise failures.bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request"
+                )
+            else:
+                raise failures.no_such_path()
+        if served.kind.verbs == ("create",):
+            await self._create_only(request, served, namespace)
+        elif len(rest) == 1:
+            await self._collection(request, served, namespace, watch_prefix)
+        elif len(rest) == 2:
+            await self._item(request, served, namespace, rest[1])
+        else:
+            await self._subresource(request, served, namespace, rest[1], rest[2:])
+
+    async def _create_only(self, request: Request, served: Served, namespace: str) -> None:
+        if request.method != "POST":
+            raise failures.method_not_allowed()
+        if served.kind.plural == "bindings":
+            name = str(((await request.object()).get("metadata") or {}).get("name") or "")
+            await answer_binding(self._objects, request, self._objects.served("", "v1", "pods"), namespace, name)
+        else:
+            await answer_review(request, served, self._admin_token)
+
+    async def _collection(self, request: Request, served: Served, namespace: str, watching: bool) -> None:
+        if request.method == "GET":
+            if watching or request.flag("watch"):
+                await answer_watch(self._storage, request, served, namespace, request.param("fieldSelector"))
+            else:
+                await answer_list(self._storage, request, served, namespace)
+        elif request.method == "POST":
+            obj = await request.object()
+            check_body(request, served, obj, await request.body())
+            created = self._objects.create(served, namespace, obj, dry_run=is_dry_run(request))
+            await answer_object(request, served, 201, created)
+        elif request.method == "DELETE":
+            await self._delete_collection(request, served, namespace)
+        else:
+            raise failures.method_not_allowed()
+
+    async def _item(self, request: Request, served: Served, namespace: str, name: str) -> None:
+        if request.method == "GET":
+            if request.flag("watch"):
+                await answer_watch(self._storage, request, served, namespace, f"metadata.name={name}")
+                return
+            await answer_record(request, served, self._objects.get(served, namespace, name))
+        elif request.method == "PUT":
+            obj = await request.object()
+            check_body(request, served, obj, await request.body())
+            self._objects.get(served, namespace, name)
+            updated = self._objects.update(served, namespace, name, obj, dry_run=is_dry_run(request))
+            await answer_object(request, served, 200, updated)
+        elif request.method == "PATCH":
+            await self._patch(request, served, namespace, name, "")
+        elif request.method == "DELETE":
+            body = await request.body()
+            options = decode(body, request.content_type) if body.strip() else {}
+            await self._delete_one(request, served, namespace, name, options)
+        else:
+            raise failures.method_not_allowed()
+
+    async def _subresource(self, request: Request, served: Served, namespace: str, name: str, path: list[str]) -> None:
+        sub = path[0]
+        if sub not in served.kind.subresources or sub not in SUBRESOURCE_VERBS or len(path) > 1:
+            raise failures.no_such_path()
+        if sub == "log":
+            only_get(request)
+            await self._node.answer_log(request, self._objects.get(served, namespace, name).object)
+        elif sub == "binding":
+            await answer_binding(self._objects, request, served, namespace, name)
+        elif sub == "eviction":
+            await answer_eviction(self._objects, request, served, namespace, name)
+        elif sub == "scale":
+            await answer_scale(self._objects, request, served, namespace, name)
+        elif request.method == "GET":
+            await answer_record(request, served, self._objects.get(served, namespace, name))
+        elif request.method == "PUT":
+            obj = await request.object()
+            check_body(request, served, obj, await request.body())
+            self._objects.get(served, namespace, name)
+            updated = self._objects.update(served, namespace, name, obj, subresource=sub, dry_run=is_dry_run(request))
+            await answer_object(request, served, 200, updated)
+        elif request.method == "PATCH":
+            await self._patch(request, served, namespace, name, sub)
+        else:
+            raise failures.method_not_allowed()
+
+    # patch
+
+    async def _patch(self, request: Request, served: Served, namespace: str, name: str, subresource: str) -> None:
+        body = await request.body()
+        how = PATCH_TYPES.get(request.content_type)
+        if how is None or how == "apply" or (how == "strategic" and served.is_custom):
+            accepted = [t for t, kind in PATCH_TYPES.items() if kind in ("json", "merge")]
+            if not served.is_custom:
+                accepted.append("application/strategic-merge-patch+json")
+            if how == "apply":
+                raise ApiFailure(
+                    415,
+                    "server-side apply is not supported by this server; use client-side apply "
+                    "(kubectl apply without --server-side). Accepted media types include: " + ", ".join(accepted),
+                )
+            raise failures.unsupported_media_type(request.content_type, accepted)
+        try:
+            patch = msgspec.json.decode(body)
+        except msgspec.DecodeError as exc:
+            raise failures.bad_request(f"error decoding patch: {exc}") from exc
+        record = self._objects.get(served, namespace, name)
+        current = convert(record.copy(), served.group_version)
+        patched = apply_patch(served, how, current, patch)
+        check_body(request, served, patched, patch=True)
+        if patched.get("metadata", {}).get("resourceVersion") is None:
+            patched.setdefault("metadata", {})["resourceVersion"] = record.object["metadata"]["resourceVersion"]
+        updated = self._objects.update(
+            served, namespace, name, patched, subresource=subresource, dry_run=is_dry_run(request)
+        )
+        await answer_object(request, served, 200, updated)
+
+    # delete
+
+    async def _delete_one(self, request: Request, served: Served, namespace: str, name: str, options: Object) -> None:
+        for option in ("propagationPolicy", "gracePeriodSeconds", "orphanDependents"):
+            if request.param(option) and option not in options:
+                text = request.param(option)
+                options[option] = request.integer(option) if option == "gracePeriodSeconds" else text
+        dry_run = is_dry_run(request) or bool(options.get("dryRun"))
+        removed, obj = self._objects.delete(served, namespace, name, options, dry_run=dry_run)
+        if removed and served.store not in ("/pods", "/namespaces"):
+            details: Object = {"name": name, "kind": served.kind.plural, "uid": obj["metadata"]["uid"]}
+            if served.kind.group:
+                details["group"] = served.kind.group
+            await request.answer_object(
+                200,
+                {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details},
+            )
+        else:
+            await answer_object(request, served, 200, obj)
+
+    async def _delete_collection(self, request: Request, served: Served, namespace: str) -> None:
+        if served.kind.namespaced and not namespace:
+            raise failures.method_not_allowed()
+        chosen = selection(request, served, request.param("fieldSelector"))
+        body = await request.body()
+        options = decode(body, request.content_type) if body.strip() else {}
+        items = []
+        for record in self._storage.records(served.store, namespace):
+            if chosen.matches(record):
+                items.append(record.object["metadata"]["name"])
+        deleted = []
+        for name in items:
+            with contextlib.suppress(ApiFailure):
+                _, obj = self._objects.delete(served, namespace, name, dict(options), dry_run=is_dry_run(request))
+                deleted.append(convert(obj, served.group_version))
+        await request.answer_object(
+            200,
+            {
+                "kind": served.kind.list_kind,
+                "apiVersion": served.group_version,
+                "metadata": {"resourceVersion": str(self._storage.revision)},
+                "items": deleted,
+            },
+        )
+
+
+def check_body(request: Request, served: Served, obj: Object, body: bytes = b"", *, patch: bool = False) -> None:
+    """Kind, types and unknown fields of an object a client sent; in place, unknown fields are dropped.
+
+    Raises:
+        ApiFailure: 400 when it cannot be what the path says.
+    """
+    kind = served.kind
+    given_version, given_kind = obj.get("apiVersion") or kind.api_version, obj.get("kind") or kind.kind
+    named = f'{given_kind} in version "{given_version.rpartition("/")[2]}" cannot be handled as a {kind.kind}: '
+    if given_kind != kind.kind:
+        raise failures.bad_request(named + f'no kind "{given_kind}" is served at this path')
+    if given_version != kind.api_version:
+        raise failures.bad_request(
+            f"the API version in the data ({given_version}) does not match the expected API version "
+            f"({kind.api_version})"
+        )
+    obj["apiVersion"], obj["kind"] = kind.api_version, kind.kind
+    if not isinstance(obj.get("metadata") or {}, dict):
+        raise failures.bad_request(named + "json: cannot unmarshal value into field metadata of type v1.ObjectMeta")
+    if served.is_custom:
+        return
+    mode = request.param("fieldValidation") or "Warn"
+    if mode not in ("Strict", "Warn", "Ignore"):
+        raise failures.ApiFailure(
+            422, f'fieldValidation: Unsupported value: "{mode}": supported values: "Ignore", "Warn", "Strict"'
+        )
+    wrong = schema.type_errors(kind, obj)
+    if wrong:
+        raise failures.bad_request((named if not patch else "") + wrong[0])
+    unknown = schema.validate_fields(kind, obj)
+    if mode != "Ignore":
+        if body and request.content_type in ("", JSON):
+            unknown = [*unknown, *duplicate_fields(body)]
+        if unknown and mode == "Strict":
+            text = "strict decoding error: " + ", ".join(unknown)
+            raise failures.bad_request(text if patch else named + text)
+        request.warnings.extend(unknown)
+    if unknown:
+        schema.prune(kind, obj)
+
+
+def apply_patch(served: Served, how: str, current: Object, patch: Any) -> Object:
+    """The patched object; ``how`` is json, merge or strategic.
+
+    Raises:
+        QueryError: the patch is malformed or does not apply.
+    """
+    if how == "json":
+        patched = patching.json_patch(current, patch)
+    elif not isinstance(patch, dict):
+        raise QueryError("error decoding patch: the patch must be an object")
+    elif how == "merge":
+        patched = patching.merge_patch(current, patch)
+    else:
+        node: Any = schema.patch_schema(served.kind)
+        patched = patching.strategic_merge(current, patch, node)
+    if not isinstance(patched, dict) or not isinstance(patched.get("metadata"), dict):
+        raise QueryError("the patch leaves no object with metadata")
+    return patched
