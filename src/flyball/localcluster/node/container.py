@@ -1,0 +1,221 @@
+"""One container of a pod: its process, its probes and hooks, and how it is stopped."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from flyball import clock
+from flyball.localcluster.node import environment, images, probes, procfs
+from flyball.localcluster.node.process import ContainerProcess
+from flyball.localcluster.node.status import ContainerState
+
+Object = dict[str, Any]
+STOP_GRACE_S = 30.0  # Kubernetes' default
+
+
+class Pod(Protocol):
+    """What a container asks of its pod."""
+
+    name: str
+    pod: Object
+
+    @property
+    def ip(self) -> str: ...
+
+    def wake(self) -> None:
+        """Something has changed: look at the pod again."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs something beside the pod's own loop."""
+
+    def base_environment(self) -> dict[str, str]: ...
+
+    async def event(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None: ...
+
+
+class Container:
+    """One container of a pod: its state, its process, its back-off."""
+
+    def __init__(self, pod: Pod, spec: Object, directory: Path, init: bool) -> None:
+        self.pod = pod
+        self.spec = spec
+        self.name: str = spec["name"]
+        self.directory = directory
+        self.state = ContainerState(
+            self.name, spec.get("image") or "", init=init, sidecar=init and spec.get("restartPolicy") == "Always"
+        )
+        self.attempt = 0
+        self.process: ContainerProcess | None = None
+        self.backoff_s = 0.0
+        self.restart_at: float | None = None
+        self.retry_at = 0.0
+        self.environment: dict[str, str] = {}
+        self.cwd = "/"
+        self.mounts: list[tuple[str, str]] = []
+        self.claims_ports = False
+        self._cpu_base_ns = 0
+        self._cpu_last_ns = 0
+        self._told = ""
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- what the manifest says ----------------------------------------------------------------------------------
+
+    def declared_ports(self) -> set[tuple[int, str]]:
+        return {(int(port["containerPort"]), port.get("protocol") or "TCP") for port in self.spec.get("ports") or []}
+
+    def tcp_ports(self) -> set[int]:
+        return {port for port, protocol in self.declared_ports() if protocol == "TCP"}
+
+    # -- what outlives the node process --------------------------------------------------------------------------
+
+    def to_record(self) -> Object:
+        return {
+            "attempt": self.attempt,
+            "restart_count": self.state.restart_count,
+            "last_terminated": self.state.last_terminated,
+            "terminated": self.state.terminated,
+            "final": self.state.terminated is not None and self.restart_at is None,
+            "backoff_s": self.backoff_s,
+            "claims_ports": self.claims_ports,
+            "environment": self.environment,
+            "cwd": self.cwd,
+            "mounts": self.mounts,
+        }
+
+    def restore(self, record: Object) -> None:
+        self.state.restart_count = int(record.get("restart_count") or 0)
+        self.state.last_terminated = record.get("last_terminated")
+        self.backoff_s = float(record.get("backoff_s") or 0.0)
+        self.claims_ports = bool(record.get("claims_ports"))
+        self.environment = record.get("environment") or {}
+        self.cwd = record.get("cwd") or "/"
+        self.mounts = [(pair[0], pair[1]) for pair in record.get("mounts") or []]
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.running
+
+    def attach(self, running: ContainerProcess) -> None:
+        """The process is this container's from now on, and is probed."""
+        self.process = running
+        self._cpu_base_ns = self._cpu_last_ns = 0
+        state = self.state
+        state.running_since_ms = running.started_ms
+        state.terminated = None
+        state.waiting = None
+        state.container_id = f"plain://{running.pid}"
+        state.started = "startupProbe" not in self.spec
+        state.ready = state.started and "readinessProbe" not in self.spec
+        self._start_probes()
+
+    def detach(self, cpu_ns: int) -> None:
+        """The process has ended."""
+        self.stop_tasks()
+        self._cpu_last_ns = max(self._cpu_last_ns, cpu_ns)
+        self.process = None
+
+    def cpu_ns(self) -> int:
+        """CPU time of the running attempt; it never goes down."""
+        if self.process is None or not self.process.running:
+            return self._cpu_last_ns
+        raw = procfs.tree_figures(self.process.shim_pid).cpu_ns + self._cpu_base_ns
+        if raw < self._cpu_last_ns:
+            self._cpu_base_ns += self._cpu_last_ns - raw
+            raw = self._cpu_last_ns
+        self._cpu_last_ns = raw
+        return raw
+
+    async def tell_once(self, reason: str, message: str) -> None:
+        """A warning event, unless it was the last one."""
+        if self._told != message:
+            self._told = message
+            await self.pod.event("Warning", reason, message)
+
+    def started_anew(self) -> None:
+        """A new attempt begins: what was told before may be told again."""
+        self._told = ""
+        self.restart_at = None
+
+    async def execute(self, command: Sequence[str], timeout_s: float) -> tuple[int | None, str]:
+        """Runs a command beside the container: its environment, directory and paths.
+
+        Returns the exit code (None when it took too long) and the output, capped.
+        """
+        argv = [environment.rewrite_argument(word, self.mounts) for word in command]
+        env = self.environment or self.pod.base_environment()
+        try:
+            argv = images.resolve(argv, env.get("PATH", os.defpath), self.cwd)
+        except images.NotRunnableError as exc:
+            return 127, str(exc)
+        return await probes.run_command(argv, env, self.cwd, timeout_s)
+
+    # -- probes --------------------------------------------------------------------------------------------------
+
+    def _start_probes(self) -> None:
+        self.stop_tasks()
+        for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+            probe = self.spec.get(kind)
+            if probe:
+                name = f"{self.pod.name}/{self.name} {kind}"
+                self._tasks.append(asyncio.create_task(self._probe(kind, probe), name=name))
+
+    def stop_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._tasks.clear()
+
+    async def _probe(self, kind: str, probe: Object) -> None:
+        word = kind.removesuffix("Probe")
+        while kind != "startupProbe" and not self.state.started:
+            await asyncio.sleep(0.1)
+
+        def settled(good: bool) -> None:
+            if kind == "startupProbe" and good:
+                self.state.started = True
+                self.state.ready = "readinessProbe" not in self.spec
+            elif kind == "readinessProbe":
+                self.state.ready = good
+            elif not good:
+                self.pod.spawn(self._kill_unhealthy(word))
+            self.pod.wake()
+
+        async def failed(message: str) -> None:
+            await self.pod.event("Warning", "Unhealthy", f"{word.capitalize()} probe failed: {message}")
+
+        async def attempt() -> str:
+            return await probes.check(probe, self.spec, self.pod.ip, self.execute)
+
+        prober = probes.Prober(probe, attempt, settled, failed, kind == "startupProbe", eager=kind != "livenessProbe")
+        await prober.run()
+
+    async def _kill_unhealthy(self, word: str) -> None:
+        await self.pod.event("Normal", "Killing", f"Container {self.name} failed {word} probe, will be restarted")
+        await self.stop(float(self.pod.pod["spec"].get("terminationGracePeriodSeconds") or STOP_GRACE_S))
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    async def stop(self, grace_s: float) -> None:
+        """preStop, SIGTERM, the grace period, SIGKILL."""
+        running = self.process
+        if running is None or not running.running:
+            return
+        deadline = clock.monotonic_s() + grace_s
+        hook = (self.spec.get("lifecycle") or {}).get("preStop") or {}
+        if "sleep" in hook:
+            await running.wait_for(min(grace_s, float(hook["sleep"].get("seconds") or 0)))
+        elif hook:
+            await probes.check({**hook, "timeoutSeconds": grace_s}, self.spec, self.pod.ip, self.execute)
+        running.signal(signal.SIGTERM)
+        running.signal(signal.SIGCONT)
+        if not await running.wait_for(max(0.0, deadline - clock.monotonic_s())):
+            running.signal(signal.SIGKILL)
+            if not await running.wait_for(5.0):
+                with contextlib.suppress(OSError):
+                    os.kill(running.shim_pid, signal.SIGKILL)
+                await running.wait_for(2.0)
