@@ -123,7 +123,7 @@ class Objects:
             return
         found = schema.validate(served.storage, obj, old)
         if found:
-            causes = [{"reason": c.reason, "message": c.message, "field": c.field} for c in found]
+            causes = [{"reason": c.reason, "message": c.body, "field": c.field} for c in found]
             raise failures.invalid(served.kind.group, served.kind.kind, obj["metadata"].get("name", ""), causes)
 
     def update(

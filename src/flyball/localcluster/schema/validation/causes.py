@@ -1,0 +1,81 @@
+"""Wrong fields, in upstream's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+Object = dict[str, Any]
+
+REQUIRED = "Required value"
+INVALID = "Invalid value"
+DUPLICATE = "Duplicate value"
+UNSUPPORTED = "Unsupported value"
+FORBIDDEN = "Forbidden"
+TOO_LONG = "Too long"
+NOT_FOUND = "Not found"
+
+_REASONS = {
+    REQUIRED: "FieldValueRequired",
+    INVALID: "FieldValueInvalid",
+    DUPLICATE: "FieldValueDuplicate",
+    UNSUPPORTED: "FieldValueNotSupported",
+    FORBIDDEN: "FieldValueForbidden",
+    TOO_LONG: "FieldValueTooLong",
+    NOT_FOUND: "FieldValueNotFound",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One thing wrong with an object: ``field`` a path, ``type`` upstream's words, ``detail`` what follows them."""
+
+    field: str
+    type: str
+    detail: str
+
+    @property
+    def body(self) -> str:
+        """As a Status' cause says it: ``Invalid value: -1: must be greater than or equal to 0``."""
+        return f"{self.type}: {self.detail}" if self.detail else self.type
+
+    @property
+    def message(self) -> str:
+        """As kubectl prints it, the field before the body."""
+        return f"{self.field}: {self.body}"
+
+    @property
+    def reason(self) -> str:
+        """The machine word of a Status' cause (``FieldValueRequired``...)."""
+        return _REASONS[self.type]
+
+
+def quoted(value: Any) -> str:
+    """A value as Go prints it in a field error."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (dict, list)):
+        import msgspec
+
+        return msgspec.json.encode(value).decode()
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    return "null" if value is None else str(value)
+
+
+def required(field: str, detail: str = "") -> Cause:
+    return Cause(field, REQUIRED, detail)
+
+
+def invalid(field: str, value: Any, detail: str) -> Cause:
+    return Cause(field, INVALID, f"{quoted(value)}: {detail}")
+
+
+def unsupported(field: str, value: Any, supported: Iterable[str]) -> Cause:
+    shown = ", ".join(f'"{one}"' for one in sorted(supported))
+    return Cause(field, UNSUPPORTED, f"{quoted(value)}: supported values: {shown}")
+
+
+def duplicate(field: str, value: Any) -> Cause:
+    return Cause(field, DUPLICATE, quoted(value))

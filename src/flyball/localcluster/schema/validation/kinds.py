@@ -1,0 +1,293 @@
+"""The other kinds, each in a function of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flyball.localcluster.schema.kinds import Kind
+from flyball.localcluster.schema.validation.causes import (
+    DUPLICATE,
+    FORBIDDEN,
+    TOO_LONG,
+    Cause,
+    Object,
+    duplicate,
+    invalid,
+    quoted,
+    required,
+    unsupported,
+)
+from flyball.localcluster.schema.validation.names import (
+    CONFIG_KEY,
+    CONFIG_KEY_WORDS,
+    check_labels,
+    check_selector,
+    label_name_problems,
+    subdomain_problems,
+    too_long,
+)
+from flyball.localcluster.schema.validation.pods import (
+    PROTOCOLS,
+    check_int_or_port,
+    check_non_negative,
+    check_port_number,
+)
+from flyball.localcluster.schema.validation.workloads import check_percent_or_count
+
+
+def check_service(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
+    spec = obj.get("spec") or {}
+    causes = []
+    types = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
+    kind = spec.get("type", "ClusterIP")
+    if kind not in types:
+        causes.append(unsupported("spec.type", kind, types))
+    ports = spec.get("ports") or []
+    headless = spec.get("clusterIP") == "None"
+    if not ports and not headless and kind != "ExternalName":
+        causes.append(required("spec.ports"))
+    if kind == "ExternalName":
+        name = spec.get("externalName") or ""
+        if not name:
+            causes.append(required("spec.externalName"))
+        else:
+            causes += [invalid("spec.externalName", name, one) for one in subdomain_problems(name.rstrip("."))]
+    if headless and kind in ("NodePort", "LoadBalancer"):
+        causes.append(invalid("spec.clusterIPs[0]", "None", f"may not be set to 'None' for {kind} services"))
+    seen_names: set[str] = set()
+    seen: set[tuple[Any, Any]] = set()
+    for index, port in enumerate(ports):
+        where = f"spec.ports[{index}]"
+        name = port.get("name") or ""
+        if not name:
+            if len(ports) > 1:
+                causes.append(required(f"{where}.name"))
+        else:
+            causes += [invalid(f"{where}.name", name, one) for one in label_name_problems(name)]
+            if name in seen_names:
+                causes.append(duplicate(f"{where}.name", name))
+            seen_names.add(name)
+        causes += check_port_number(port.get("port", 0), f"{where}.port")
+        protocol = port.get("protocol", "TCP")
+        if protocol not in PROTOCOLS:
+            causes.append(unsupported(f"{where}.protocol", protocol, PROTOCOLS))
+        if port.get("targetPort") is not None:
+            causes += check_int_or_port(port["targetPort"], f"{where}.targetPort")
+        if port.get("nodePort"):
+            if kind not in ("NodePort", "LoadBalancer"):
+                causes.append(Cause(f"{where}.nodePort", FORBIDDEN, f"may not be used when `type` is '{kind}'"))
+            else:
+                causes += check_port_number(port["nodePort"], f"{where}.nodePort")
+        key = (protocol, port.get("port"))
+        if key in seen:
+            causes.append(Cause(where, DUPLICATE, quoted({"protocol": protocol, "port": port.get("port")})))
+        seen.add(key)
+    causes += check_labels(spec.get("selector"), "spec.selector")
+    if spec.get("sessionAffinity") not in (None, "None", "ClientIP"):
+        causes.append(unsupported("spec.sessionAffinity", spec["sessionAffinity"], ("ClientIP", "None")))
+    if old is not None and kind != "ExternalName":
+        before = old.get("spec") or {}
+        same = before.get("type") == kind
+        if same and before.get("clusterIP") and spec.get("clusterIP") and before["clusterIP"] != spec["clusterIP"]:
+            causes.append(invalid("spec.clusterIPs[0]", [spec["clusterIP"]], "may not change once set"))
+    return causes
+
+
+def _keyed(data: Any, field: str) -> list[Cause]:
+    causes = []
+    for key in data or {}:
+        if len(key) > 253:
+            causes.append(invalid(f"{field}[{key}]", key, too_long(253)))
+        if not CONFIG_KEY.fullmatch(key):
+            causes.append(invalid(f"{field}[{key}]", key, CONFIG_KEY_WORDS))
+        elif key in (".", "..") or key.startswith(".."):
+            causes.append(
+                invalid(
+                    f"{field}[{key}]",
+                    key,
+                    f"must not {'be' if key in ('.', '..') else 'start with'} '..'"
+                    if key != "."
+                    else "must not be '.'",
+                )
+            )
+    return causes
+
+
+_MOST_BYTES = 1024 * 1024
+
+
+def check_config_map(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
+    data, binary = obj.get("data") or {}, obj.get("binaryData") or {}
+    causes = _keyed(data, "data")
+    causes += [invalid(f"data[{key}]", key, "duplicate of key present in binaryData") for key in data if key in binary]
+    causes += _keyed(binary, "binaryData")
+    size = sum(len(str(value).encode()) for value in data.values()) + sum(len(str(v)) * 3 // 4 for v in binary.values())
+    if size > _MOST_BYTES:
+        causes.append(Cause("", TOO_LONG, f"may not be more than {_MOST_BYTES} bytes"))
+    if old is not None and old.get("immutable"):
+        if not obj.get("immutable"):
+            causes.append(Cause("immutable", FORBIDDEN, "field is immutable when `immutable` is set"))
+        for name in ("data", "binaryData"):
+            if (old.get(name) or {}) != (obj.get(name) or {}):
+                causes.append(Cause(name, FORBIDDEN, "field is immutable when `immutable` is set"))
+    return causes
+
+
+def check_secret(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
+    import binascii
+
+    causes = _keyed(obj.get("data"), "data")
+    for key, value in (obj.get("data") or {}).items():
+        try:
+            binascii.a2b_base64(str(value), strict_mode=bool(value))
+        except binascii.Error:
+            causes.append(invalid(f"data[{key}]", "<secret>", "illegal base64 data"))
+    if old is not None:
+        if old.get("type") and obj.get("type") != old["type"]:
+            causes.append(invalid("type", obj.get("type"), "field is immutable"))
+        if old.get("immutable") and (old.get("data") or {}) != (obj.get("data") or {}):
+            causes.append(Cause("data", FORBIDDEN, "field is immutable when `immutable` is set"))
+    return causes
+
+
+def check_binding(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
+    role = obj.get("roleRef") or {}
+    causes = []
+    if not role.get("name"):
+        causes.append(required("roleRef.name"))
+    if role.get("kind") not in ("Role", "ClusterRole"):
+        causes.append(unsupported("roleRef.kind", role.get("kind") or "", ("ClusterRole", "Role")))
+    for index, subject in enumerate(obj.get("subjects") or ()):
+        if not subject.get("name"):
+            causes.append(required(f"subjects[{index}].name"))
+    if old is not None and old.get("roleRef") != obj.get("roleRef"):
+        causes.append(invalid("roleRef", obj.get("roleRef"), "cannot change roleRef"))
+    return causes
+
+
+def check_role(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
+    causes = []
+    for index, rule in enumerate(obj.get("rules") or ()):
+        where = f"rules[{index}]"
+        if not rule.get("verbs"):
+            causes.append(required(f"{where}.verbs", "verbs must contain at least one value"))
+        if not rule.get("nonResourceURLs"):
+            if not rule.get("apiGroups"):
+                causes.append(required(f"{where}.apiGroups", "resource rules must supply at least one api group"))
+            if not rule.get("resources"):
+                causes.append(required(f"{where}.resources", "resource rules must supply at least one resource"))
+    return causes
+
+
+def check_disruption_budget(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
+    spec = obj.get("spec") or {}
+    causes = []
+    if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
+        causes.append(invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set"))
+    for name in ("minAvailable", "maxUnavailable"):
+        if spec.get(name) is not None:
+            causes += check_percent_or_count(spec[name], f"spec.{name}")
+    return causes + check_selector(spec.get("selector"), "spec.selector")
+
+
+def check_ingress(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
+    spec = obj.get("spec") or {}
+    causes = []
+    if not spec.get("rules") and not spec.get("defaultBackend"):
+        causes.append(invalid("spec", [], "either `defaultBackend` or `rules` must be specified"))
+    for index, rule in enumerate(spec.get("rules") or ()):
+        for position, path in enumerate((rule.get("http") or {}).get("paths") or ()):
+            where = f"spec.rules[{index}].http.paths[{position}]"
+            kind = path.get("pathType")
+            if not kind:
+                causes.append(required(f"{where}.pathType", "pathType must be specified"))
+            elif kind not in ("Exact", "Prefix", "ImplementationSpecific"):
+                causes.append(unsupported(f"{where}.pathType", kind, ("Exact", "ImplementationSpecific", "Prefix")))
+            elif kind != "ImplementationSpecific" and not str(path.get("path") or "").startswith("/"):
+                causes.append(invalid(f"{where}.path", path.get("path") or "", "must be an absolute path"))
+    return causes
+
+
+def check_api_service(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
+    spec = obj.get("spec") or {}
+    group, version = spec.get("group") or "", spec.get("version") or ""
+    name = (obj.get("metadata") or {}).get("name") or ""
+    causes = []
+    if not version:
+        causes.append(required("spec.version"))
+    elif name != f"{version}.{group}":
+        causes.append(
+            invalid("metadata.name", name, f'must be `spec.version+"."+spec.group`: {quoted(f"{version}.{group}")}')
+        )
+    for field in ("groupPriorityMinimum", "versionPriority"):
+        most = 20000 if field == "groupPriorityMinimum" else 1000
+        value = spec.get(field, 0)
+        if not isinstance(value, int) or not 0 < value <= most:
+            causes.append(invalid(f"spec.{field}", value, f"must be positive and less than {most}"))
+    service = spec.get("service")
+    if isinstance(service, dict):
+        for field in ("namespace", "name"):
+            if not service.get(field):
+                causes.append(required(f"spec.service.{field}"))
+        causes += check_port_number(service.get("port", 443), "spec.service.port")
+        if spec.get("insecureSkipTLSVerify") and spec.get("caBundle"):
+            causes.append(invalid("spec.insecureSkipTLSVerify", True, "may not be true if caBundle is present"))
+    elif spec.get("caBundle") or spec.get("insecureSkipTLSVerify"):
+        name = "caBundle" if spec.get("caBundle") else "insecureSkipTLSVerify"
+        causes.append(invalid(f"spec.{name}", spec[name], "local APIServices may not have this set"))
+    return causes
+
+
+def check_definition(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
+    spec = obj.get("spec") or {}
+    names, group = spec.get("names") or {}, spec.get("group") or ""
+    causes = []
+    wanted = f"{names.get('plural') or ''}.{group}"
+    name = (obj.get("metadata") or {}).get("name") or ""
+    if name != wanted:
+        causes.append(invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group'))
+    if not group:
+        causes.append(required("spec.group"))
+    elif "." not in group:
+        causes.append(invalid("spec.group", group, "should be a domain with at least one dot"))
+    if spec.get("scope") not in ("Cluster", "Namespaced"):
+        causes.append(unsupported("spec.scope", spec.get("scope") or "", ("Cluster", "Namespaced")))
+    versions = spec.get("versions") or []
+    if not versions:
+        causes.append(required("spec.versions"))
+    if versions and sum(1 for one in versions if one.get("storage")) != 1:
+        causes.append(invalid("spec.versions", versions, "must have exactly one version marked as storage version"))
+    for index, one in enumerate(versions):
+        if not (one.get("schema") or {}).get("openAPIV3Schema"):
+            causes.append(required(f"spec.versions[{index}].schema.openAPIV3Schema", "schemas are required"))
+    for field in ("plural", "kind"):
+        if not names.get(field):
+            causes.append(required(f"spec.names.{field}"))
+    if old is not None and (old.get("spec") or {}).get("scope") not in (None, spec.get("scope")):
+        causes.append(invalid("spec.scope", spec.get("scope"), "field is immutable"))
+    return causes
+
+
+def check_lease(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
+    spec = obj.get("spec") or {}
+    duration = spec.get("leaseDurationSeconds")
+    causes = []
+    if isinstance(duration, int) and duration <= 0:
+        causes.append(invalid("spec.leaseDurationSeconds", duration, "must be greater than 0"))
+    return causes + check_non_negative(spec.get("leaseTransitions"), "spec.leaseTransitions")
+
+
+def check_storage_class(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
+    causes = [] if obj.get("provisioner") else [required("provisioner")]
+    for field in ("parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"):
+        if old is not None and (old.get(field) or None) != (obj.get(field) or None):
+            causes.append(Cause(field, FORBIDDEN, f"updates to {field} are forbidden."))
+    return causes
+
+
+def check_event(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
+    target = obj.get("involvedObject") or obj.get("regarding") or {}
+    namespace = (obj.get("metadata") or {}).get("namespace")
+    if target.get("namespace") and namespace and target["namespace"] != namespace:
+        return [invalid("involvedObject.namespace", target["namespace"], "does not match event.namespace")]
+    return []
