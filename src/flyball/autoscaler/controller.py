@@ -38,8 +38,10 @@ from flyball.scaling import (
     after_write,
     applied,
     decide,
-    merge_conditions,
+    ending_error,
     metrics_skipped,
+    next_status,
+    same_status,
     spec_from_hpa,
 )
 
@@ -278,7 +280,7 @@ class Autoscaler:
         more, events = after_write(decision, outcome) if outcome is not None else ((), ())
         await self._tell(hpa, events)
         await self._write_status(key, hpa, decision, outcome, (*decision.conditions, *more))
-        return decision.error or (outcome.error if outcome is not None else "")
+        return ending_error(decision, outcome)
 
     def _current(self, key: Key) -> Object | None:
         """The HPA as last seen, or as last written by us when the watch has not brought that back yet."""
@@ -403,30 +405,10 @@ class Autoscaler:
         self, key: Key, hpa: Object, decision: Decision, outcome: Outcome | None, conditions: tuple[Condition, ...]
     ) -> None:
         now = self._clock.rfc3339(self._clock.now_ms())
-        rescaled = outcome is not None and outcome.ok
-
-        def status_of(obj: Object) -> Object:
-            old = obj.get("status") or {}
-            new = dict(old)
-            new["conditions"] = merge_conditions(old.get("conditions") or [], conditions, now)
-            if decision.status_current is not None:
-                new["currentReplicas"] = decision.status_current
-                desired = decision.status_desired
-                if outcome is not None and not outcome.ok:
-                    desired = None
-                new["desiredReplicas"] = int(old.get("desiredReplicas") or 0) if desired is None else desired
-                new["currentMetrics"] = [dict(metric) for metric in decision.status_metrics]
-                generation = (obj.get("metadata") or {}).get("generation")
-                if generation is not None:
-                    new["observedGeneration"] = generation
-                if rescaled:
-                    new["lastScaleTime"] = now
-            return new
-
         base = _version(hpa)
         for attempt in range(2):
-            status = status_of(hpa)
-            if _same(hpa.get("status") or {}, status):
+            status = next_status(hpa, decision, outcome, conditions, now)
+            if same_status(hpa.get("status") or {}, status):
                 return
             try:
                 written = await self._client.update(HPAS_V2, {**_typed(hpa), "status": status}, key[0], "status")
@@ -541,16 +523,3 @@ def _replicas(scale: Mapping[str, Any]) -> int:
 def _typed(hpa: Object) -> Object:
     """Items of a list carry no kind of their own."""
     return {**hpa, "apiVersion": HPAS_V2.api_version, "kind": HPAS_V2.kind}
-
-
-def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Semantic equality of two statuses: absent, null and empty are one."""
-    return bool(_plain(old) == _plain(new))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items() if item not in (None, [], {}, 0, "")}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value

@@ -1,7 +1,8 @@
 """The HPA arithmetic, pure: ``decide`` says what and why, ``applied`` remembers what a write did."""
 
-from flyball.scaling.decide import after_write, applied, decide, merge_conditions, metrics_skipped
+from flyball.scaling.decide import applied, decide, metrics_skipped
 from flyball.scaling.spec import pod_from_object, spec_from_hpa
+from flyball.scaling.status import after_write, ending_error, merge_conditions, next_status, same_status
 from flyball.scaling.types import (
     PROFILES,
     Clamp,
@@ -47,8 +48,11 @@ __all__ = [
     "after_write",
     "applied",
     "decide",
+    "ending_error",
     "merge_conditions",
     "metrics_skipped",
+    "next_status",
     "pod_from_object",
+    "same_status",
     "spec_from_hpa",
 ]

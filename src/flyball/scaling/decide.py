@@ -4,7 +4,6 @@ Follows kube-controller-manager's reconcileAutoscaler step by step, without its 
 Observation, what it would write is in the Decision.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from flyball.scaling.metrics import MetricFailedError, evaluate_metric
@@ -68,8 +67,7 @@ def decide(spec: Spec, seen: Observation, history: History, now_ms: int) -> tupl
         message = f"the HPA controller was unable to get the target's current scale: {seen.scale_error}"
         draft.events.append(Event("Warning", "FailedGetScale", seen.scale_error))
         draft.conditions.append(Condition("AbleToScale", "False", "FailedGetScale", message))
-        reference = f"{spec.target_kind}/{spec.namespace}/{spec.target_name}"
-        error = f"failed to query scale subresource for {reference}: {seen.scale_error}"
+        error = f"failed to query scale subresource for {spec.reference}: {seen.scale_error}"
         return draft.decision(failed=True, error=error, metrics_skipped=metrics_skipped(spec, seen)), history
     draft.condition(
         "AbleToScale", "True", "SucceededGetScale", "the HPA controller was able to get the target's current scale"
@@ -97,8 +95,7 @@ def decide(spec: Spec, seen: Observation, history: History, now_ms: int) -> tupl
     proposal, winner, error = _compute(draft)
     if proposal < 0:
         draft.events.append(Event("Warning", "FailedComputeMetricsReplicas", error))
-        reference = f"{spec.target_kind}/{spec.namespace}/{spec.target_name}"
-        text = f"failed to compute desired number of replicas based on listed metrics for {reference}: {error}"
+        text = f"failed to compute desired number of replicas based on listed metrics for {spec.reference}: {error}"
         skipped = _selector_trouble(seen)
         return draft.decision(failed=True, error=text, metrics_skipped=skipped, status_current=current), history
 
@@ -198,6 +195,7 @@ class _Draft:
             events=tuple(self.events),
             status_metrics=tuple(self.statuses),
             profile=spec.settings.profile,
+            target=spec.reference,
             **fields,
         )
 
@@ -230,51 +228,3 @@ def applied(history: History, decision: Decision, outcome: Outcome, now_ms: int)
     if change > 0:
         return History(history.recommendations, remember_event(history.ups, change, up_s, now_ms), history.downs)
     return History(history.recommendations, history.ups, remember_event(history.downs, -change, down_s, now_ms))
-
-
-def after_write(decision: Decision, outcome: Outcome) -> tuple[tuple[Condition, ...], tuple[Event, ...]]:
-    """What the outcome of a rescale adds to the conditions and events of its decision."""
-    if not decision.rescale:
-        return (), ()
-    if not outcome.ok:
-        message = f"the HPA controller was unable to update the target scale: {outcome.error}"
-        text = f"New size: {decision.desired}; reason: {decision.reason}; error: {outcome.error}"
-        return (
-            (Condition("AbleToScale", "False", "FailedUpdateScale", message),),
-            (Event("Warning", "FailedRescale", text),),
-        )
-    message = f"the HPA controller was able to update the target scale to {decision.desired}"
-    conditions = [Condition("AbleToScale", "True", "SucceededRescale", message)]
-    if decision.profile != "1.37":
-        conditions.append(Condition("ScaledToZero", ""))
-    elif decision.to_zero:
-        conditions.append(
-            Condition("ScaledToZero", "True", "ScaledToZero", "the HPA controller scaled the workload to zero")
-        )
-    else:
-        text = "the HPA controller did not scale the workload to zero"
-        conditions.append(Condition("ScaledToZero", "False", "NotScaledToZero", text))
-    text = f"New size: {decision.desired}; reason: {decision.reason}"
-    return tuple(conditions), (Event("Normal", "SuccessfulRescale", text),)
-
-
-def merge_conditions(
-    existing: Sequence[dict[str, Any]], updates: Sequence[Condition], now_rfc3339: str
-) -> list[dict[str, Any]]:
-    """status.conditions after the updates, in upstream's order.
-
-    ``lastTransitionTime`` moves only when the status changes; reason and message are always overwritten.
-    """
-    result = [dict(condition) for condition in existing]
-    for update in updates:
-        if not update.status:
-            result = [condition for condition in result if condition.get("type") != update.type]
-            continue
-        found = next((condition for condition in result if condition.get("type") == update.type), None)
-        if found is None:
-            found = {"type": update.type}
-            result.append(found)
-        if found.get("status") != update.status:
-            found["lastTransitionTime"] = now_rfc3339
-        found.update(status=update.status, reason=update.reason, message=update.message)
-    return result

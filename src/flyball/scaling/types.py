@@ -101,6 +101,11 @@ class Spec(msgspec.Struct, frozen=True):
     settings: Settings = Settings()
 
     @property
+    def reference(self) -> str:
+        """The target as upstream's messages name it."""
+        return f"{self.target_kind}/{self.namespace}/{self.target_name}"
+
+    @property
     def has_object_or_external(self) -> bool:
         """Whether a metric exists that can be read while no pod runs."""
         return any(metric.type in ("Object", "External") for metric in self.metrics)
@@ -253,7 +258,8 @@ class Decision(msgspec.Struct, frozen=True):
 
     ``desired`` equals ``current`` when nothing is to be written. ``status_desired`` None leaves the status'
     desiredReplicas as it is; ``status_current`` None leaves the replica figures and metrics alone altogether.
-    ``error`` is what the reconcile ends with (a metric may fail while the others still scale).
+    ``error`` is what the reconcile ends with (a metric may fail while the others still scale). ``target`` is
+    ``Kind/namespace/name`` of what is scaled.
     """
 
     namespace: str
@@ -280,6 +286,7 @@ class Decision(msgspec.Struct, frozen=True):
     to_zero: bool = False
     event_periods_s: tuple[int, int] | None = None
     profile: str = DEFAULT_PROFILE
+    target: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True):
