@@ -1,0 +1,99 @@
+"""The operator against the embedded cluster's own API server."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from flyball.errors import KubeApiError
+from flyball.kube import KubeClient
+from flyball.kube.kinds import EVENTS, SECRETS, SERVICE_MONITORS
+from flyball.localcluster.server import ApiServer
+from flyball.operator import Operator
+from flyball.operator.controller import NAMESPACE, SECRET_KEY, SECRET_NAME
+
+
+def run(tmp_path: Path, story: Callable[[KubeClient], Awaitable[None]]) -> None:
+    async def main() -> None:
+        server = ApiServer(tmp_path / "data", port=0)
+        await server.start()
+        try:
+            # the cluster's file names the usual port; this server took a free one
+            written = (tmp_path / "data" / "kubeconfig").read_text().replace(":6443", f":{server.port}")
+            (tmp_path / "kubeconfig").write_text(written)
+            async with await KubeClient.from_kubeconfig(tmp_path / "kubeconfig") as client:
+                task = asyncio.create_task(Operator(client).run())
+                try:
+                    async with asyncio.timeout(20):
+                        await story(client)
+                finally:
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
+        finally:
+            await server.close()
+
+    asyncio.run(main())
+
+
+def monitor(name: str, **endpoint: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "ServiceMonitor",
+        "metadata": {"name": name},
+        "spec": {"selector": {}, "endpoints": [{"port": "http", **endpoint}]},
+    }
+
+
+async def jobs(client: KubeClient, wanted: set[str]) -> dict[str, dict[str, Any]]:
+    """The jobs of the Secret by name, once they are these."""
+    while True:
+        try:
+            secret = await client.get(SECRETS, SECRET_NAME, NAMESPACE)
+            found = json.loads(base64.b64decode(secret["data"][SECRET_KEY]))["scrape_configs"]
+            if {job["job_name"] for job in found} == wanted:
+                return {job["job_name"]: job for job in found}
+        except KubeApiError as exc:
+            if exc.code != 404:
+                raise
+        await asyncio.sleep(0.05)
+
+
+def test_monitors_come_change_and_go(tmp_path: Path) -> None:
+    async def story(client: KubeClient) -> None:
+        await jobs(client, set())
+        await client.create(SERVICE_MONITORS, monitor("a"), "default")
+        await client.create(SERVICE_MONITORS, monitor("b", path="/m"), "default")
+        names = {"serviceMonitor/default/a/0", "serviceMonitor/default/b/0"}
+        assert (await jobs(client, names))["serviceMonitor/default/b/0"]["metrics_path"] == "/m"
+        await client.delete(SERVICE_MONITORS, "a", "default")
+        await jobs(client, {"serviceMonitor/default/b/0"})
+
+    run(tmp_path, story)
+
+
+def test_a_wrong_monitor_is_left_out_with_an_event_and_the_rest_goes_on(tmp_path: Path) -> None:
+    async def story(client: KubeClient) -> None:
+        await client.create(SERVICE_MONITORS, monitor("wrong", interval="soon"), "default")
+        await client.create(SERVICE_MONITORS, monitor("right"), "default")
+        await jobs(client, {"serviceMonitor/default/right/0"})
+        while not (events := await client.list(EVENTS, "default")):
+            await asyncio.sleep(0.05)
+        (event,) = [e for e in events if e["reason"] == "InvalidConfiguration"]
+        assert event["involvedObject"]["name"] == "wrong" and event["type"] == "Warning"
+        assert "spec.endpoints[0].interval" in event["message"] and "soon" in event["message"]
+
+    run(tmp_path, story)
+
+
+def test_credentials_are_read_from_the_monitors_namespace(tmp_path: Path) -> None:
+    async def story(client: KubeClient) -> None:
+        data = {"user": base64.b64encode(b"me").decode(), "password": base64.b64encode(b"secret").decode()}
+        await client.create(SECRETS, {"metadata": {"name": "login"}, "data": data}, "default")
+        auth = {"username": {"name": "login", "key": "user"}, "password": {"name": "login", "key": "password"}}
+        await client.create(SERVICE_MONITORS, monitor("a", basicAuth=auth), "default")
+        (job,) = (await jobs(client, {"serviceMonitor/default/a/0"})).values()
+        assert job["basic_auth"] == {"username": "me", "password": "secret"}
+
+    run(tmp_path, story)
