@@ -1,15 +1,34 @@
-"""Metric formats: the Prometheus text format 0.0.4 and OpenMetrics 1.0, with a layout cache. Pure."""
+"""Metric formats: the Prometheus text format, OpenMetrics 1.0, with a layout cache. Pure."""
+
+from collections.abc import Container
 
 from flyball.exposition.layout import Layout, parse_values
-from flyball.exposition.negotiation import DEFAULT_PROTOCOLS, Format, accept_header, format_of
-from flyball.exposition.text import Exposition, Metadata, parse, parse_series
+from flyball.exposition.negotiation import DEFAULT_PROTOCOLS, TEXT_PROTOCOLS, Format, accept_header, format_of
+from flyball.exposition.openmetrics import parse_openmetrics
+from flyball.exposition.parsed import NO_TIME, Exemplar, Exposition, Metadata, Samples
+from flyball.exposition.series import parse_series
+from flyball.exposition.text import parse_text
+
+
+def parse(body: bytes, format_: Format = Format.TEXT, known: Container[bytes] = ()) -> Exposition:
+    """Every sample of the body, in order; ``known`` are series texts of an earlier scrape.
+
+    Raises:
+        ScrapeError: the body is malformed; names the line.
+    """
+    return parse_openmetrics(body) if format_ is Format.OPENMETRICS else parse_text(body, known)
+
 
 __all__ = [
     "DEFAULT_PROTOCOLS",
+    "NO_TIME",
+    "TEXT_PROTOCOLS",
+    "Exemplar",
     "Exposition",
     "Format",
     "Layout",
     "Metadata",
+    "Samples",
     "accept_header",
     "format_of",
     "parse",

@@ -1,107 +1,128 @@
-"""The layout cache: a body is literals with values between them, and from one scrape to the next only the
-values change. When every literal is byte-equal, only the values are parsed.
+"""The layout cache: from one scrape to the next a body's lines begin as they did and only the values change.
+
+A layout is the beginning of every line. Lines that still begin so are cut there, and what is left are the values:
+four passes that all run in C (``split``, ``removeprefix``, ``join``, ``float``) instead of a parser.
 """
 
-import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from operator import itemgetter
-from typing import Any
+from itertools import compress
 
 import numpy as np
 
-from flyball.model.frames import Floats, Times
+from flyball.exposition.parsed import NO_TIME, TIME_MAX_MS, Exemplar, Samples
+from flyball.model.frames import Times
 
-#: Stands for "no time of its own" in an array of times.
-NO_TIME = -(1 << 63)
-
-# A value (and a time) that ends its line. Comment lines match too; their words are compared, not parsed.
-_TEXT_SPLIT = re.compile(rb" ([-+.0-9a-zA-Z]+)(?: (-?[0-9]+))?\n")
-_OPENMETRICS_SPLIT = re.compile(rb" ([-+.0-9a-zA-Z]+)(?: ([0-9.]+))?(?: # \{[^\n]*)?\n")
+#: Reads the part of an OpenMetrics line behind " # "; None when it is not an exemplar.
+ReadExemplar = Callable[[bytes], Exemplar | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """A body's shape: everything but the values and times of its samples.
+    """A body's shape: everything but the values, times and exemplars of its samples.
 
     Attributes:
-        openmetrics: times are in s rather than ms, and exemplars are skipped.
-        literals: the text before each match, and after the last.
-        comments: (index, value word, time word) of matches in comment lines, which must not change.
-        pick: takes the samples out of a list of matches; None when every match is a sample.
+        prefixes: what each line begins with: a sample's up to its value, any other line whole.
+        is_sample: whether each line is a sample.
+        is_other: the opposite.
+        size: bytes of all prefixes and line ends.
         count: number of samples.
         timed: which samples carry a time; None when none does.
+        read_exemplar: set for OpenMetrics, whose times are in s.
     """
 
-    openmetrics: bool
-    literals: list[bytes]
-    comments: tuple[tuple[int, bytes, bytes | None], ...]
-    pick: Any
+    prefixes: list[bytes]
+    is_sample: list[bool]
+    is_other: list[bool]
+    size: int
     count: int
-    timed: tuple[bool, ...] | None
+    timed: list[bool] | None
+    read_exemplar: ReadExemplar | None
 
 
-def build_layout(body: bytes, openmetrics: bool, offsets: list[int], times_ms: Times | None) -> Layout | None:
-    """The layout of a body whose samples' values start at ``offsets``; None when the fast path would not find
-    exactly these samples."""
+def build_layout(
+    body: bytes, offsets: list[int], times_ms: Times | None, read_exemplar: ReadExemplar | None = None
+) -> Layout | None:
+    """The layout of a body whose samples' values start at ``offsets`` (ascending, one a line); None when the body
+    has no samples."""
     if not offsets:
         return None
-    split = _OPENMETRICS_SPLIT if openmetrics else _TEXT_SPLIT
-    wanted = {offset: index for index, offset in enumerate(offsets)}
-    comments: list[tuple[int, bytes, bytes | None]] = []
-    picked: list[int] = []
-    timed: list[bool] = []
-    for index, found in enumerate(split.finditer(body)):
-        if found.start(1) in wanted:
-            picked.append(index)
-            timed.append(found[2] is not None)
-        else:
-            comments.append((index, found[1], found[2]))
-    if len(picked) != len(offsets):
-        return None
-    if [bool(time != NO_TIME) for time in times_ms] != timed if times_ms is not None else any(timed):
-        return None
-    if not comments:
-        pick = None
-    elif len(picked) == 1:
-        only = picked[0]
-        pick = lambda words: (words[only],)  # noqa: E731
-    else:
-        pick = itemgetter(*picked)
+    prefixes: list[bytes] = []
+    is_sample: list[bool] = []
+    wanted = iter(offsets)
+    offset = next(wanted)
+    position = 0
+    for line in body.split(b"\n"):
+        end = position + len(line)
+        sample = position <= offset <= end
+        prefixes.append(line[: offset - position] if sample else line)
+        is_sample.append(sample)
+        if sample:
+            offset = next(wanted, len(body) + 1)
+        position = end + 1
     return Layout(
-        openmetrics=openmetrics,
-        literals=split.split(body)[0::3],
-        comments=tuple(comments),
-        pick=pick,
-        count=len(picked),
-        timed=tuple(timed) if any(timed) else None,
+        prefixes=prefixes,
+        is_sample=is_sample,
+        is_other=[not sample for sample in is_sample],
+        size=sum(map(len, prefixes)) + len(prefixes) - 1,
+        count=len(offsets),
+        timed=None if times_ms is None else [time != NO_TIME for time in times_ms.tolist()],
+        read_exemplar=read_exemplar,
     )
 
 
-def parse_values(layout: Layout, body: bytes) -> tuple[Floats, Times | None] | None:
-    """Values [n] and times [n] (``NO_TIME`` where absent; None when the layout has none) of a body with this
-    layout, or None when it has another one and must be parsed in full."""
-    parts = (_OPENMETRICS_SPLIT if layout.openmetrics else _TEXT_SPLIT).split(body)
-    if parts[0::3] != layout.literals:
+def parse_values(layout: Layout, body: bytes) -> Samples | None:
+    """The values of a body with this layout, or None when it has another one and must be parsed in full."""
+    lines = body.split(b"\n")
+    if len(lines) != len(layout.prefixes):
         return None
-    words, times = parts[1::3], parts[2::3]
-    for index, word, time in layout.comments:
-        if words[index] != word or times[index] != time:
-            return None
-    if layout.pick is not None:
-        words, times = layout.pick(words), layout.pick(times)
+    rest = list(map(bytes.removeprefix, lines, layout.prefixes))
+    joined = b"".join(rest)
+    # A line that begins otherwise is still whole in `rest`, which makes the sum of the rests too long.
+    if len(joined) + layout.size != len(body) or any(compress(rest, layout.is_other)):
+        return None
+    words = list(compress(rest, layout.is_sample))
+    exemplars: list[tuple[int, Exemplar]] = []
+    if layout.read_exemplar is not None and b"#" in joined:
+        for index, word in enumerate(words):
+            if b"#" in word:
+                words[index], _, text = word.partition(b" # ")
+                exemplar = layout.read_exemplar(text)
+                if exemplar is None:
+                    return None
+                exemplars.append((index, exemplar))
+        joined = b"".join(words)
+    if b"_" in joined:  # float() would read 1_000
+        return None
     try:
-        values = np.fromiter(map(float, words), np.float64, layout.count)
-    except ValueError:
-        return None
-    if layout.timed is None:
-        return (values, None) if times.count(None) == layout.count else None
-    if tuple([time is not None for time in times]) != layout.timed:
-        return None
-    try:
-        if layout.openmetrics:
-            numbers = [NO_TIME if time is None else round(float(time) * 1000) for time in times]
-        else:
-            numbers = [NO_TIME if time is None else int(time) for time in times]
-        return values, np.array(numbers, dtype=np.int64)
+        if layout.timed is None:
+            return Samples(np.fromiter(map(float, words), np.float64, layout.count), None, exemplars)
+        return _timed(layout, words, exemplars)
     except (ValueError, OverflowError):
         return None
+
+
+def _timed(layout: Layout, words: list[bytes], exemplars: list[tuple[int, Exemplar]]) -> Samples | None:
+    parts = [word.split() for word in words]
+    if [len(part) == 2 for part in parts] != layout.timed or any(len(part) > 2 for part in parts):
+        return None
+    values = np.array([float(part[0]) for part in parts])
+    if layout.read_exemplar is not None:
+        times = [seconds_to_ms(part[1]) if len(part) == 2 else NO_TIME for part in parts]
+    else:
+        times = [bounded_ms(int(part[1])) if len(part) == 2 else NO_TIME for part in parts]
+    return Samples(values, np.array(times, np.int64), exemplars)
+
+
+def seconds_to_ms(text: bytes) -> int:
+    """OpenMetrics' times are decimals in s.
+
+    Raises:
+        ValueError, OverflowError: it is not a finite number.
+    """
+    return bounded_ms(round(float(text) * 1000))
+
+
+def bounded_ms(time_ms: int) -> int:
+    """A time that fits the array of times."""
+    return max(-TIME_MAX_MS, min(TIME_MAX_MS, time_ms))

@@ -22,6 +22,7 @@ _PROTOCOLS = {
 
 #: Prometheus' own order of preference.
 DEFAULT_PROTOCOLS = tuple(_PROTOCOLS)
+TEXT_PROTOCOLS = tuple(name for name, (_, format_) in _PROTOCOLS.items() if format_ is Format.TEXT)
 
 
 def accept_header(protocols: Sequence[str] = DEFAULT_PROTOCOLS) -> str:

@@ -3,6 +3,7 @@
 import base64
 import ssl
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import aiohttp
@@ -31,14 +32,14 @@ def tls_context(tls: TLSConfig | None) -> ssl.SSLContext | None:
     return context
 
 
-def request_headers(config: ScrapeConfig, timeout_ms: int) -> dict[str, str]:
+def request_headers(config: ScrapeConfig, timeout_ms: int, protocols: Sequence[str] = ()) -> dict[str, str]:
     """The request's headers; files with secrets are read anew.
 
     Raises:
         ScrapeError: a secret's file cannot be read.
     """
     headers = {
-        "Accept": accept_header(config.scrape_protocols or DEFAULT_PROTOCOLS),
+        "Accept": accept_header(protocols or config.scrape_protocols or DEFAULT_PROTOCOLS),
         "Accept-Encoding": "gzip" if config.enable_compression else "identity",
         "User-Agent": "flyball",
         "X-Prometheus-Scrape-Timeout-Seconds": f"{timeout_ms / 1000:g}",
@@ -65,7 +66,12 @@ def _secret(path: str) -> str:
 
 
 async def fetch(
-    session: aiohttp.ClientSession, url: str, config: ScrapeConfig, timeout_ms: int, tls: ssl.SSLContext | None
+    session: aiohttp.ClientSession,
+    url: str,
+    config: ScrapeConfig,
+    timeout_ms: int,
+    tls: ssl.SSLContext | None,
+    protocols: Sequence[str] = (),
 ) -> tuple[bytes, str | None]:
     """(body, Content-Type). Reading stops at the limit, before and after decompression.
 
@@ -75,7 +81,7 @@ async def fetch(
     try:
         async with session.get(
             url,
-            headers=request_headers(config, timeout_ms),
+            headers=request_headers(config, timeout_ms, protocols),
             timeout=aiohttp.ClientTimeout(total=timeout_ms / 1000),
             ssl=tls if tls is not None else True,
             server_hostname=(config.tls.server_name or None) if config.tls is not None else None,

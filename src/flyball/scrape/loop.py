@@ -11,8 +11,19 @@ import numpy as np
 
 from flyball import clock
 from flyball.errors import ScrapeError, StoreError
-from flyball.exposition import Exposition, Layout, Metadata, format_of, parse, parse_series, parse_values
-from flyball.exposition.layout import NO_TIME
+from flyball.exposition import (
+    NO_TIME,
+    TEXT_PROTOCOLS,
+    Exposition,
+    Format,
+    Layout,
+    Metadata,
+    Samples,
+    format_of,
+    parse,
+    parse_series,
+    parse_values,
+)
 from flyball.model.durations import format_duration
 from flyball.model.frames import STALE, Floats, Times
 from flyball.model.labels import Labels, labels_of
@@ -29,6 +40,9 @@ _REPORT = (
     "scrape_samples_post_metric_relabeling",
     "scrape_series_added",
 )
+#: ``(series, exemplar's labels, value, time in ms)``.
+TakeExemplar = Callable[[Labels, Labels, float, int], object]
+
 #: A sample's own time may be this far ahead.
 _AHEAD_MAX_MS = 600_000
 
@@ -44,6 +58,7 @@ class TargetLoop:
         session: aiohttp.ClientSession,
         tls: ssl.SSLContext | None,
         landed: Callable[[Target, int], None],
+        exemplars: TakeExemplar | None = None,
     ) -> None:
         self.head = head
         self.config = config
@@ -51,6 +66,7 @@ class TargetLoop:
         self.session = session
         self.tls = tls
         self.landed = landed
+        self.exemplars = exemplars
         self.interval_ms = target.interval_ms
         self.metadata: dict[str, Metadata] = {}
         self.health = "unknown"
@@ -61,8 +77,10 @@ class TargetLoop:
         self._writer: Writer = self._open()
         self._report: list[Ref] = []
         self._layout: Layout | None = None
-        self._openmetrics = False
+        self._format = Format.TEXT
+        self._refused_openmetrics = ""
         self._series: dict[tuple[bytes, str], Labels | None] = {}
+        self._known: frozenset[bytes] = frozenset()
         self._order: list[Labels | None] = []
         self._kept = 0
         self._plan: Plan | None = None
@@ -113,9 +131,18 @@ class TargetLoop:
         timeout_ms = min(self.target.timeout_ms, self.interval_ms)
         error = ""
         try:
-            body, content_type = await fetch(self.session, self.target.url, self.config, timeout_ms, self.tls)
+            body, format_ = await self._fetch(timeout_ms)
             duration_s = clock.monotonic_s() - started
-            self._take(body, content_type, at_ms, duration_s)
+            try:
+                samples, added = self._parse(body, format_)
+            except ScrapeError as exc:
+                if format_ is not Format.OPENMETRICS or self._refused_openmetrics:
+                    raise
+                # Go's client library writes OpenMetrics that breaks the standard, and correct text: ask for that.
+                self._refused_openmetrics = str(exc)
+                body, format_ = await self._fetch(timeout_ms)
+                samples, added = self._parse(body, format_)
+            self._take(samples, at_ms, duration_s, added)
         except (ScrapeError, StoreError) as exc:
             error = f"Get {self.target.url}: {exc}"
         except Exception as exc:
@@ -132,31 +159,45 @@ class TargetLoop:
                 self.last_error = f"{error}; {exc}"
         self.landed(self.target, at_ms)
 
-    def _take(self, body: bytes, content_type: str | None, at_ms: int, duration_s: float) -> None:
-        format_ = format_of(content_type, self.config.fallback_scrape_protocol)
-        openmetrics = format_ == "openmetrics"
-        fast = None
-        if self._layout is not None and self._openmetrics is openmetrics and self._plan is not None:
-            fast = parse_values(self._layout, body)
-        if fast is not None:
-            values, times = fast
-            added = 0
-        else:
-            exposition = parse(body, format_)
-            added = self._learn(exposition)
-            values, times = exposition.values, exposition.times_ms
-            self._layout, self._openmetrics = exposition.layout, openmetrics
+    async def _fetch(self, timeout_ms: int) -> tuple[bytes, Format]:
+        protocols = TEXT_PROTOCOLS if self._refused_openmetrics else self.config.scrape_protocols
+        body, content_type = await fetch(
+            self.session, self.target.url, self.config, timeout_ms, self.tls, protocols=protocols
+        )
+        return body, format_of(content_type, self.config.fallback_scrape_protocol)
+
+    def _parse(self, body: bytes, format_: Format) -> tuple[Samples, int | None]:
+        """(samples, how many series are new; None when the layout is that of the last scrape).
+
+        Raises:
+            ScrapeError: the body is malformed, or a limit is passed.
+        """
+        if self._layout is not None and self._format is format_ and self._plan is not None:
+            samples = parse_values(self._layout, body)
+            if samples is not None:
+                return samples, None
+        exposition = parse(body, format_, self._known)
+        added = self._learn(exposition)
+        self._layout, self._format = exposition.layout, format_
+        return exposition.samples, added
+
+    def _take(self, samples: Samples, at_ms: int, duration_s: float, added: int | None) -> None:
         plan = self._plan
         assert plan is not None
-        own = times is not None and self.config.honor_timestamps
-        if own and times is not None:
+        values, times, exemplars = samples
+        if times is not None and self.config.honor_timestamps:
             self._append_stamped(values, times, at_ms)
-        report = np.array([1.0, duration_s, len(self._order), self._kept, added])
-        current = self._live if fast is not None else self._current()
-        stale = [ref for label_set, ref in self._live.items() if label_set not in current] if fast is None else []
-        ok = self._writer.commit(at_ms, plan, np.concatenate([values, report]), stale)
-        if ok and fast is None:
+        report = np.array([1.0, duration_s, len(self._order), self._kept, added or 0])
+        current = self._live if added is None else self._current()
+        stale = [] if added is None else [ref for labels, ref in self._live.items() if labels not in current]
+        if self._writer.commit(at_ms, plan, np.concatenate([values, report]), stale):
             self._live = current
+        if exemplars and self.exemplars is not None:
+            for index, exemplar in exemplars:
+                labels = self._order[index]
+                if labels is not None:
+                    time_ms = exemplar.time_ms if exemplar.time_ms is not None else at_ms
+                    self.exemplars(labels, labels_of(exemplar.labels), exemplar.value, time_ms)
 
     def _learn(self, exposition: Exposition) -> int:
         """Takes up a new layout; returns how many series were not there in the last scrape.
@@ -197,6 +238,7 @@ class TargetLoop:
         self._kept = kept
         self._plan = Plan([*plan_refs, *self._report_refs()])
         self._series, self._order, self.metadata = fresh, order, exposition.metadata
+        self._known = frozenset(exposition.series)
         return added
 
     def _labels(self, scraped: dict[str, str]) -> Labels | None:
