@@ -127,8 +127,8 @@ class Aggregator:
             if event.type == "DELETED":
                 self._forget(event.name)
                 self._changed()
-            else:
-                self._register(event.record.object)
+            elif self._register(event.record.object):
+                self._changed()
         elif event.bucket in ("discovery.k8s.io/endpointslices", "/services", "/endpoints"):
             for backend in self.backends.values():
                 service = backend.spec.get("service") or {}
@@ -143,11 +143,12 @@ class Aggregator:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    def _register(self, obj: Object) -> None:
+    def _register(self, obj: Object) -> bool:
+        """Whether discovery differs now."""
         name, spec = obj["metadata"]["name"], obj.get("spec") or {}
         known = self.backends.get(name)
         if known and known.spec == spec:
-            return
+            return False
         self._forget(name)
         backend = self.backends[name] = Backend(name, spec)
         if known:
@@ -155,8 +156,8 @@ class Aggregator:
         for condition in (obj.get("status") or {}).get("conditions") or []:
             if condition.get("type") == "Available":
                 backend.reason, backend.message = condition.get("reason", ""), condition.get("message", "")
-        self._changed()
         self._wake.set()
+        return True
 
     def find(self, group: str, version: str) -> Backend | None:
         """The other server's registration for this group version; None when it is ours."""
