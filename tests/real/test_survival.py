@@ -1,6 +1,11 @@
 """After the death of the parent the pods go on, and the next ``flyball up`` adopts them."""
 
+import json
+import os
 import signal
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +74,84 @@ def test_a_new_parent_adopts_the_pods_of_a_killed_one(cluster: Flyball, tmp_path
     cluster.start()
     assert eventually(lambda: sleepers(cluster)) == before
     assert pids_of(cluster) == pids
+
+
+WRITER = """
+import asyncio, itertools, json, sys
+from pathlib import Path
+import aiohttp
+from flyball.http.client import client_tls
+
+async def main(base, data_dir):
+    stopped, acknowledged, refused = asyncio.Event(), [], 0
+    asyncio.get_running_loop().add_reader(0, stopped.set)
+    token = (data_dir / "pki" / "token").read_text().strip()
+    numbers = itertools.count()
+
+    async def writer(session):
+        nonlocal refused
+        while not stopped.is_set():
+            name = f"written-{next(numbers)}"
+            try:
+                async with session.post(base, json={"metadata": {"name": name}}) as answer:
+                    if answer.status == 201:
+                        acknowledged.append(name)
+            except aiohttp.ClientError:
+                refused += 1
+                await asyncio.sleep(0.02)
+
+    tls = client_tls(ca_file=data_dir / "pki" / "ca.crt")
+    headers = {"Authorization": f"Bearer {token}"}
+    async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(ssl=tls)) as session:
+        await asyncio.gather(*(writer(session) for _ in range(4)))
+    print(json.dumps([acknowledged, refused]))
+
+asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
+"""
+HPA = """
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: sleeper}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: sleeper}
+  minReplicas: %d
+  maxReplicas: 9
+  metrics: [{type: Resource, resource: {name: cpu, target: {type: AverageValue, averageValue: 100m}}}]
+"""
+
+
+def decisions(cluster: Flyball) -> dict[int, int]:
+    """Record -> when it was decided first, of what was decided about the HPA."""
+    url = f"{cluster.prometheus}/api/flyball/v1/decisions?namespace=default&name=sleeper&limit=1000"
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        items = json.load(answer)["items"]
+    return {item["id"]: item["first_ms"] for item in items}
+
+
+def test_a_killed_control_process_loses_no_acknowledged_write_and_no_decision(cluster: Flyball, tmp_path: Path) -> None:
+    (tmp_path / "sleeper.yaml").write_text(MANIFEST)
+    cluster.start("-f", str(tmp_path / "sleeper.yaml"))
+    arguments = [
+        f"https://127.0.0.1:{6443 + cluster.offset}/api/v1/namespaces/default/configmaps",
+        str(cluster.data_dir),
+    ]
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    known: dict[int, int] = {}
+    for least in (3, 2, 3, 2):  # each bound is a decision of its own
+        cluster.kubectl("apply", "-f", "-", stdin=HPA % least)
+        number = len(known)
+        known |= eventually(lambda n=number: found if len(found := decisions(cluster)) > n else None)
+        old = cluster.child_pids()["control"]
+        os.kill(old, signal.SIGKILL)
+        eventually(lambda pid=old: cluster.child_pids().get("control", pid) != pid)
+        assert eventually(lambda: decisions(cluster)).items() >= known.items()
+    output, _ = writer.communicate("stop\n", timeout=60)
+    acknowledged, refused = json.loads(output)
+    assert len(acknowledged) > 100 and refused > 0
+    kept = {item["metadata"]["name"] for item in cluster.get("configmaps")["items"]}
+    assert set(acknowledged) - kept == set()
 
 
 def test_an_asked_stop_ends_the_pods_too(cluster: Flyball, tmp_path: Path) -> None:
