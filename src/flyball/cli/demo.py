@@ -315,13 +315,13 @@ class _Watch:
         await self._count_decisions()
 
     async def _count_decisions(self) -> None:
-        from flyball.http.client import new_session
+        from flyball.http.client import get_json, new_session
 
+        parameters = {"namespace": "default", "name": self.example.name, "limit": "1000"}
         async with new_session(timeout_s=5) as session:
-            with contextlib.suppress(Exception):
-                parameters = {"namespace": "default", "name": self.example.name, "limit": "1000"}
-                async with session.get(self.decisions_url, params=parameters) as response:
-                    self.decisions = sum(int(item.get("count", 1)) for item in (await response.json())["items"])
+            with contextlib.suppress(UpstreamError):
+                items = (await get_json(session, self.decisions_url, parameters))["items"]
+                self.decisions = sum(int(item.get("count", 1)) for item in items)
 
     def summary(self, wave: Wave, *, interrupted: bool) -> dict[str, Any]:
         up = self.first_scale_up_s

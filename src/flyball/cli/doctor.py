@@ -148,20 +148,11 @@ class _Prometheus:
         self._session: Any = None
 
     async def get(self, path: str, **parameters: str) -> Any:
-        import aiohttp
-
-        from flyball.http.client import new_session, read_capped
+        from flyball.http.client import get_json, new_session
 
         if self._session is None:
             self._session = new_session(timeout_s=10)
-        try:
-            async with self._session.get(self.url + path, params=parameters) as response:
-                body = await read_capped(response, 64 << 20, self.url + path)
-                if response.status != 200:
-                    raise UpstreamError(f"{self.url}{path} answered {response.status}")
-                return json.loads(body)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
-            raise UpstreamError(f"{self.url}{path}: {exc or type(exc).__name__}") from exc
+        return await get_json(self._session, self.url + path, parameters)
 
     async def close(self) -> None:
         if self._session is not None:

@@ -37,21 +37,16 @@ def hpa(name: str, namespace: str, limit: int, url: str, output: str) -> None:
 
 
 async def _fetch(url: str, namespace: str, name: str, limit: int) -> list[dict[str, Any]]:
-    import aiohttp
-
-    from flyball.http.client import new_session, read_capped
+    from flyball.http.client import get_json, new_session
 
     parameters = {"namespace": namespace, "name": name, "limit": str(limit)}
     address = f"{url.rstrip('/')}/api/flyball/v1/decisions"
     try:
-        async with new_session(timeout_s=10) as session, session.get(address, params=parameters) as response:
-            body = await read_capped(response, 64 << 20, address)
-            if response.status != 200:
-                raise UpstreamError(f"{address} answered {response.status}: {body[:200].decode(errors='replace')}")
-            items: list[dict[str, Any]] = json.loads(body)["items"]
+        async with new_session(timeout_s=10) as session:
+            items: list[dict[str, Any]] = (await get_json(session, address, parameters))["items"]
             return items
-    except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as exc:
-        raise UpstreamError(f"{address}: {exc or type(exc).__name__}; is flyball up running there? (--url)") from exc
+    except (UpstreamError, KeyError) as exc:
+        raise UpstreamError(f"{exc}; is flyball up running there? (--url)") from exc
 
 
 def render(item: dict[str, Any]) -> str:

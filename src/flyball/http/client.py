@@ -1,7 +1,10 @@
 """The one HTTP client: aiohttp with a connection limit, a total time-out and capped bodies."""
 
+import json
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -62,3 +65,21 @@ async def read_capped(response: aiohttp.ClientResponse, limit_bytes: int, what: 
             raise UpstreamError(f"{what}: the body is larger than the limit of {limit_bytes} bytes")
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+async def get_json(
+    session: aiohttp.ClientSession, url: str, params: Mapping[str, str] | None = None, *, limit_bytes: int = 64 << 20
+) -> Any:
+    """The JSON that a GET answers.
+
+    Raises:
+        UpstreamError: no answer, a status other than 200, a body above the limit or not JSON; names the URL.
+    """
+    try:
+        async with session.get(url, params=params) as response:
+            body = await read_capped(response, limit_bytes, url)
+            if response.status != 200:
+                raise UpstreamError(f"{url} answered {response.status}: {body[:200].decode(errors='replace')}")
+            return json.loads(body)
+    except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
+        raise UpstreamError(f"{url}: {exc or type(exc).__name__}") from exc
