@@ -248,13 +248,12 @@ async def _data(settings: Settings, life: Life) -> None:
     from flyball.http.client import client_tls, new_session
     from flyball.http.server import serve
     from flyball.scrape import ScrapeManager
-    from flyball.store import Head
+    from flyball.store import Database
     from flyball.web.prometheus_api import create_app
 
     sys.setswitchinterval(QUERY_SWITCH_INTERVAL_S)  # a query in the worker thread must not delay a scrape
-    client = await _connect(settings)
-    head = Head()
-    manager = ScrapeManager(head)
+    store, client = await asyncio.gather(asyncio.to_thread(Database, settings.data_dir / "data"), _connect(settings))
+    manager = ScrapeManager(store.head)
     discovery = KubernetesDiscovery(client)
     configs = ScrapeConfigs(client, settings.port(NODE_PORT), settings.pki)
 
@@ -264,13 +263,14 @@ async def _data(settings: Settings, life: Life) -> None:
 
     with ThreadPoolExecutor(1, thread_name_prefix="query") as executor:
         control = new_session(timeout_s=10, tls=client_tls(ca_file=settings.pki / "ca.crt"))
-        app = create_app(head, manager.targets, executor, routes=_control_routes(settings, control))
+        app = create_app(store, manager.targets, executor, routes=_control_routes(settings, control))
         server = await serve(app, port=settings.port(PROMETHEUS_PORT), name="Prometheus API")
         try:
             report_ready()
             await _serve_until_stopped(
                 life,
                 {
+                    "store": store.run(),
                     "scraping": manager.run(),
                     "discovery": discovery.run(manager.set_groups),
                     "scrape configuration": configs.run(configure),
@@ -280,6 +280,7 @@ async def _data(settings: Settings, life: Life) -> None:
             await server.close()
             await control.close()
             await client.close()
+            await asyncio.to_thread(store.close)
 
 
 def _control_routes(settings: Settings, session: Any) -> list[Any]:

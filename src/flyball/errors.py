@@ -9,6 +9,7 @@ FlyballError
     KubeApiError       the Kubernetes API answered with a Status
     ScrapeError        a target could not be read
   StoreError           stop writing: the disk or a file is not usable       500
+    DiskFullError      free space; writing resumes by itself                507
 """
 
 
@@ -75,3 +76,9 @@ class ScrapeError(UpstreamError):
 
 class StoreError(FlyballError):
     """The disk or a file is not usable; writing must stop."""
+
+
+class DiskFullError(StoreError):
+    """The free-space reserve is reached; writing resumes by itself when there is room again."""
+
+    status = 507

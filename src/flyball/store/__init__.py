@@ -1,6 +1,8 @@
-"""The store: the scrape matrix in memory. One writer (the event loop), readers in any thread."""
+"""The store: the scrape matrix in memory, its write-ahead log and blocks. One writer (the event loop), readers in any
+thread."""
 
+from flyball.store.database import Database
 from flyball.store.head import Head
 from flyball.store.matrix import Plan, Ref, Writer
 
-__all__ = ["Head", "Plan", "Ref", "Writer"]
+__all__ = ["Database", "Head", "Plan", "Ref", "Writer"]

@@ -12,11 +12,12 @@ _CAPACITY_MIN = 8
 class SeriesBuffer:
     """Times and values of one series, ascending. ``view`` is replaced as a whole, so a reader sees whole samples."""
 
-    __slots__ = ("_capacity", "_times", "_values", "entry", "labels", "view")
+    __slots__ = ("_capacity", "_times", "_values", "entry", "labels", "number", "view")
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
         self.entry: Entry | None = None
+        self.number = 0  # in the write-ahead log
         self._capacity = _CAPACITY_MIN
         self._times: Times = np.empty(_CAPACITY_MIN, np.int64)
         self._values: Floats = np.empty(_CAPACITY_MIN, np.float64)
@@ -34,17 +35,35 @@ class SeriesBuffer:
         times, _, count = self.view
         return int(times[0]) if count else None
 
-    def append(self, at_ms: int, value: float, retention_ms: int) -> int:
-        """Appends a sample later than all others; returns by how many bytes the buffer grew."""
+    def append(self, at_ms: int, value: float, horizon_ms: int) -> int:
+        """Appends a sample later than all others; returns by how many bytes the buffer grew. Samples before the
+        horizon may be dropped."""
         count = self.view[2]
         grown = 0
         if count == self._capacity:
-            grown = self._rebuild(at_ms - retention_ms)
+            grown = self._rebuild(horizon_ms)
             count = self.view[2]
         self._times[count] = at_ms
         self._values[count] = value
         self.view = (self._times, self._values, count + 1)
         return grown
+
+    def insert(self, at_ms: int, value: float) -> int | None:
+        """Puts a late sample in its place; returns the growth in bytes, or None when there is one at this time."""
+        times, values, count = self.view
+        place = int(np.searchsorted(times[:count], at_ms))
+        if place < count and times[place] == at_ms:
+            return None
+        before = self.nbytes
+        self._times = np.insert(times[:count], place, at_ms)
+        self._values = np.insert(values[:count], place, value)
+        self._capacity = count + 1
+        self.view = (self._times, self._values, count + 1)
+        return self.nbytes - before
+
+    def drop_before(self, horizon_ms: int) -> int:
+        """Lets go of samples before the horizon; returns the growth in bytes."""
+        return self._rebuild(horizon_ms)
 
     def _rebuild(self, horizon_ms: int) -> int:
         times, values, count = self.view

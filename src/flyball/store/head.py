@@ -13,6 +13,7 @@ from flyball.model.labels import METRIC_NAME, Labels, Matcher, MatchType
 from flyball.store.buffers import SeriesBuffer
 from flyball.store.index import Entry, Metric, Selection
 from flyball.store.matrix import BEFORE, NOT_YET, Family, Group, Ref, Writer
+from flyball.store.wal import Wal
 
 _MINUTE_MS = 60_000
 #: Under memory pressure the retention never shrinks below this.
@@ -29,10 +30,25 @@ class Head:
         retention_ms: samples older than this, counted from the newest scrape, are dropped.
         memory_limit_bytes: when the samples' arrays reach this, the retention is shortened (to 10 min at
             least) and after that new series are refused.
+        out_of_order_ms: samples of single series may be so much older than the newest sample.
+        wal: every sample is logged here before it is taken, if there is one.
+
+    ``sealed_ms`` is None while memory is all there is. With blocks it is their end: older samples may be dropped
+    here, younger ones never.
     """
 
-    def __init__(self, *, retention_ms: int = 120 * _MINUTE_MS, memory_limit_bytes: int = 2 * 1024**3) -> None:
+    def __init__(
+        self,
+        *,
+        retention_ms: int = 120 * _MINUTE_MS,
+        memory_limit_bytes: int = 2 * 1024**3,
+        out_of_order_ms: int = 0,
+        wal: Wal | None = None,
+    ) -> None:
         self.lock = threading.RLock()
+        self.wal = wal
+        self.sealed_ms: int | None = None
+        self.out_of_order_ms = out_of_order_ms
         self.retention_ms = retention_ms
         self.retention_wanted_ms = retention_ms
         self.memory_limit_bytes = memory_limit_bytes
@@ -68,6 +84,11 @@ class Head:
         self._writers[(group_id, target_key)] = writer
         return writer
 
+    def close_writers(self) -> None:
+        """Ends all targets without staleness markers; those that come back get their columns."""
+        for writer in self._writers.values():
+            writer.close()
+
     def append(self, labels: Labels, at_ms: int, value: float) -> bool:
         """One sample that does not come from a scrape; ``frames.STALE`` ends the series.
 
@@ -80,19 +101,62 @@ class Head:
         Raises:
             StoreError: the labels have no metric name, or the memory limit is reached.
         """
-        buffer = self._buffers.get(labels)
-        if buffer is None:
-            buffer = self._new_buffer(labels)
-        last_ms = buffer.last_ms()
-        if last_ms is not None and at_ms <= last_ms:
-            if at_ms == last_ms:
-                self._duplicates += 1
+        return self.append_all([(labels, at_ms, value)]) == 1
+
+    def append_all(self, samples: Sequence[tuple[Labels, int, float]]) -> int:
+        """Many samples as ``append`` takes them, logged as one. Returns how many were taken.
+
+        Raises:
+            StoreError: as ``append``; the samples before the offending one may have been taken then.
+        """
+        taken = []
+        last_ms: dict[SeriesBuffer, int | None] = {}
+        for labels, at_ms, value in samples:
+            buffer = self._buffers.get(labels)
+            if buffer is None:
+                buffer = self._new_buffer(labels)
+            last = last_ms.get(buffer, buffer.last_ms())
+            if self._acceptable(last, at_ms):
+                taken.append((buffer, at_ms, value))
+                last_ms[buffer] = at_ms if last is None else max(last, at_ms)
+        if not taken:
+            return 0
+        if self.wal is not None:
+            self.wal.write_samples(taken)
+        count = 0
+        for buffer, at_ms, value in taken:
+            last = buffer.last_ms()
+            if last is None or at_ms > last:
+                self._bytes += buffer.append(at_ms, value, self._buffers_horizon_ms(at_ms))
             else:
-                self._out_of_order += 1
+                grown = buffer.insert(at_ms, value)
+                if grown is None:
+                    self._duplicates += 1
+                    continue
+                self._bytes += grown
+            count += 1
+            if self._newest_ms is None or at_ms > self._newest_ms:
+                self._newest_ms = at_ms
+        self._samples += count
+        return count
+
+    def _acceptable(self, last_ms: int | None, at_ms: int) -> bool:
+        if last_ms == at_ms:
+            self._duplicates += 1
             return False
-        self._bytes += buffer.append(at_ms, value, self.retention_ms)
-        self._samples += 1
+        late = (last_ms is not None and at_ms < last_ms) or (self.sealed_ms is not None and at_ms < self.sealed_ms)
+        if late and at_ms <= (self._newest_ms or at_ms) - self.out_of_order_ms:
+            self._out_of_order += 1
+            return False
         return True
+
+    def _buffers_horizon_ms(self, at_ms: int) -> int:
+        # With blocks, late samples lie before ``sealed_ms`` and are not in a block yet: only sealing drops them.
+        return at_ms - self.retention_ms if self.sealed_ms is None else BEFORE
+
+    def horizon_ms(self, at_ms: int) -> int:
+        """Samples before this may be dropped."""
+        return at_ms - self.retention_ms if self.sealed_ms is None else self.sealed_ms
 
     def _new_buffer(self, labels: Labels) -> SeriesBuffer:
         if not any(name == METRIC_NAME for name, _ in labels):
@@ -110,7 +174,7 @@ class Head:
     def collect(self, now_ms: int) -> None:
         """Lets go of what lies behind the retention: series that ended, groups without targets. Scrapes do this
         every five minutes by themselves; call it where nothing is scraped."""
-        horizon_ms = now_ms - self.retention_ms
+        horizon_ms = self.horizon_ms(now_ms)
         with self.lock:
             self._collected_ms = now_ms
             for group_id, group in list(self._groups.items()):
@@ -125,7 +189,7 @@ class Head:
                     del self._writers[key]
             for labels, buffer in list(self._buffers.items()):
                 last_ms = buffer.last_ms()
-                if last_ms is None or last_ms < horizon_ms:
+                if last_ms is None or last_ms < self._buffers_horizon_ms(now_ms):
                     del self._buffers[labels]
                     self._bytes -= buffer.nbytes + _SERIES_BYTES
                     self._unplace(buffer)
@@ -145,7 +209,7 @@ class Head:
     def grant(self, extra_bytes: int, at_ms: int) -> bool:
         """Whether so many bytes more are within the limit, after shortening the retention if need be."""
         while self._bytes + extra_bytes > self.memory_limit_bytes:
-            if self.retention_ms <= _RETENTION_MIN_MS or at_ms <= 0:
+            if self.sealed_ms is not None or self.retention_ms <= _RETENTION_MIN_MS or at_ms <= 0:
                 return False
             self.retention_ms = max(_RETENTION_MIN_MS, self.retention_ms // 2)
             self._shortened += 1

@@ -36,6 +36,10 @@ class Host(Protocol):
     lock: Any
     retention_ms: int
     refused: int
+    sealed_ms: int | None
+    wal: Any
+
+    def horizon_ms(self, at_ms: int) -> int: ...
 
     def grant(self, extra_bytes: int, at_ms: int) -> bool: ...
     def account(self, extra_bytes: int) -> None: ...
@@ -49,13 +53,14 @@ class Host(Protocol):
 class Ref:
     """One series of one target: where its values go. ``family`` is None once the column was reclaimed."""
 
-    __slots__ = ("column", "ended", "entry", "family", "first_ms", "labels", "slot")
+    __slots__ = ("column", "ended", "entry", "family", "first_ms", "labels", "number", "slot")
 
     def __init__(self, labels: Labels, family: "Family", column: int, slot: int) -> None:
         self.labels = labels
         self.family: Family | None = family
         self.column = column
         self.slot = slot
+        self.number = 0  # in the write-ahead log
         self.entry: Any = None
         self.ended = True
         self.first_ms = NOT_YET
@@ -108,11 +113,12 @@ class Plan:
     ``duplicates`` counts the others.
     """
 
-    __slots__ = ("duplicates", "generation", "parts", "refs", "size", "unique")
+    __slots__ = ("duplicates", "generation", "logged", "parts", "refs", "size", "unique")
 
     def __init__(self, refs: Sequence[Ref | None]) -> None:
         self.refs = list(refs)
         self.generation = -1
+        self.logged: tuple[int, int] | None = None  # (segment, layout) of the write-ahead log
         self.size = len(self.refs)
         self.duplicates = 0
         self.parts: list[tuple[Family, _Take, _Take]] = []
@@ -192,17 +198,19 @@ class Group:
         if extra > 0:
             granted = self.host.grant(extra, at_ms)  # may compact this very group
             drop, row, capacity = self._sizes(at_ms, writer)
+            if not granted and self.host.sealed_ms is not None:
+                raise StoreError("the store's memory limit is reached before older samples are in blocks; raise it")
             if not granted:  # keep the size and slide by a quarter instead of growing
                 capacity = self.capacity
                 force = max(0, row + 1 - max(1, capacity * 3 // 4))
                 drop += force
                 row -= force
-        self.rebuild(drop, capacity, at_ms - self.host.retention_ms)
+        self.rebuild(drop, capacity, self.host.horizon_ms(at_ms))
         return row
 
     def _sizes(self, at_ms: int, writer: "Writer") -> tuple[int, int, int]:
         """Rows to drop, the row of the writer's next sample after that, and the capacity to have."""
-        drop = self._droppable(at_ms - self.host.retention_ms)
+        drop = self._droppable(self.host.horizon_ms(at_ms))
         row = max(writer.last_row - drop + 1, at_ms // self.interval_ms - self.base - drop, 0)
         rows_kept = self.host.retention_ms // self.interval_ms + 2
         need = row + 1
@@ -363,7 +371,7 @@ class Writer:
             False when the time is not later than that of the last scrape; nothing is written then.
         """
         group = self.group
-        if at_ms <= self.last_ms:
+        if at_ms <= self.last_ms or (group.host.sealed_ms is not None and at_ms < group.host.sealed_ms):
             group.host.out_of_order(plan.size if plan is not None else 0)
             return False
         if self.closed:
@@ -386,6 +394,8 @@ class Writer:
             group.make_room(at_ms, self)
         else:
             raise StoreError(f"the store's memory limit leaves no room for {self.key}; raise the limit or scrape less")
+        if group.host.wal is not None:
+            group.host.wal.write_row(self, at_ms, plan, values, stale)
         group.ahead = max(group.ahead, row - natural)
         slot = self.slot
         if row > self.last_row + 1:

@@ -1,0 +1,154 @@
+"""Replaying the write-ahead log into a head on start."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flyball.errors import StoreError
+from flyball.model.labels import Labels
+from flyball.store.head import Head
+from flyball.store.matrix import BEFORE, Plan, Writer
+from flyball.store.records import Record, RecordType
+from flyball.store.wal import Segment, decoded, mend, row_of, samples_of, segment_numbers
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Replay:
+    """What a replay found.
+
+    Attributes:
+        newest_ms: the newest sample of each segment.
+        damaged_bytes: of records that could not be read.
+        unexplained: records whose definitions were lost.
+        refused: records that the head did not take (memory limit).
+    """
+
+    segments: int = 0
+    records: int = 0
+    samples: int = 0
+    damaged_segments: int = 0
+    torn_segments: int = 0
+    damaged_bytes: int = 0
+    unexplained: int = 0
+    refused: int = 0
+    newest_ms: dict[int, int] = field(default_factory=dict)
+
+
+def replay(head: Head, directory: Path) -> Replay:
+    """Takes every intact record of the log; damage is logged, put aside and never met again.
+
+    The head must not log yet. Samples before ``head.sealed_ms`` are in blocks and are passed over.
+    """
+    found = Replay()
+    for number in segment_numbers(directory):
+        segment = Segment(directory, number)
+        found.segments += 1
+        found.records += len(segment.records)
+        reader = _Reader(head, found)
+        for record in segment.records:
+            try:
+                reader.take(record)
+            except StoreError:
+                found.refused += 1
+        found.newest_ms[number] = reader.newest_ms
+        _look_after(directory, segment, found)
+    head.close_writers()
+    if found.unexplained or found.refused:
+        log.error("the log: %d records refer to lost definitions, %d were refused", found.unexplained, found.refused)
+    return found
+
+
+def _look_after(directory: Path, segment: Segment, found: Replay) -> None:
+    damages = [*segment.damages, *segment.defs_damages]
+    if not damages:
+        return
+    size = sum(damage.end - damage.start for damage in damages)
+    found.damaged_bytes += size
+    if segment.torn:
+        found.torn_segments += 1
+    else:
+        found.damaged_segments += 1
+    try:
+        kept = mend(directory, segment)
+    except (OSError, StoreError) as exc:
+        log.error("log segment %08d: %d bytes are damaged; it could not be mended: %s", segment.number, size, exc)
+        return
+    if kept is None:
+        log.warning("log segment %08d: cut %d bytes of a write that a crash interrupted", segment.number, size)
+    else:
+        log.error("log segment %08d: %d bytes are damaged; the files are kept in %s", segment.number, size, kept)
+
+
+class _Reader:
+    """One segment's definitions, and what its records do to the head."""
+
+    def __init__(self, head: Head, found: Replay) -> None:
+        self.head = head
+        self.found = found
+        self.newest_ms = BEFORE
+        self._series: dict[int, Labels] = {}
+        self._writers: dict[int, Writer] = {}
+        self._layouts: dict[int, tuple[Writer, list[int], Plan | None]] = {}
+
+    def take(self, record: Record) -> None:
+        match record.type:
+            case RecordType.ROW:
+                self._row(record.payload)
+            case RecordType.SAMPLES:
+                self._samples(record.payload)
+            case RecordType.SERIES:
+                for number, labels in decoded(record.payload):
+                    self._series[number] = tuple([(name, value) for name, value in labels])
+            case RecordType.TARGET:
+                number, group_key, interval_ms, key = decoded(record.payload)
+                self._writers[number] = self.head.writer(as_key(group_key), interval_ms, as_key(key))
+            case RecordType.LAYOUT:
+                number, target, ids = decoded(record.payload)
+                if target in self._writers:
+                    self._layouts[number] = (self._writers[target], np.frombuffer(ids, "<u4").tolist(), None)
+
+    def _row(self, payload: memoryview) -> None:
+        layout, at_ms, values, ended, target = row_of(payload)
+        self.newest_ms = max(self.newest_ms, at_ms)
+        if self.head.sealed_ms is not None and at_ms < self.head.sealed_ms:
+            return
+        try:
+            writer, plan = self._plan(layout) if layout else (self._writers[target], None)
+            stale = [self._series[number] for number in ended.tolist()]
+        except KeyError:
+            self.found.unexplained += 1
+            return
+        refs = writer.refs(stale) if stale else []
+        if writer.commit(at_ms, plan, values if plan is not None else None, refs):
+            self.found.samples += len(values) + len(refs)
+
+    def _plan(self, layout: int) -> tuple[Writer, Plan]:
+        writer, ids, plan = self._layouts[layout]
+        if plan is None:
+            labels = [self._series[number] if number else None for number in ids]
+            refs = dict(zip(kept := [one for one in labels if one is not None], writer.refs(kept), strict=True))
+            plan = Plan([refs[one] if one is not None else None for one in labels])
+            self._layouts[layout] = (writer, ids, plan)
+        return writer, plan
+
+    def _samples(self, payload: memoryview) -> None:
+        array = samples_of(payload)
+        self.newest_ms = max(self.newest_ms, int(array["at_ms"].max()))
+        batch = []
+        for number, at_ms, value in zip(array["series"].tolist(), array["at_ms"].tolist(), array["value"], strict=True):
+            labels = self._series.get(number)
+            if labels is None:
+                self.found.unexplained += 1
+            else:
+                batch.append((labels, at_ms, value))
+        self.found.samples += self.head.append_all(batch)
+
+
+def as_key(value: Any) -> Any:
+    """Keys are nested tuples of strings and numbers; msgpack has only lists."""
+    return tuple([as_key(item) for item in value]) if isinstance(value, list) else value
