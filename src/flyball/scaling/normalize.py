@@ -123,7 +123,7 @@ def up_limit(current: int, history: History, rules: Rules, now_ms: int) -> int:
         return current
     proposals = []
     for policy in rules.policies:
-        start = _period_start(current, history, policy.period_s, now_ms)
+        start = period_start(current, history, policy.period_s, now_ms)
         if policy.type == "Pods":
             proposals.append(start + policy.value)
         else:
@@ -139,7 +139,7 @@ def down_limit(current: int, history: History, rules: Rules, now_ms: int) -> int
         return current
     proposals = []
     for policy in rules.policies:
-        start = _period_start(current, history, policy.period_s, now_ms)
+        start = period_start(current, history, policy.period_s, now_ms)
         if policy.type == "Pods":
             proposals.append(start - policy.value)
         else:
@@ -149,7 +149,8 @@ def down_limit(current: int, history: History, rules: Rules, now_ms: int) -> int
     return min(proposals, default=MAX_INT32)
 
 
-def _period_start(current: int, history: History, period_s: int, now_ms: int) -> int:
+def period_start(current: int, history: History, period_s: int, now_ms: int) -> int:
+    """Replicas at the start of a policy's period: what was added since taken off, what was removed put back."""
     cutoff = now_ms - period_s * 1000
     return current - _changed(history.ups, cutoff) + _changed(history.downs, cutoff)
 
