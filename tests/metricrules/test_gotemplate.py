@@ -1,6 +1,6 @@
 import pytest
 
-from flyball.metricrules.gotemplate import Struct, Template, TemplateError, go_quote
+from flyball.metricrules.gotemplate import Struct, Template, TemplateError, go_quote, go_string
 
 DATA = Struct(
     Series="m", LabelMatchers='a="b"', LabelValuesByName={"b": "2", "a": "1"}, GroupBy="a,b", GroupBySlice=["a", "b"]
@@ -58,3 +58,34 @@ def test_unknown_field_names_the_known_ones() -> None:
 
 def test_quotes_as_go() -> None:
     assert go_quote('a"\\\n\x00é') == '"a\\"\\\\\\n\\x00é"'
+
+
+@pytest.mark.parametrize(
+    ("value", "printed"),
+    [
+        (1.0, "1"),
+        (0.5, "0.5"),
+        (1e5, "100000"),
+        (1234567.0, "1.234567e+06"),
+        (1e20, "1e+20"),
+        (123456789.0, "1.23456789e+08"),
+        (1e-4, "0.0001"),
+        (1.234e-7, "1.234e-07"),
+        (0.1 + 0.2, "0.30000000000000004"),
+        (-2.0, "-2"),
+        (2.5e100, "2.5e+100"),
+        (0.0, "0"),
+        (float("inf"), "+Inf"),
+    ],
+)
+def test_floats_print_as_gos_fmt_prints_them(value: float, printed: str) -> None:
+    assert go_string(value) == printed
+
+
+def test_float_verbs_delimiters_variables_and_functions_of_the_caller() -> None:
+    text = '{{ printf "%.2f|%6.1f|%-6.1f|%e|%g|%+.1f|%06.2f|%.3g" $v 2.5 2.5 1.0 100000.0 3.0 3.14159 1234567.0 }} {{ twice 3 }}'
+    template = Template(text, delimiters=("{{", "}}"), variables=["$v"], functions={"twice": lambda x: 2 * x})
+    rendered = template.render({}, {"$v": 1.005})
+    assert rendered == "1.00|   2.5|2.5   |1.000000e+00|100000|+3.0|003.14|1.23e+06 6"
+    with pytest.raises(TemplateError, match=r'undefined variable "\$w" in "{{\$w}}"'):
+        Template("{{$w}}", delimiters=("{{", "}}"))

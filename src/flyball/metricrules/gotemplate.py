@@ -1,14 +1,16 @@
-"""The part of Go's text/template that prometheus-adapter rules use, with the delimiters ``<<`` and ``>>``.
+"""The part of Go's text/template that rules use: prometheus-adapter's queries, the annotations of alerts.
 
-Supported: fields, chains, variables, pipelines, parentheses, string, raw string, integer and boolean literals,
+Supported: fields, chains, variables, pipelines, parentheses, string, raw string, number and boolean literals,
 ``if``/``else if``/``else``, ``range`` (with ``else``, ``break``, ``continue``), ``with``, ``end``, comments, trim
-markers, and the functions below. Values are str, int, bool, list, ``dict`` (a map: a missing key is "") and
-``Struct`` (a missing field is an error). Printing follows Go: ``[a b]``, ``map[k:v]``.
+markers, and the functions below with those that the caller adds. Values are str, int, float, bool, list, ``dict`` (a
+map: a missing key is "") and ``Struct`` (a missing field is an error). Printing follows Go: ``[a b]``, ``map[k:v]``.
 """
 
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from flyball.errors import ConfigError
@@ -26,7 +28,7 @@ class TemplateError(ConfigError):
 
 _ESCAPES = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
 _TOKEN = re.compile(
-    r"\s+|(?P<string>\"(?:[^\"\\\n]|\\.)*\")|(?P<raw>`[^`]*`)|(?P<number>[+-]?\d+)|(?P<declare>:=)|(?P<assign>=)"
+    r"\s+|(?P<string>\"(?:[^\"\\\n]|\\.)*\")|(?P<raw>`[^`]*`)|(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<declare>:=)|(?P<assign>=)"
     r"|(?P<pipe>\|)|(?P<open>\()|(?P<close>\))|(?P<comma>,)"
     r"|(?P<variable>\$\w*)|(?P<field>\.\w*)|(?P<word>[A-Za-z_]\w*)"
 )
@@ -57,11 +59,27 @@ def go_string(value: Any) -> str:
         return "<no value>"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float):
+        return _go_float(value)
     if isinstance(value, Mapping):
         return "map[" + " ".join(f"{key}:{go_string(value[key])}" for key in sorted(value)) + "]"
     if isinstance(value, (list, tuple)):
         return "[" + " ".join(go_string(item) for item in value) + "]"
     return str(value)
+
+
+def _go_float(value: float, kind: str = "g", precision: int | None = None) -> str:
+    """``%g`` with the fewest digits that read back equal, or with a precision; ``%e`` and ``%f``, by default 6."""
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    if precision is not None or kind in "eEfF":
+        return f"%.{6 if precision is None else precision}{kind}" % value
+    exact = Decimal(repr(value)).normalize()
+    if -4 <= exact.adjusted() < 6 or not value:
+        return format(exact, "f")
+    return re.sub(r"e([+-])(\d)$", r"e\g<1>0\2", f"{exact:e}")
 
 
 def _truth(value: Any) -> bool:
@@ -85,6 +103,13 @@ def _printf(pattern: str, *args: Any) -> str:
                 text = go_quote(go_string(value))
         elif kind in "vs" or (kind == "t" and isinstance(value, bool)):
             text = go_string(value)
+        elif kind in "eEfFgG" and isinstance(value, float):
+            shape, dot, precision = flags.partition(".")
+            digits = _go_float(value, kind, int(precision or 0) if dot else None)
+            if "+" in shape and digits[0] not in "+-":
+                digits = "+" + digits
+            width = int(re.sub(r"^[-+# 0]*", "", shape) or 0)
+            return digits.ljust(width) if "-" in shape else digits.rjust(width, "0" if shape.startswith("0") else " ")
         elif kind in "dxXo" and isinstance(value, int) and not isinstance(value, bool):
             return ("%" + flags + kind) % value
         else:
@@ -127,6 +152,13 @@ def _equal(first: Any, *others: Any) -> bool:
     return any(first == other for other in others)
 
 
+def _ordered(first: Any, second: Any) -> int:
+    """-1, 0 or 1; 2 for NaN, which is neither."""
+    if type(first) is not type(second):
+        raise TemplateError(f"cannot compare {go_string(first)} with {go_string(second)}: incompatible types")
+    return 0 if first == second else -1 if first < second else 1 if first > second else 2
+
+
 def _len(value: Any) -> int:
     if isinstance(value, str):
         return len(value.encode())
@@ -154,10 +186,10 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "not": lambda value: not _truth(value),
     "eq": _equal,
     "ne": lambda a, b: not _equal(a, b),
-    "lt": lambda a, b: a < b,
-    "le": lambda a, b: a <= b,
-    "gt": lambda a, b: a > b,
-    "ge": lambda a, b: a >= b,
+    "lt": lambda a, b: _ordered(a, b) < 0,
+    "le": lambda a, b: _ordered(a, b) <= 0,
+    "gt": lambda a, b: _ordered(a, b) == 1,
+    "ge": lambda a, b: 0 <= _ordered(a, b) <= 1,
 }
 _LAZY = frozenset({"and", "or"})
 _KEYWORDS = frozenset({"if", "else", "end", "range", "with", "break", "continue"})
@@ -202,12 +234,12 @@ class _Continue(Exception):  # noqa: N818
     pass
 
 
-def _tokens(action: str) -> list[_Token]:
+def _tokens(action: str, where: str) -> list[_Token]:
     found, at, spaced = [], 0, True
     while at < len(action):
         match = _TOKEN.match(action, at)
         if match is None:
-            raise TemplateError(f'unexpected "{action[at]}" in "<<{action}>>"')
+            raise TemplateError(f'unexpected "{action[at]}" in {where}')
         if match.lastgroup is None:
             spaced = True
         else:
@@ -234,8 +266,10 @@ def _unquote(text: str) -> str:
 class _Action:
     """Parses one action's pipeline."""
 
-    def __init__(self, tokens: list[_Token], variables: set[str], source: str) -> None:
-        self.tokens, self.at, self.variables, self.source = tokens, 0, variables, source
+    def __init__(self, template: "Template", action: str) -> None:
+        self.template, self.variables = template, template.variables
+        self.where = f'"{template.shown(action)}"'
+        self.tokens, self.at = _tokens(action, self.where), 0
 
     def peek(self) -> _Token | None:
         return self.tokens[self.at] if self.at < len(self.tokens) else None
@@ -257,14 +291,14 @@ class _Action:
         token = self.peek()
         if inner:
             if token is None or token.kind != "close":
-                raise TemplateError(f'unclosed parenthesis in "<<{self.source}>>"')
+                raise TemplateError(f"unclosed parenthesis in {self.where}")
             self.at += 1
         elif token is not None:
-            raise TemplateError(f'unexpected "{token.text}" in "<<{self.source}>>"')
+            raise TemplateError(f'unexpected "{token.text}" in {self.where}')
         if declares:
             self.variables.update(names)
         elif names and names[0] not in self.variables:
-            raise TemplateError(f'undefined variable "{names[0]}" in "<<{self.source}>>"')
+            raise TemplateError(f'undefined variable "{names[0]}" in {self.where}')
         return _Pipe(names, declares, commands)
 
     def command(self) -> list[_Operand]:
@@ -272,7 +306,7 @@ class _Action:
         while (token := self.peek()) is not None and token.kind not in ("pipe", "close"):
             operands.append(self.operand())
         if not operands:
-            raise TemplateError(f'missing value in "<<{self.source}>>"')
+            raise TemplateError(f"missing value in {self.where}")
         return operands
 
     def operand(self) -> _Operand:
@@ -283,27 +317,26 @@ class _Action:
         if token.kind == "raw":
             return _Operand("literal", token.text[1:-1])
         if token.kind == "number":
-            return _Operand("literal", int(token.text))
+            is_float = not token.text.lstrip("+-").isdigit()
+            return _Operand("literal", float(token.text) if is_float else int(token.text))
         if token.kind == "word":
             if token.text in ("true", "false"):
                 return _Operand("literal", token.text == "true")
             if token.text == "nil":
                 return _Operand("literal", None)
-            if token.text in _FUNCTIONS or token.text in _LAZY:
+            if token.text in self.template.functions or token.text in _LAZY:
                 return _Operand("call", token.text)
-            raise TemplateError(
-                f'function "{token.text}" not defined in "<<{self.source}>>"; known are '
-                + ", ".join(sorted([*_FUNCTIONS, *_LAZY]))
-            )
+            known = ", ".join(sorted([*self.template.functions, *_LAZY]))
+            raise TemplateError(f'function "{token.text}" not defined in {self.where}; known are {known}')
         if token.kind == "field":
             return _Operand("dot", None, self.chain(token.text))
         if token.kind == "variable":
             if token.text != "$" and token.text not in self.variables:
-                raise TemplateError(f'undefined variable "{token.text}" in "<<{self.source}>>"')
+                raise TemplateError(f'undefined variable "{token.text}" in {self.where}')
             return _Operand("variable", token.text, self.chain("."))
         if token.kind == "open":
             return _Operand("pipe", self.pipe(inner=True), self.chain("."))
-        raise TemplateError(f'unexpected "{token.text}" in "<<{self.source}>>"')
+        raise TemplateError(f'unexpected "{token.text}" in {self.where}')
 
     def chain(self, first: str) -> tuple[str, ...]:
         fields = [first[1:]] if len(first) > 1 else []
@@ -313,25 +346,25 @@ class _Action:
         return tuple(fields)
 
 
-def _split(text: str) -> Iterator[tuple[bool, str]]:
+def _split(text: str, opening: str, closing: str) -> Iterator[tuple[bool, str]]:
     """Yields (is action, text); trim markers are applied and comments dropped."""
     at, trim_next = 0, False
     while True:
-        start = text.find("<<", at)
+        start = text.find(opening, at)
         literal = text[at:] if start < 0 else text[at:start]
         if trim_next:
             literal = literal.lstrip(" \t\r\n")
         if start < 0:
             yield False, literal
             return
-        body_at = start + 2
+        body_at = start + len(opening)
         if text[body_at : body_at + 1] == "-" and text[body_at + 1 : body_at + 2].isspace():
             literal = literal.rstrip(" \t\r\n")
             body_at += 2
         yield False, literal
-        end = _action_end(text, body_at)
+        end = _action_end(text, body_at, opening, closing)
         action = text[body_at:end]
-        at = end + 2
+        at = end + len(closing)
         trim_next = action.endswith("-") and action[-2:-1].isspace()
         if trim_next:
             action = action[:-1]
@@ -339,7 +372,7 @@ def _split(text: str) -> Iterator[tuple[bool, str]]:
             yield True, action.strip()
 
 
-def _action_end(text: str, at: int) -> int:
+def _action_end(text: str, at: int, opening: str, closing: str) -> int:
     start, quote = at, ""
     while at < len(text):
         char = text[at]
@@ -350,28 +383,46 @@ def _action_end(text: str, at: int) -> int:
                 quote = ""
         elif char in '"`':
             quote = char
-        elif text.startswith(">>", at):
+        elif text.startswith(closing, at):
             return at
         at += 1
-    raise TemplateError(f'unclosed action "<<{text[start : start + 40]}"; close it with ">>"')
+    raise TemplateError(f'unclosed action "{opening}{text[start : start + 40]}"; close it with "{closing}"')
 
 
 class Template:
     """A parsed template.
 
+    Args:
+        delimiters: around actions; the default is prometheus-adapter's.
+        functions: added to Go's own.
+        variables: names that ``render`` is given values for, such as ``$labels``.
+
     Raises:
         TemplateError: it does not parse.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        delimiters: tuple[str, str] = ("<<", ">>"),
+        functions: Mapping[str, Callable[..., Any]] | None = None,
+        variables: Collection[str] = (),
+    ) -> None:
         self.text = text
-        self._variables: set[str] = set()
-        self._parts = list(_split(text))
+        self.functions = {**_FUNCTIONS, **(functions or {})}
+        self.variables = set(variables)
+        self._delimiters = delimiters
+        self._parts = list(_split(text, *delimiters))
         self._at = 0
         self._loops = 0
         self._nodes, end = self._block()
         if end:
-            raise TemplateError(f'unexpected "<<{end}>>"')
+            raise TemplateError(f'unexpected "{self.shown(end)}"')
+
+    def shown(self, action: str) -> str:
+        """An action as it stands in the text."""
+        return action.join(self._delimiters)
 
     def _block(self) -> tuple[list[_Node], str]:
         nodes: list[_Node] = []
@@ -385,12 +436,12 @@ class Template:
             word = re.match(r"[a-z]+", text)
             keyword = word.group() if word else ""
             if keyword in _REFUSED:
-                raise TemplateError(f'"{keyword}" is not supported in "<<{text}>>"; write the query out')
+                raise TemplateError(f'"{keyword}" is not supported in "{self.shown(text)}"; write it out')
             if keyword in ("else", "end"):
                 return nodes, text
             if keyword in ("break", "continue"):
                 if not self._loops:
-                    raise TemplateError(f'"<<{text}>>" outside of a range')
+                    raise TemplateError(f'"{self.shown(text)}" outside of a range')
                 nodes.append(_Node(keyword))
             elif keyword in ("if", "range", "with"):
                 nodes.append(self._control(keyword, text[len(keyword) :]))
@@ -399,7 +450,7 @@ class Template:
         return nodes, ""
 
     def _pipe(self, text: str, *, two_names: bool = False) -> _Pipe:
-        return _Action(_tokens(text), self._variables, text).pipe(two_names=two_names)
+        return _Action(self, text).pipe(two_names=two_names)
 
     def _control(self, keyword: str, condition: str) -> _Node:
         node = _Node(keyword, pipe=self._pipe(condition, two_names=keyword == "range"))
@@ -413,33 +464,33 @@ class Template:
                 node.orelse = [self._control(word, rest[len(word) :])]  # consumes the shared end
                 return node
             if rest:
-                raise TemplateError(f'unexpected "{rest}" in "<<{end}>>"')
+                raise TemplateError(f'unexpected "{rest}" in "{self.shown(end)}"')
             node.orelse, end = self._block()
         if end != "end":
-            raise TemplateError(f'"<<{keyword}{condition}>>" is not closed; add "<<end>>"')
+            raise TemplateError(f'"{self.shown(keyword + condition)}" is not closed; add "{self.shown("end")}"')
         return node
 
-    def render(self, data: Mapping[str, Any]) -> str:
-        """Executes the template.
+    def render(self, data: Mapping[str, Any], variables: Mapping[str, Any] | None = None) -> str:
+        """Executes the template; ``variables`` has a value for each name announced.
 
         Raises:
             TemplateError: an unknown field, a bad argument, or more than 1 MB of output.
         """
-        run = _Run(data)
+        run = _Run(self.functions, {"$": data, **(variables or {})})
         run.nodes(self._nodes, data)
         return "".join(run.out)
 
 
 class _Run:
-    def __init__(self, root: Any) -> None:
-        self.variables: dict[str, Any] = {"$": root}
+    def __init__(self, functions: Mapping[str, Callable[..., Any]], variables: dict[str, Any]) -> None:
+        self.functions, self.variables = functions, variables
         self.out: list[str] = []
         self.size = 0
 
     def emit(self, text: str) -> None:
         self.size += len(text)
         if self.size > _OUTPUT_LIMIT:
-            raise TemplateError(f"the rendered query is larger than {_OUTPUT_LIMIT} characters")
+            raise TemplateError(f"the rendered text is larger than {_OUTPUT_LIMIT} characters")
         self.out.append(text)
 
     def nodes(self, nodes: Sequence[_Node], dot: Any) -> None:
@@ -518,7 +569,7 @@ class _Run:
             return piped[0] if piped else value
         args = [self.operand(operand, dot) for operand in operands[1:]]
         try:
-            return _FUNCTIONS[first.value](*args, *piped)
+            return self.functions[first.value](*args, *piped)
         except (TypeError, ValueError, AttributeError) as exc:
             raise TemplateError(f"{first.value}: {exc}") from exc
 
