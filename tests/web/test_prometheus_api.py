@@ -14,7 +14,7 @@ from flyball.http.server import serve
 from flyball.model.frames import STALE
 from flyball.model.labels import labels_of
 from flyball.store import Head, Plan
-from flyball.web.prometheus_api import create_app, parse_time_ms, unescape_label
+from flyball.web.prometheus_api import Instance, create_app, parse_time_ms, unescape_label
 
 BASE_S = 1_700_000_000
 TARGET = {"labels": {"job": "a"}, "health": "up", "scrapePool": "pool"}
@@ -227,8 +227,12 @@ def test_targets_and_the_rest() -> None:
         status, body = await ask("/api/v1/nosuch")
         assert status == 404 and body["errorType"] == "not_found"
 
-    metadata = {"m": [{"type": "gauge", "help": "", "unit": ""}]}
-    with_api(work, metadata_provider=lambda: metadata, ready=lambda: False)
+    with_api(
+        work,
+        instance=Instance(
+            targets=lambda: [TARGET], target_metadata=lambda: [({}, "m", "gauge", "", "")], ready=lambda: False
+        ),
+    )
 
 
 class Slow:

@@ -1,0 +1,101 @@
+"""The queue of queries: few run at once, and callers take turns, so that one dashboard cannot starve an autoscaler."""
+
+import asyncio
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any
+
+from prometheus_client import Counter, Gauge
+
+from flyball.web.answers import TimedOutError, UnavailableError
+
+_RUNNING = Gauge("flyball_queries_running", "Queries that run now.")
+_WAITING = Gauge("flyball_queries_waiting", "Queries that wait for their turn.")
+_REFUSED = Counter("flyball_queries_refused", "Queries refused because the queue was full.")
+_TIMED_OUT = Counter("flyball_queries_timed_out", "Queries that ran into their time limit.")
+
+#: ``work(cancelled)``: computes in a thread, and ends soon after ``cancelled()`` is true.
+Work = Callable[[Callable[[], bool]], Any]
+
+
+class _Query:
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.over = threading.Event()
+        self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+
+class QueryQueue:
+    """Runs work in ``executor``, ``running_max`` at once, one client after the other.
+
+    Args:
+        waiting_max: queries that may wait; more are refused at once.
+    """
+
+    def __init__(self, executor: Executor, *, running_max: int = 1, waiting_max: int = 1000) -> None:
+        self._executor = executor
+        self._running_max, self._waiting_max = running_max, waiting_max
+        self._waiting: OrderedDict[str, deque[_Query]] = OrderedDict()
+        self._running = 0
+        self._count = 0
+
+    async def run(self, client: str, work: Work, timeout_s: float) -> Any:
+        """The result of ``work``, within ``timeout_s`` from now, waiting included.
+
+        Raises:
+            TimedOutError: it took longer.
+            UnavailableError: the queue is full.
+        """
+        if self._count >= self._waiting_max:
+            _REFUSED.inc()
+            raise UnavailableError(f"{self._count} queries wait already; ask later, or ask for less")
+        query = _Query(work)
+        self._waiting.setdefault(client, deque()).append(query)
+        self._count += 1
+        self._next()
+        try:
+            return await asyncio.wait_for(asyncio.shield(query.done), timeout_s)
+        except TimeoutError:
+            _TIMED_OUT.inc()
+            raise TimedOutError("query timed out in query execution") from None
+        finally:
+            query.over.set()
+            self._forget(client, query)
+            if not query.done.done():
+                query.done.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _forget(self, client: str, query: _Query) -> None:
+        queued = self._waiting.get(client)
+        if queued is not None and query in queued:
+            queued.remove(query)
+            self._count -= 1
+            if not queued:
+                del self._waiting[client]
+        _WAITING.set(self._count)
+
+    def _next(self) -> None:
+        while self._running < self._running_max and self._waiting:
+            client, queued = next(iter(self._waiting.items()))
+            query = queued.popleft()
+            self._count -= 1
+            del self._waiting[client]
+            if queued:
+                self._waiting[client] = queued  # behind all others
+            self._running += 1
+            started = asyncio.get_running_loop().run_in_executor(self._executor, query.work, query.over.is_set)
+            started.add_done_callback(lambda done, query=query: self._ended(query, done))  # type: ignore[misc]
+        _WAITING.set(self._count)
+        _RUNNING.set(self._running)
+
+    def _ended(self, query: _Query, done: "asyncio.Future[Any]") -> None:
+        self._running -= 1
+        if not query.done.done():
+            if done.cancelled():
+                query.done.cancel()
+            elif (failure := done.exception()) is not None:
+                query.done.set_exception(failure)
+            else:
+                query.done.set_result(done.result())
+        self._next()
