@@ -9,8 +9,9 @@ import pytest
 
 from flyball import clock
 from flyball.adapter import Adapter
+from flyball.adapter.access import TokenAccess
 from flyball.adapter.api import MetricsApp
-from flyball.adapter.service import MetaObject, ObjectMeta, _Status
+from flyball.adapter.objects import MetaObject, ObjectMeta, Status
 from flyball.errors import UpstreamError
 from flyball.model.labels import labels_of
 from flyball.sources import Sample
@@ -45,10 +46,10 @@ def get(path: str, source: Source, headers: dict[str, str] | None = None) -> tup
     async def run() -> tuple[int, Any]:
         adapter = Adapter(Any, source, CONFIG)  # type: ignore[arg-type]
         for pod in "abc":
-            adapter._pods.cache["ns", pod] = MetaObject(ObjectMeta(pod, "ns", {"app": "web"}), _Status("Running"))
-        adapter._pods._synced.set()
+            adapter._pods.apply("ADDED", None, MetaObject(ObjectMeta(pod, "ns", {"app": "web"}), Status("Running")))
+        adapter._pods._informer._synced.set()
         await adapter.relist()
-        app = MetricsApp(adapter, token="t")
+        app = MetricsApp(adapter, TokenAccess("t"))
         sent: list[dict[str, Any]] = []
 
         async def send(message: dict[str, Any]) -> None:

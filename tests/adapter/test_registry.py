@@ -41,7 +41,8 @@ def kinds() -> KindTable:
 
 
 def listed(source: Source | None = None, config: str | None = None) -> Registry:
-    registry = Registry(source or Source(), max_age_ms=60_000)
+    asked = source or Source()
+    registry = Registry(lambda _: asked, max_age_ms=60_000)
     registry.set_rules([parse_config(config or DATA["DefaultConfig"])])
     asyncio.run(registry.relist(kinds(), 1_000_000))
     return registry

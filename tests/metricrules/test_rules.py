@@ -13,7 +13,7 @@ from flyball.metricrules import (
     selector_matchers,
 )
 from flyball.metricrules.naming import expand
-from flyball.metricrules.queries import has_constant, newest_time_query, separable, series_selectors
+from flyball.metricrules.queries import has_constant, newest_time_query, series_selectors
 from flyball.metricrules.resources import BUILT_IN_KINDS, ResourceMapping
 from flyball.model.selectors import parse_selector
 
@@ -146,21 +146,6 @@ def test_a_wrong_rule_is_refused_alone(change: tuple[str, str], says: str) -> No
 def test_a_file_that_is_wrong_as_a_whole(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_config(text)
-
-
-@pytest.mark.parametrize(
-    ("template", "expected"),
-    [
-        ("sum(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)", True),
-        ('sum by (<<.GroupBy>>) (rate(<<.Series>>{<<.LabelMatchers>>, code="5"}[1m])) / 60', True),
-        ("topk(1, sum(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>))", False),
-        ('sum(<<.Series>>{<<.LabelMatchers>>,x="<<.GroupBy>>"}) by (<<.GroupBy>>)', False),
-        ("sum(<<.Series>>{<<.LabelMatchers>>})", False),
-        ("sum(a{<<.LabelMatchers>>}) by (<<.GroupBy>>) / scalar(b)", False),
-    ],
-)
-def test_separable_only_when_proven(template: str, expected: bool) -> None:
-    assert separable(Template(template)) is expected
 
 
 def test_selectors_are_found_outside_strings() -> None:

@@ -1,7 +1,7 @@
 """Which metrics exist: each rule's series query, named and mapped to resources. One rule's failure is its own."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,8 +77,8 @@ class RuleState:
 class Registry:
     """The metrics of the rules in force."""
 
-    def __init__(self, source: MetricsSource, *, max_age_ms: int) -> None:
-        self._source, self._max_age_ms = source, max_age_ms
+    def __init__(self, source_of: Callable[[str], MetricsSource], *, max_age_ms: int) -> None:
+        self._source_of, self._max_age_ms = source_of, max_age_ms
         self._states: list[RuleState] = []
         self._refusals: tuple[Refusal, ...] = ()
         self._custom: dict[tuple[GroupResource, bool, str], CustomMetric] = {}
@@ -129,17 +129,18 @@ class Registry:
         states = self._states
         limit = asyncio.Semaphore(QUERIES_AT_ONCE)
 
-        async def fetch(match: str) -> list[Labels] | FlyballError:
+        async def fetch(asked: tuple[str, str]) -> list[Labels] | FlyballError:
+            source, match = asked
             async with limit:
                 try:
-                    return await self._source.series(match, now_ms - self._max_age_ms, now_ms)
+                    return await self._source_of(source).series(match, now_ms - self._max_age_ms, now_ms)
                 except FlyballError as exc:
                     return exc
 
-        matches = list({state.rule.series_query: None for state in states})
-        answers = dict(zip(matches, await asyncio.gather(*map(fetch, matches)), strict=True))
+        wanted = list({(state.rule.options.source, state.rule.series_query): None for state in states})
+        answers = dict(zip(wanted, await asyncio.gather(*map(fetch, wanted)), strict=True))
         for state in states:
-            answer = answers[state.rule.series_query]
+            answer = answers[state.rule.options.source, state.rule.series_query]
             if isinstance(answer, FlyballError):
                 state.error = f"seriesQuery: {answer}"
                 continue
@@ -183,7 +184,7 @@ def _same_names(old: MetricRule, new: MetricRule) -> bool:
     def text(rule: MetricRule) -> object:
         filters = [(item.regex.pattern, item.negate) for item in rule.namer.filters]
         template = rule.resources.template.text if rule.resources.template else ""
-        return filters, rule.namer.regex.pattern, rule.namer.template, template, rule.resources.namespaced
+        return filters, rule.namer.regex.pattern, rule.namer.template, template, rule.resources.namespaced, rule.options
 
     return text(old) == text(new)
 

@@ -2,117 +2,33 @@
 
 import asyncio
 import logging
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from flyball import clock
+from flyball.adapter.configuration import Configuration
 from flyball.adapter.defaults import DEFAULT_CONFIG
+from flyball.adapter.evaluation import Dated, Evaluation, Limits
+from flyball.adapter.kinds import ServedKinds, resource_of
+from flyball.adapter.objects import Objects
 from flyball.adapter.registry import CustomMetric, Registry
-from flyball.errors import ConfigError, FlyballError, KubeApiError, NotFoundError, UpstreamError
-from flyball.kube import EventRecorder, Informer, KubeClient, Resource
-from flyball.kube.kinds import CONFIG_MAPS, NODES, PODS
-from flyball.metricrules import (
-    AdapterConfig,
-    GroupResource,
-    Kind,
-    KindTable,
-    MetricQuery,
-    ResourceConverter,
-    ResourceRule,
-    ResourceRules,
-    parse_config,
-)
-from flyball.metricrules.queries import (
-    custom_query,
-    external_query,
-    has_constant,
-    newest_time_query,
-    resource_query,
-    separable,
-    separable_resource,
-)
-from flyball.metricrules.resources import BUILT_IN_KINDS
-from flyball.metricrules.resources import NODES as NODES_GR
-from flyball.metricrules.resources import PODS as PODS_GR
-from flyball.model.labels import METRIC_NAME, Labels
+from flyball.adapter.sharing import shared_custom
+from flyball.adapter.usage import ResourceUsage
+from flyball.adapter.values import MetricValue, ObjectUsage
+from flyball.errors import NotFoundError
+from flyball.kube import KubeClient
+from flyball.kube.kinds import NODES, PODS
+from flyball.metricrules import Kind, ResourceRules, RuleOptions
+from flyball.metricrules.queries import custom_query, external_query
+from flyball.metricrules.resources import NAMESPACES
 from flyball.model.selectors import Selector
-from flyball.sources import MetricsSource, Sample
+from flyball.sources import MetricsSource, SourceSet
 
 log = logging.getLogger(__name__)
 
-CONFIG_SELECTOR = "flyball.dev/adapter-config=true"
-CONFIG_KEY = "config.yaml"
 RETRY_MIN_S = 1.0
-KINDS_INTERVAL_S = 60.0
 EARLY_RELIST_MIN_S = 2.0
-VALUE_MAX = 9.2e15  # int64 milli-units
 SERIES_PER_METRIC_MAX = 10_000
-
-
-class ObjectMeta(msgspec.Struct):
-    """What the adapter keeps of an object's metadata."""
-
-    name: str = ""
-    namespace: str = ""
-    labels: dict[str, str] | None = None
-
-
-class _Status(msgspec.Struct):
-    phase: str = ""
-
-
-class MetaObject(msgspec.Struct):
-    """An object, its metadata and phase only: full pod specs would be most of the memory."""
-
-    metadata: ObjectMeta = msgspec.field(default_factory=ObjectMeta)
-    status: _Status | None = None
-
-
-class _ConfigMap(msgspec.Struct):
-    metadata: dict[str, Any] = {}
-    data: dict[str, str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MetricValue:
-    """The value of a metric for an object, or of an external series.
-
-    Attributes:
-        milli: in thousandths.
-        t_ms: the newest sample's own time.
-        window_ms: the range the value is a rate over, or None.
-    """
-
-    milli: int
-    t_ms: int
-    window_ms: int | None
-    namespace: str = ""
-    name: str = ""
-    labels: Labels = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """cpu (milli-cores, rounded up from nothing) and memory (bytes) of a node, a pod or a container."""
-
-    cpu_nano: int
-    memory_milli: int
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectUsage:
-    """One PodMetrics or NodeMetrics. Containers is empty for a node."""
-
-    namespace: str
-    name: str
-    labels: dict[str, str]
-    t_ms: int
-    total: Usage
-    containers: tuple[tuple[str, Usage], ...] = ()
 
 
 class Adapter:
@@ -120,9 +36,11 @@ class Adapter:
 
     Args:
         config_text: the base configuration; None is the built-in one.
+        config_name: names it in messages.
         relist_interval_s: how often series are listed; a failure is retried after 1 s, 2 s, 4 s...
         max_age_ms: a series seen this recently is listed.
         staleness_ms: a value whose newest sample is older is not served.
+        share_s: for how long an answer to one query for all objects serves all who ask.
 
     Raises:
         ConfigError: the base configuration as a whole cannot be read.
@@ -134,135 +52,77 @@ class Adapter:
         source: MetricsSource,
         config_text: str | None = None,
         *,
+        config_name: str = "config",
         relist_interval_s: float = 15.0,
         max_age_ms: int = 600_000,
         staleness_ms: int = 300_000,
+        share_s: float = 0.5,
         watch_config_maps: bool = True,
     ) -> None:
-        self._client, self._source = client, source
         self._relist_interval_s, self._staleness_ms = relist_interval_s, staleness_ms
-        self._registry = Registry(source, max_age_ms=max_age_ms)
-        self._pods: Informer[MetaObject] = Informer(client, PODS, type=MetaObject)
-        self._config_maps: Informer[_ConfigMap] | None = (
-            Informer(client, CONFIG_MAPS, label_selector=CONFIG_SELECTOR, type=_ConfigMap)
-            if watch_config_maps
-            else None
-        )
-        self._recorder = EventRecorder(client, "flyball-adapter")
-        self._extra: dict[tuple[str, str], AdapterConfig] = {}
-        self._refused_maps: dict[tuple[str, str], str] = {}
-        self._mapper = KindTable(BUILT_IN_KINDS)
-        self._kinds_error = "not read yet"
+        self._sources = SourceSet(source)
+        self._registry = Registry(self._sources.get, max_age_ms=max_age_ms)
+        self._evaluation = Evaluation(self._sources.get, share_s)
+        self._objects = Objects(client)
+        self._pods = self._objects.collection(PODS)
+        self._kinds = ServedKinds(client)
         self._wake = asyncio.Event()
         self._listed_once = False
         self._early_at_s = 0.0
-        self._background: set[asyncio.Task[None]] = set()
-        self._counts = dict.fromkeys(
-            ("requests", "stale_values_dropped", "not_finite_dropped", "early_relists", "config_reloads"), 0
+        self._counts = dict.fromkeys(("requests", "early_relists"), 0)
+        self._configuration = Configuration(
+            client,
+            DEFAULT_CONFIG if config_text is None else config_text,
+            changed=self._apply,
+            what=config_name,
+            watch_config_maps=watch_config_maps,
         )
-        self._base = AdapterConfig()
-        self.set_config(DEFAULT_CONFIG if config_text is None else config_text)
+        self._apply()
 
     # -- configuration ---------------------------------------------------------------------------------------------
 
-    def set_config(self, text: str) -> None:
+    def set_config(self, text: str, what: str = "config") -> None:
         """Replaces the base configuration at once.
 
         Raises:
             ConfigError: the text as a whole cannot be read; the old configuration stays.
         """
-        self._base = parse_config(text)
-        self._apply()
+        self._configuration.set_base(text, what)
 
     def _apply(self) -> None:
-        for refusal in self._base.refusals:
-            log.warning("adapter_rule_refused rule=%s error=%s", refusal.where, refusal.message)
-        self._counts["config_reloads"] += 1
-        self._registry.set_rules([self._base, *(self._extra[key] for key in sorted(self._extra))])
+        self._sources.apply(self._configuration.sources)
+        self._registry.set_rules(self._configuration.all)
+        self._evaluation.forget()
         self._listed_once = False
         self._wake.set()
 
     @property
     def resource_rules(self) -> ResourceRules | None:
-        """The last configuration's that has any."""
-        found = self._base.resource_rules
-        for key in sorted(self._extra):
-            found = self._extra[key].resource_rules or found
-        return found
+        """Those in force."""
+        return self._configuration.resource_rules
 
-    def _config_map_changed(self, _change: str, old: _ConfigMap | None, new: _ConfigMap | None) -> None:
-        current = new or old
-        if current is None:
-            return
-        key = (str(current.metadata.get("namespace", "")), str(current.metadata.get("name", "")))
-        problems: list[str] = []
-        self._refused_maps.pop(key, None)
-        if new is None:
-            self._extra.pop(key, None)
-        else:
-            what = f"ConfigMap {key[0]}/{key[1]}"
-            try:
-                text = (new.data or {}).get(CONFIG_KEY)
-                if text is None:
-                    raise ConfigError(f'{what}: has no key "{CONFIG_KEY}"; put the rules there')
-                parsed = parse_config(text, what)
-                self._extra[key] = parsed
-                problems = [refusal.message for refusal in parsed.refusals]
-            except ConfigError as exc:  # as a whole: what it said before stays in force
-                self._refused_maps[key] = str(exc)
-                problems = [str(exc)]
-            for problem in problems:
-                log.warning("adapter_rule_refused config_map=%s/%s error=%s", *key, problem)
-                self._tell({"apiVersion": "v1", "kind": "ConfigMap", "metadata": new.metadata}, problem)
-        self._apply()
+    @property
+    def compatibility(self) -> frozenset[str]:
+        """The switches that are on."""
+        return self._configuration.compatibility
 
-    def _tell(self, obj: dict[str, Any], problem: str) -> None:
-        task = asyncio.create_task(self._recorder.event(obj, "Warning", "RuleRefused", problem), name="adapter event")
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+    def _limits(self, where: str, options: RuleOptions, *, custom: bool = False) -> Limits:
+        on = self._configuration.compatibility
+        staleness_ms = None if "anyAge" in on else (options.max_age_ms or self._staleness_ms)
+        return Limits(where, options, staleness_ms, request_time=custom and "requestTimeAsTimestamp" in on)
 
     # -- running ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Keeps objects, kinds, configuration and metrics current until cancelled."""
-        if self._config_maps is not None:
-            self._config_maps.add_handler(self._config_map_changed)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._pods.run(), name="adapter pods")
-            if self._config_maps is not None:
-                group.create_task(self._config_maps.run(), name="adapter config maps")
-            group.create_task(self._keep_kinds(), name="adapter kinds")
-            group.create_task(self._keep_listed(), name="adapter relist")
-
-    async def _keep_kinds(self) -> None:
-        delay_s = RETRY_MIN_S
-        while True:
-            await self.refresh_kinds()
-            delay_s = min(delay_s * 2, KINDS_INTERVAL_S) if self._kinds_error else KINDS_INTERVAL_S
-            await asyncio.sleep(delay_s)
-
-    async def refresh_kinds(self) -> None:
-        """Reads what the API server serves; on failure the last table stays."""
-        kinds: list[Kind] = []
-        error = ""
         try:
-            for group_version in await self._client.group_versions():
-                if group_version.split("/")[0].endswith("metrics.k8s.io"):
-                    continue  # that is us, or another adapter
-                try:
-                    for resource, verbs in await self._client.resources(group_version):
-                        if "list" in verbs:
-                            kinds.append(_kind(resource))
-                except FlyballError as exc:
-                    error = str(exc)
-        except FlyballError as exc:
-            error = str(exc)
-        if kinds:
-            known = {kind.group_resource for kind in kinds}
-            self._mapper = KindTable([*kinds, *(kind for kind in BUILT_IN_KINDS if kind.group_resource not in known)])
-        if error and error != self._kinds_error:
-            log.warning("adapter_kinds_failed error=%s", error)
-        self._kinds_error = error
+            async with asyncio.TaskGroup() as group:
+                self._objects.start()
+                group.create_task(self._configuration.run(), name="adapter config maps")
+                group.create_task(self._kinds.run(), name="adapter kinds")
+                group.create_task(self._keep_listed(), name="adapter relist")
+        finally:
+            await self._objects.close()
 
     async def _keep_listed(self) -> None:
         delay_s = RETRY_MIN_S
@@ -284,7 +144,7 @@ class Adapter:
     async def relist(self) -> bool:
         """Lists series once; True when every rule could be listed. Each failing rule keeps what it last had."""
         before = set(self._registry.errors())
-        good = await self._registry.relist(self._mapper, clock.now_ms())
+        good = await self._registry.relist(self._kinds.mapper, clock.now_ms())
         for error in self._registry.errors():
             if error not in before:
                 log.warning("adapter_relist_failed %s", error)
@@ -298,29 +158,36 @@ class Adapter:
             self._counts["early_relists"] += 1
             self._wake.set()
 
+    async def close(self) -> None:
+        """Ends the connections to the sources that rules name."""
+        await self._sources.close()
+
     def statistics(self) -> dict[str, Any]:
         """Counts since the start and the size of what is held."""
         return {
             **self._counts,
+            **self._evaluation.statistics(),
             "relists": self._registry.relists,
             "relisted_ms": self._registry.relisted_ms,
+            "config_reloads": self._configuration.reloads,
             "custom_metrics": len(list(self._registry.custom_metrics())),
             "external_metrics": len(list(self._registry.external_metrics())),
             "rule_errors": len(self._registry.errors()),
-            "pods": len(self._pods.cache),
+            "pods": len(self._pods),
+            "objects": self._objects.statistics(),
         }
 
     def rules_document(self) -> dict[str, Any]:
         """Every rule, what it found and what is wrong with it."""
-        refused = [
-            {"rule": f"ConfigMap {key[0]}/{key[1]}", "type": "refused", "error": error}
-            for key, error in sorted(self._refused_maps.items())
-        ]
-        return {"rules": self._registry.documents() + refused, "statistics": self.statistics()}
+        return {
+            "rules": self._registry.documents() + self._configuration.refused_documents(),
+            "compatibility": sorted(self._configuration.compatibility),
+            "statistics": self.statistics(),
+        }
 
     @property
     def ready(self) -> bool:
-        """Whether series have been listed once and pods are known."""
+        """Whether listing series has been tried once, and pods are known."""
         return (self._registry.relists > 0 or not self._registry.has_rules) and self._pods.has_synced
 
     @property
@@ -330,7 +197,7 @@ class Adapter:
     def find_kind(self, text: str) -> Kind | None:
         """The kind of ``pods`` or ``deployments.apps``."""
         resource, _, group = text.partition(".")
-        return self._mapper.find(group, resource)
+        return self._kinds.mapper.find(group, resource)
 
     # -- custom metrics --------------------------------------------------------------------------------------------
 
@@ -351,53 +218,63 @@ class Adapter:
         """
         self._counts["requests"] += 1
         shown = str(kind.group_resource)
-        of_namespace = kind.group_resource == GroupResource("", "namespaces")
-        metric = self._registry.custom(kind.group_resource, kind.namespaced and not of_namespace, metric_name)
+        metric = self._registry.custom(
+            kind.group_resource, kind.namespaced and kind.group_resource != NAMESPACES, metric_name
+        )
         if metric is None:
             self._relist_early()
             raise NotFoundError(f"the server could not find the metric {metric_name} for {shown}")
-        at_ms = clock.now_ms()
         names = [name] if name != "*" else await self._names(kind, namespace, selector)
         if not names:
             raise NotFoundError(f"the server could not find the metric {metric_name} for {shown}: no object matches")
-        everyone = len(names) > 1 and separable(metric.rule.metrics_query)
-        query = custom_query(
-            metric.rule.metrics_query,
-            metric.rule.where,
-            metric.converter,
-            metric.series,
-            kind.group_resource,
-            namespace if kind.namespaced else "",
-            None if everyone else names,
-            metric_selector.requirements,
-        )
-        label = query.group_labels[0]
-        samples = await self._dated(query, at_ms, metric.rule.where, query.group_labels)
-        by_name = {dict(sample.labels).get(label, ""): (sample, t_ms) for sample, t_ms in samples}
+        space = namespace if kind.namespaced else ""
+        limits = self._limits(metric.rule.where, metric.rule.options, custom=True)
+        by_name, window_ms = await self._by_name(metric, space, names, metric_selector, limits)
+        nan_is_zero = "nanIsZero" in self._configuration.compatibility
         found = []
         for wanted in names:
             if wanted in by_name:
                 sample, t_ms = by_name[wanted]
-                value = self._value(sample, t_ms, query, namespace=namespace, name=wanted)
-                if value is not None:
-                    found.append(value)
+                milli = self._evaluation.milli(sample.value, limits, nan_is_zero=nan_is_zero)
+                if milli is not None:
+                    found.append(MetricValue(milli, t_ms, window_ms, namespace, wanted))
         if name != "*" and not found:
             raise NotFoundError(f"the server could not find the metric {metric_name} for {shown} {name}")
         return found
 
     async def _names(self, kind: Kind, namespace: str, selector: Selector) -> list[str]:
-        if kind.group_resource == PODS_GR and self._pods.has_synced:
-            return sorted(
-                name
-                for (space, name), pod in self._pods.cache.items()
-                if space == namespace and selector.matches(pod.metadata.labels or {})
-            )
-        resource = Resource(kind.group, kind.version, kind.resource, kind.kind, kind.namespaced)
-        try:
-            listed = await self._client.list(resource, namespace or None, str(selector), type=MetaObject)
-        except KubeApiError as exc:
-            raise UpstreamError(f"unable to list matching resources: {exc}") from exc
-        return sorted(item.metadata.name for item in listed)
+        collection = self._objects.collection(resource_of(kind))
+        await collection.wait_synced()
+        return collection.names(namespace, selector)
+
+    async def _by_name(
+        self, metric: CustomMetric, namespace: str, names: list[str], selector: Selector, limits: Limits
+    ) -> tuple[Mapping[str, Dated], int | None]:
+        """The last sample of each object, and the window of the query."""
+        key = (metric.rule.where, metric.series, metric.resource, selector)
+        # In one namespace the query for all objects is the same for every HPA there; for all, the same for everybody.
+        space = None if self._evaluation.wide(key, namespace) else namespace
+        shared = self._evaluation.plan((*key, space), lambda: shared_custom(metric, selector.requirements, space))
+        if shared is not None:
+            answers = await self._evaluation.of_all(shared, limits)
+            if answers is not None:
+                wide = len(shared.keys) == 2
+                found = {name: answers.get((namespace, name) if wide else (name,)) for name in names}
+                return {name: dated[-1] for name, dated in found.items() if dated}, shared.query.window_ms
+        query = custom_query(
+            metric.rule.metrics_query,
+            metric.rule.where,
+            metric.converter,
+            metric.series,
+            metric.resource,
+            namespace,
+            names,
+            selector.requirements,
+            escape="unescapedNames" not in self._configuration.compatibility,
+        )
+        label = query.group_labels[0]
+        dated = await self._evaluation.dated(query, limits, query.group_labels)
+        return {dict(sample.labels).get(label, ""): (sample, t_ms) for sample, t_ms in dated}, query.window_ms
 
     # -- external metrics ------------------------------------------------------------------------------------------
 
@@ -413,76 +290,16 @@ class Adapter:
             self._relist_early()
             raise NotFoundError(f"the server could not find the metric {metric_name} for {namespace}")
         rule = metric.rule
+        limits = self._limits(rule.where, rule.options)
         query = external_query(
             rule.metrics_query, rule.where, metric.converter, metric.series, namespace, selector.requirements
         )
         found = []
-        for sample, t_ms in await self._dated(query, clock.now_ms(), rule.where, None):
-            value = self._value(sample, t_ms, query, labels=sample.labels)
-            if value is not None:
-                found.append(value)
+        for sample, t_ms in await self._evaluation.dated(query, limits, None):
+            milli = self._evaluation.milli(sample.value, limits)
+            if milli is not None:
+                found.append(MetricValue(milli, t_ms, query.window_ms, labels=sample.labels))
         return found[:SERIES_PER_METRIC_MAX]
-
-    # -- values and their times ------------------------------------------------------------------------------------
-
-    async def _dated(
-        self, query: MetricQuery, at_ms: int, where: str, group: Sequence[str] | None
-    ) -> list[tuple[Sample, int]]:
-        """Each sample of a query's result with the time of the newest sample behind it; stale ones left out.
-
-        Args:
-            group: the labels that tell results apart; None takes those of the result.
-        """
-        if group is None:
-            samples = await self._ask(query.expr, at_ms, where)
-            group = sorted({name for sample in samples for name, _ in sample.labels if name != METRIC_NAME})
-            times = await self._times(query, at_ms, where, group) if samples else []
-        else:
-            samples, times = await asyncio.gather(
-                self._ask(query.expr, at_ms, where), self._times(query, at_ms, where, group)
-            )
-        if not samples:
-            return []
-        by_group = {sample.labels: round(sample.value * 1000) for sample in times if math.isfinite(sample.value)}
-        newest = max(by_group.values(), default=None)
-        # Where the query makes its labels itself (label_replace), groups cannot be told apart by time.
-        own_labels = not any(_only(sample.labels, group) in by_group for sample in samples)
-        dated = []
-        for sample in samples:
-            t_ms = newest if own_labels else by_group.get(_only(sample.labels, group))
-            if t_ms is None and (not query.selectors or has_constant(query.expr)):
-                t_ms = at_ms  # the rule's author made this value from no sample
-            if t_ms is None or at_ms - t_ms > self._staleness_ms:
-                self._counts["stale_values_dropped"] += 1
-                continue
-            dated.append((sample, min(t_ms, at_ms)))
-        return dated
-
-    async def _times(self, query: MetricQuery, at_ms: int, where: str, group: Sequence[str]) -> list[Sample]:
-        if not query.selectors:
-            return []
-        return await self._ask(newest_time_query(query, group), at_ms, where)
-
-    async def _ask(self, expr: str, at_ms: int, where: str) -> list[Sample]:
-        try:
-            return await self._source.query(expr, at_ms)
-        except FlyballError as exc:
-            raise UpstreamError(f"unable to fetch metrics: {where}: {exc}") from exc
-
-    def _value(
-        self,
-        sample: Sample,
-        t_ms: int,
-        query: MetricQuery,
-        *,
-        namespace: str = "",
-        name: str = "",
-        labels: Labels = (),
-    ) -> MetricValue | None:
-        if not math.isfinite(sample.value) or abs(sample.value) > VALUE_MAX:
-            self._counts["not_finite_dropped"] += 1  # absent is never zero, and NaN is no number of anything
-            return None
-        return MetricValue(int(sample.value * 1000), t_ms, query.window_ms, namespace, name, labels)
 
     # -- resource metrics ------------------------------------------------------------------------------------------
 
@@ -491,132 +308,38 @@ class Adapter:
 
         Raises:
             NotFoundError: no resourceRules are configured.
-            UpstreamError: the source does not answer for any namespace.
+            UpstreamError: the source does not answer for any namespace, or the pods are not known.
         """
         self._counts["requests"] += 1
-        rules = self._resource_rules()
+        usage = self._resource_usage()
+        await self._pods.wait_synced()
         wanted: dict[str, dict[str, dict[str, str]]] = {}
-        for (space, pod_name), pod in self._pods.cache.items():
-            labels = pod.metadata.labels or {}
-            if (
-                (not namespace or space == namespace)
-                and (not name or pod_name == name)
-                and pod.status is not None
-                and pod.status.phase == "Running"
-                and selector.matches(labels)
-            ):
-                wanted.setdefault(space, {})[pod_name] = labels
-        limit = asyncio.Semaphore(8)
-
-        async def one(space: str) -> list[ObjectUsage]:
-            async with limit:
-                return await self._pods_of(rules, space, wanted[space])
-
-        spaces = sorted(wanted)
-        answers = await asyncio.gather(*map(one, spaces), return_exceptions=True)
-        found: list[ObjectUsage] = []
-        failures: list[BaseException] = []
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                if not isinstance(answer, FlyballError):
-                    raise answer
-                failures.append(answer)
-            else:
-                found += answer
-        if failures and not found:
-            raise failures[0]
-        return found
-
-    async def _pods_of(self, rules: ResourceRules, space: str, pods: dict[str, dict[str, str]]) -> list[ObjectUsage]:
-        names = sorted(pods)
-        cpu, memory = await asyncio.gather(
-            *(self._resource(rule, PODS_GR, space, names, rule.container_label) for rule in (rules.cpu, rules.memory))
-        )
-        found = []
-        for pod_name in names:
-            containers = sorted({key[1] for part in (cpu, memory) for key in part if key[0] == pod_name})
-            pairs = [(cpu.get((pod_name, item)), memory.get((pod_name, item))) for item in containers]
-            whole = [(one, two) for one, two in pairs if one is not None and two is not None]
-            if not whole or len(whole) != len(pairs):
-                continue  # a pod with gaps would count for less than it uses
-            usages = [Usage(_scaled(one[0], 1e9), _scaled(two[0], 1e3)) for one, two in whole]
-            found.append(
-                ObjectUsage(
-                    space,
-                    pod_name,
-                    pods[pod_name],
-                    min(t_ms for one, two in whole for t_ms in (one[1], two[1])),
-                    Usage(sum(u.cpu_nano for u in usages), sum(u.memory_milli for u in usages)),
-                    tuple(zip(containers, usages, strict=True)),
-                )
-            )
-        return found
+        for pod in self._pods.of(namespace or None):
+            meta, labels = pod.metadata, pod.metadata.labels or {}
+            running = pod.status is not None and pod.status.phase == "Running"
+            if running and (not name or meta.name == name) and selector.matches(labels):
+                wanted.setdefault(meta.namespace, {})[meta.name] = labels
+        return await usage.of_pods(wanted)
 
     async def node_usage(self, name: str, selector: Selector) -> list[ObjectUsage]:
         """Usage of the nodes; ``name`` "" is all. Nodes with gaps are left out.
 
         Raises:
             NotFoundError: no resourceRules are configured.
-            UpstreamError: the source or the API server does not answer.
+            UpstreamError: the source does not answer, or the nodes are not known.
         """
         self._counts["requests"] += 1
-        rules = self._resource_rules()
-        listed = await self._client.list(NODES, None, str(selector), type=MetaObject)
-        nodes = {item.metadata.name: item.metadata.labels or {} for item in listed}
-        if name:
-            nodes = {name: nodes[name]} if name in nodes else {}
-        if not nodes:
-            return []
-        names = sorted(nodes)
-        cpu, memory = await asyncio.gather(
-            *(self._resource(rule, NODES_GR, "", names, "") for rule in (rules.cpu, rules.memory))
-        )
-        found = []
-        for node in names:
-            one, two = cpu.get((node, "")), memory.get((node, ""))
-            if one is not None and two is not None:
-                total = Usage(_scaled(one[0], 1e9), _scaled(two[0], 1e3))
-                found.append(ObjectUsage("", node, nodes[node], min(one[1], two[1]), total))
-        return found
+        usage = self._resource_usage()
+        nodes = self._objects.collection(NODES)
+        await nodes.wait_synced()
+        metas = (node.metadata for node in nodes.of() if not name or node.metadata.name == name)
+        wanted = {meta.name: meta.labels or {} for meta in metas if selector.matches(meta.labels or {})}
+        return await usage.of_nodes(wanted) if wanted else []
 
-    def _resource_rules(self) -> ResourceRules:
-        rules = self.resource_rules
+    def _resource_usage(self) -> ResourceUsage:
+        rules = self._configuration.resource_rules
         if rules is None:
             raise NotFoundError("the adapter's configuration has no resourceRules; add them")
-        return rules
-
-    async def _resource(
-        self, rule: ResourceRule, resource: GroupResource, namespace: str, names: list[str], container_label: str
-    ) -> dict[tuple[str, str], tuple[float, int]]:
-        """(object, container) -> (value, newest sample's time). A negative or not finite value is left out."""
-        converter = ResourceConverter(rule.resources, self._mapper, f"{rule.where}: resources")
-        template = rule.container_query if container_label else rule.node_query
-        # Asked for the whole namespace the query is the same for every HPA in it, and so shared.
-        asked = None if len(names) > 1 and separable_resource(template) else names
-        query = resource_query(template, rule.where, converter, resource, namespace, asked, container_label)
-        found = {}
-        for sample, t_ms in await self._dated(query, clock.now_ms(), rule.where, query.group_labels):
-            labels = dict(sample.labels)
-            key = (labels.get(query.group_labels[0], ""), labels.get(container_label, "") if container_label else "")
-            if math.isfinite(sample.value) and 0 <= sample.value <= VALUE_MAX:
-                found[key] = (sample.value, t_ms)
-            else:
-                self._counts["not_finite_dropped"] += 1
-        return found
-
-
-def _only(labels: Labels, names: Sequence[str]) -> Labels:
-    return tuple(pair for pair in labels if pair[0] in names)
-
-
-def _scaled(value: float, factor: float) -> int:
-    return round(value * factor)
-
-
-def _kind(resource: Resource) -> Kind:
-    return Kind(
-        resource.group, resource.version, resource.kind, resource.plural, resource.kind.lower(), resource.namespaced
-    )
-
-
-__all__ = ["Adapter", "CustomMetric", "MetricValue", "ObjectUsage", "Usage"]
+        gaps_are_zero = "usageGapsAreZero" in self._configuration.compatibility
+        limits = self._limits("resourceRules", rules.options)
+        return ResourceUsage(self._evaluation, rules, self._kinds.mapper, limits, gaps_are_zero=gaps_are_zero)

@@ -26,16 +26,20 @@ class ServerTLS:
 
 
 class _PeerCertificateProtocol(HttpToolsProtocol):
-    """Puts the verified peer certificate into ``scope["extensions"]["tls"]["peercert"]`` (ssl's dict form)."""
+    """Puts the verified peer certificate into ``scope["extensions"]["tls"]``.
+
+    ``peercert`` is ssl's dict form, ``der`` the certificate itself.
+    """
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._peercert = transport.get_extra_info("peercert")
+        self._der = transport.get_extra_info("ssl_object").getpeercert(True) if self._peercert else None
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self._peercert:
-            self.scope.setdefault("extensions", {})["tls"] = {"peercert": self._peercert}
+            self.scope.setdefault("extensions", {})["tls"] = {"peercert": self._peercert, "der": self._der}
 
 
 class HostCheck:
@@ -100,13 +104,14 @@ async def serve(
     *,
     port: int,
     host: str = "127.0.0.1",
-    tls: ServerTLS | None = None,
+    tls: ServerTLS | ssl.SSLContext | None = None,
     allowed_hosts: Iterable[str] | None = LOOPBACK_HOSTS,
     name: str = "server",
 ) -> Server:
     """Serves an ASGI app until ``close()``.
 
     Args:
+        tls: certificate files, or a context that its owner keeps current.
         allowed_hosts: names accepted in the Host header; None turns the check off.
 
     Raises:
@@ -135,7 +140,10 @@ async def serve(
         timeout_graceful_shutdown=1,
         timeout_keep_alive=75,
     )
-    if tls is not None:
+    if isinstance(tls, ssl.SSLContext):
+        config.load()
+        config.ssl = tls
+    elif tls is not None:
         config.ssl_certfile = str(tls.certificate)
         config.ssl_keyfile = str(tls.key)
         config.load()

@@ -3,6 +3,7 @@
 Facts: reference/adapter.md sections 1 and 2.4 (prometheus-adapter 0.12).
 """
 
+from flyball.metricrules.compatibility import SWITCHES, differences
 from flyball.metricrules.config import (
     AdapterConfig,
     ExternalRule,
@@ -10,6 +11,7 @@ from flyball.metricrules.config import (
     Refusal,
     ResourceRule,
     ResourceRules,
+    RuleOptions,
     parse_config,
 )
 from flyball.metricrules.gotemplate import Template, TemplateError
@@ -21,8 +23,10 @@ from flyball.metricrules.queries import (
     selector_matchers,
 )
 from flyball.metricrules.resources import GroupResource, Kind, KindTable, ResourceConverter, RestMapper
+from flyball.metricrules.sourceconfig import SourceConfig
 
 __all__ = [
+    "SWITCHES",
     "AdapterConfig",
     "ExternalRule",
     "GroupResource",
@@ -35,9 +39,12 @@ __all__ = [
     "ResourceRule",
     "ResourceRules",
     "RestMapper",
+    "RuleOptions",
+    "SourceConfig",
     "Template",
     "TemplateError",
     "custom_query",
+    "differences",
     "external_query",
     "parse_config",
     "resource_query",

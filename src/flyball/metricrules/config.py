@@ -1,23 +1,42 @@
 """prometheus-adapter's configuration file. A wrong rule is refused alone; the others stay.
 
 Unlike upstream, which stops at the first error, every error is collected; unknown and duplicate keys are
-errors as upstream.
+errors as upstream. Our own fields: ``compatibility`` and ``sources`` at the top, ``source``, ``notFinite`` and
+``maxAge`` in a rule.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import re2
 
 from flyball.errors import ConfigError
+from flyball.metricrules import fields
+from flyball.metricrules.compatibility import SWITCHES
 from flyball.metricrules.gotemplate import Template, TemplateError
 from flyball.metricrules.naming import NameFilter, Namer
 from flyball.metricrules.resources import QUIET, ResourceMapping
+from flyball.metricrules.sourceconfig import SourceConfig, parse_source
 from flyball.model.durations import parse_duration_ms
 from flyball.model.yaml_loader import load_yaml
 
-RULES_MAX = 10_000
+_OPTIONS = ("source", "notFinite", "maxAge")
+
+
+@dataclass(frozen=True, slots=True)
+class RuleOptions:
+    """What a rule may say beyond upstream.
+
+    Attributes:
+        source: the name of an entry of ``sources``; "" is the adapter's own.
+        not_finite: NaN and infinity are left out (``omit``), or fail the request (``error``).
+        max_age_ms: values whose newest sample is older are not served; None is the adapter's bound.
+    """
+
+    source: str = ""
+    not_finite: str = "omit"
+    max_age_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +48,7 @@ class MetricRule:
     namer: Namer
     resources: ResourceMapping
     metrics_query: Template
+    options: RuleOptions = RuleOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +74,7 @@ class ResourceRules:
     cpu: ResourceRule
     memory: ResourceRule
     window_ms: int
+    options: RuleOptions = RuleOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +92,9 @@ class AdapterConfig:
     rules: tuple[MetricRule, ...] = ()
     external_rules: tuple[ExternalRule, ...] = ()
     resource_rules: ResourceRules | None = None
-    refusals: tuple[Refusal, ...] = field(default=())
+    refusals: tuple[Refusal, ...] = ()
+    compatibility: frozenset[str] = frozenset()
+    sources: tuple[SourceConfig, ...] = ()
 
 
 def parse_config(text: str, what: str = "config") -> AdapterConfig:
@@ -85,17 +108,25 @@ def parse_config(text: str, what: str = "config") -> AdapterConfig:
             wrong type. A wrong rule is no error: it is in ``refusals``.
     """
     document = load_yaml(text, what)
-    top = _mapping(document or {}, what)
-    _known(top, what, "rules", "externalRules", "resourceRules")
+    top = fields.mapping(document or {}, what)
+    fields.known(top, what, "rules", "externalRules", "resourceRules", "compatibility", "sources")
+    switches = _switches(top.get("compatibility"), f"{what}: compatibility")
     refusals: list[Refusal] = []
+    sources = []
+    for index, item in fields.items(top, "sources", what):
+        where = f"{what}: sources[{index}]"
+        try:
+            sources.append(parse_source(item, where))
+        except ConfigError as exc:
+            refusals.append(Refusal(where, str(exc)))
     rules, external = [], []
-    for index, item in _items(top, "rules", what):
+    for index, item in fields.items(top, "rules", what):
         where = f"{what}: rules[{index}]"
         try:
             rules.append(MetricRule(where, *_rule(item, where)))
         except ConfigError as exc:
             refusals.append(Refusal(where, str(exc)))
-    for index, item in _items(top, "externalRules", what):
+    for index, item in fields.items(top, "externalRules", what):
         where = f"{what}: externalRules[{index}]"
         try:
             external.append(ExternalRule(where, *_rule(item, where)))
@@ -108,33 +139,54 @@ def parse_config(text: str, what: str = "config") -> AdapterConfig:
             resource_rules = _resource_rules(top["resourceRules"], where)
         except ConfigError as exc:
             refusals.append(Refusal(where, str(exc)))
-    return AdapterConfig(tuple(rules), tuple(external), resource_rules, tuple(refusals))
+    return AdapterConfig(tuple(rules), tuple(external), resource_rules, tuple(refusals), switches, tuple(sources))
 
 
-def _rule(item: object, where: str) -> tuple[str, Namer, ResourceMapping, Template]:
-    rule = _mapping(item, where)
-    _known(rule, where, "seriesQuery", "seriesFilters", "resources", "name", "metricsQuery")
-    series_query = _text(rule, "seriesQuery", where)
+def _switches(value: object, where: str) -> frozenset[str]:
+    section = fields.mapping(value or {}, where)
+    fields.known(section, where, *SWITCHES)
+    for name, on in section.items():
+        if not isinstance(on, bool):
+            raise ConfigError(f'{where}.{name}: "{on}" is not true or false')
+    return frozenset(name for name, on in section.items() if on)
+
+
+def _options(section: Mapping[str, Any], where: str) -> RuleOptions:
+    not_finite = fields.text(section, "notFinite", where) or "omit"
+    if not_finite not in ("omit", "error"):
+        raise ConfigError(f'{where}: notFinite: "{not_finite}" is not known; write omit or error')
+    max_age = fields.text(section, "maxAge", where)
+    try:
+        max_age_ms = parse_duration_ms(max_age) if max_age else None
+    except ConfigError as exc:
+        raise ConfigError(f"{where}: maxAge: {exc}") from exc
+    return RuleOptions(fields.text(section, "source", where), not_finite, max_age_ms)
+
+
+def _rule(item: object, where: str) -> tuple[str, Namer, ResourceMapping, Template, RuleOptions]:
+    rule = fields.mapping(item, where)
+    fields.known(rule, where, "seriesQuery", "seriesFilters", "resources", "name", "metricsQuery", *_OPTIONS)
+    series_query = fields.text(rule, "seriesQuery", where)
     if not series_query.strip():
         raise ConfigError(f'{where}: seriesQuery: is empty; write a selector such as {{__name__=~"^http_.*"}}')
     query = _template(rule, "metricsQuery", where)
-    return series_query, _namer(rule, where), _resources(rule.get("resources"), where), query
+    return series_query, _namer(rule, where), _resources(rule.get("resources"), where), query, _options(rule, where)
 
 
 def _namer(rule: Mapping[str, Any], where: str) -> Namer:
     filters = []
-    for index, item in _items(rule, "seriesFilters", where):
+    for index, item in fields.items(rule, "seriesFilters", where):
         here = f"{where}: seriesFilters[{index}]"
-        entry = _mapping(item, here)
-        _known(entry, here, "is", "isNot")
-        given = {name: text for name in ("is", "isNot") if (text := _text(entry, name, here))}
+        entry = fields.mapping(item, here)
+        fields.known(entry, here, "is", "isNot")
+        given = {name: text for name in ("is", "isNot") if (text := fields.text(entry, name, here))}
         if len(given) != 1:
             raise ConfigError(f'{here}: has {len(given)} of "is" and "isNot"; give exactly one')
         name, pattern = next(iter(given.items()))
         filters.append(NameFilter(_regex(pattern, f"{here}: {name}"), name == "isNot"))
-    section = _mapping(rule.get("name") or {}, f"{where}: name")
-    _known(section, f"{where}: name", "matches", "as")
-    matches, as_text = _text(section, "matches", f"{where}: name"), _text(section, "as", f"{where}: name")
+    section = fields.mapping(rule.get("name") or {}, f"{where}: name")
+    fields.known(section, f"{where}: name", "matches", "as")
+    matches, as_text = fields.text(section, "matches", f"{where}: name"), fields.text(section, "as", f"{where}: name")
     regex = _regex(matches or ".*", f"{where}: name.matches")
     if not as_text:
         if regex.groups > 1:
@@ -148,18 +200,18 @@ def _namer(rule: Mapping[str, Any], where: str) -> Namer:
 
 def _resources(value: object, where: str) -> ResourceMapping:
     here = f"{where}: resources"
-    section = _mapping(value or {}, here)
-    _known(section, here, "template", "overrides", "namespaced")
+    section = fields.mapping(value or {}, here)
+    fields.known(section, here, "template", "overrides", "namespaced")
     overrides = []
-    for label, target in _mapping(section.get("overrides") or {}, f"{here}.overrides").items():
-        entry = _mapping(target, f"{here}.overrides.{label}")
-        _known(entry, f"{here}.overrides.{label}", "group", "resource")
-        resource = _text(entry, "resource", f"{here}.overrides.{label}")
+    for label, target in fields.mapping(section.get("overrides") or {}, f"{here}.overrides").items():
+        entry = fields.mapping(target, f"{here}.overrides.{label}")
+        fields.known(entry, f"{here}.overrides.{label}", "group", "resource")
+        resource = fields.text(entry, "resource", f"{here}.overrides.{label}")
         if not resource:
             raise ConfigError(f'{here}.overrides.{label}: resource is missing; write one such as "pod"')
-        overrides.append((str(label), _text(entry, "group", f"{here}.overrides.{label}"), resource))
+        overrides.append((str(label), fields.text(entry, "group", f"{here}.overrides.{label}"), resource))
     template = None
-    text = _text(section, "template", here)
+    text = fields.text(section, "template", here)
     if text:
         template = _template(section, "template", here)
         if ".Resource" not in text:
@@ -173,8 +225,8 @@ def _resources(value: object, where: str) -> ResourceMapping:
 
 
 def _resource_rules(value: object, where: str) -> ResourceRules:
-    section = _mapping(value, where)
-    _known(section, where, "cpu", "memory", "window")
+    section = fields.mapping(value, where)
+    fields.known(section, where, "cpu", "memory", "window", *_OPTIONS)
     window = section.get("window")
     try:
         window_ms = parse_duration_ms(str(window)) if window else 0
@@ -184,13 +236,14 @@ def _resource_rules(value: object, where: str) -> ResourceRules:
         _resource_rule(section.get("cpu"), f"{where}: cpu"),
         _resource_rule(section.get("memory"), f"{where}: memory"),
         window_ms,
+        _options(section, where),
     )
 
 
 def _resource_rule(value: object, where: str) -> ResourceRule:
-    section = _mapping(value or {}, where)
-    _known(section, where, "containerQuery", "nodeQuery", "resources", "containerLabel")
-    label = _text(section, "containerLabel", where)
+    section = fields.mapping(value or {}, where)
+    fields.known(section, where, "containerQuery", "nodeQuery", "resources", "containerLabel")
+    label = fields.text(section, "containerLabel", where)
     if not label:
         raise ConfigError(f'{where}: containerLabel: is missing; write one such as "container"')
     return ResourceRule(
@@ -203,7 +256,7 @@ def _resource_rule(value: object, where: str) -> ResourceRule:
 
 
 def _template(section: Mapping[str, Any], name: str, where: str) -> Template:
-    text = _text(section, name, where)
+    text = fields.text(section, name, where)
     if not text.strip():
         raise ConfigError(
             f"{where}: {name}: is missing; write one such as sum(<<.Series>>{{<<.LabelMatchers>>}}) by (<<.GroupBy>>)"
@@ -221,35 +274,3 @@ def _regex(pattern: str, where: str) -> Any:
         reason = exc.args[0] if exc.args else exc
         text = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
         raise ConfigError(f'{where}: "{pattern}" is not an RE2 regular expression: {text}') from exc
-
-
-def _text(section: Mapping[str, Any], name: str, where: str) -> str:
-    value = section.get(name)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise ConfigError(f'{where}: {name}: "{value}" is not text; quote it')
-    return value
-
-
-def _items(section: Mapping[str, Any], name: str, where: str) -> list[tuple[int, object]]:
-    value = section.get(name)
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise ConfigError(f"{where}: {name}: is not a list")
-    if len(value) > RULES_MAX:
-        raise ConfigError(f"{where}: {name}: has {len(value)} entries; the limit is {RULES_MAX}")
-    return list(enumerate(value))
-
-
-def _known(section: Mapping[str, Any], where: str, *names: str) -> None:
-    for name in section:
-        if name not in names:
-            raise ConfigError(f'{where}: unknown field "{name}"; known are {", ".join(names)}')
-
-
-def _mapping(value: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: must be a mapping of fields, not {type(value).__name__}")
-    return value

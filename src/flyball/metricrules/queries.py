@@ -19,12 +19,6 @@ _META = re.compile(r"([\\.+*?()|\[\]{}^$])")
 _RANGE = re.compile(r"\[\s*((?:\d+(?:ms|[smhdwy]))+)\s*[\]:]")
 _STRING = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|`[^`]*`")
 _NAME_CHAR = re.compile(r"[a-zA-Z0-9_:]")
-_AGGREGATION = r"(?:sum|max|min|avg|count|stddev|stdvar|group)"
-_INNER = r"(?:\w+\()*<<\.Series>>\{(?P<matchers>[^{}]*)\}(?:\[[^\]]*\])?\)*(?:[*/+-][0-9.e]+)?"
-_SEPARABLE = (
-    re.compile(rf"{_AGGREGATION}\({_INNER}\)by\(<<\.GroupBy>>\)(?:[*/+-][0-9.e]+)?"),
-    re.compile(rf"{_AGGREGATION}by\(<<\.GroupBy>>\)\({_INNER}\)(?:[*/+-][0-9.e]+)?"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +84,18 @@ def custom_query(
     series: str,
     resource: GroupResource,
     namespace: str,
-    names: Sequence[str] | None,
+    names: Sequence[str],
     requirements: Iterable[Requirement] = (),
     extra_group_by: tuple[str, ...] = (),
+    *,
+    escape: bool = True,
 ) -> MetricQuery:
     """The query for a metric of objects.
 
     Args:
         namespace: "" for cluster-scoped objects, and for the namespace object itself.
-        names: the objects; None for every object (only when ``separable(template)``).
+        names: the objects.
+        escape: whether names stand for themselves; upstream pastes them into a regular expression as they are.
         extra_group_by: more labels to group by: the container label of resource metrics.
 
     Raises:
@@ -111,15 +108,13 @@ def custom_query(
         matchers.append(f"{label}={go_quote(namespace)}")
         values[label] = namespace
     label = _checked(converter.label_of(resource), where)
-    if names is None:
-        matchers.append(f'{label}!=""')
-    elif len(names) == 1:
+    if len(names) == 1:
         matchers.append(f"{label}={go_quote(names[0])}")
+    elif names:
+        matchers.append(f"{label}=~{go_quote('|'.join(map(quote_meta, names) if escape else names))}")
     else:
-        matchers.append(
-            f"{label}=~{go_quote('|'.join(quote_meta(name) for name in names))}" if names else f'{label}=""'
-        )
-    values[label] = "|".join(names or ())
+        matchers.append(f'{label}=""')
+    values[label] = "|".join(names)
     return _render(template, where, series, matchers, values, (label, *extra_group_by))
 
 
@@ -160,7 +155,7 @@ def resource_query(
     converter: ResourceConverter,
     resource: GroupResource,
     namespace: str,
-    names: Sequence[str] | None,
+    names: Sequence[str],
     container_label: str = "",
 ) -> MetricQuery:
     """The query for cpu or memory of pods (by container) or nodes.
@@ -170,24 +165,6 @@ def resource_query(
     """
     labels = (container_label,) if container_label else ()
     return custom_query(template, where, converter, "", resource, namespace, names, (), labels)
-
-
-def separable(template: Template) -> bool:
-    """Whether the query of all objects, cut by object, gives what the queries of each would.
-
-    True for one aggregation by ``<<.GroupBy>>`` over one selector; false for anything not proven.
-    """
-    compact = re.sub(r"\s+", "", template.text)
-    for pattern in _SEPARABLE:
-        match = pattern.fullmatch(compact)
-        if match is not None:
-            return "<<" not in match.group("matchers").replace("<<.LabelMatchers>>", "", 1)
-    return False
-
-
-def separable_resource(template: Template) -> bool:
-    """Whether a resource rule's query can be asked for all pods at once: its matchers come in one place."""
-    return "LabelValuesByName" not in template.text and template.text.count(".LabelMatchers") == 1
 
 
 def newest_time_query(query: MetricQuery, labels: Sequence[str]) -> str:

@@ -53,8 +53,9 @@ class KindTable:
     """A RestMapper over a list; earlier kinds win among equal names."""
 
     def __init__(self, kinds: Iterable[Kind]) -> None:
+        self.kinds = tuple(kinds)
         self._by_name: dict[str, list[Kind]] = {}
-        for kind in kinds:
+        for kind in self.kinds:
             for name in {kind.resource, kind.singular or kind.kind.lower()}:
                 self._by_name.setdefault(name, []).append(kind)
 

@@ -3,12 +3,13 @@
 import asyncio
 import ssl
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from flyball import clock
 from flyball.errors import ConfigError, QueryError, UpstreamError
@@ -20,6 +21,9 @@ BODY_LIMIT_BYTES = 256 * 1024 * 1024
 CACHE_ENTRIES_MAX = 2_000
 
 T = TypeVar("T")
+
+#: (method, URL, headers, body) -> the headers of the signed request
+Signer = Callable[[str, str, dict[str, str], bytes], dict[str, str]]
 
 
 class _Element(msgspec.Struct):
@@ -48,7 +52,9 @@ class HttpSource:
         url: base URL, a path prefix is kept.
         headers: sent with every request.
         tls: client context for https; None is the system's roots.
-        bearer, bearer_file, basic: credentials; the file is read at every request, so a token may rotate.
+        bearer, bearer_file, basic, basic_file: credentials; a file is read at every request, so it may rotate.
+            ``basic_file`` is the user and the file of the password.
+        signer: makes the headers of a signed request.
         verb: POST keeps long queries out of URLs; GET for servers that refuse POST.
         timeout_s: of a whole request.
         cache_ms: how old a shared answer may be, in time of evaluation.
@@ -66,6 +72,8 @@ class HttpSource:
         bearer: str = "",
         bearer_file: str = "",
         basic: tuple[str, str] | None = None,
+        basic_file: tuple[str, str] | None = None,
+        signer: Signer | None = None,
         verb: Literal["GET", "POST"] = "POST",
         timeout_s: float = 10.0,
         body_limit_bytes: int = BODY_LIMIT_BYTES,
@@ -82,7 +90,7 @@ class HttpSource:
             self._headers["Authorization"] = aiohttp.BasicAuth(*basic).encode()
         elif bearer:
             self._headers["Authorization"] = f"Bearer {bearer.strip()}"
-        self._bearer_file = bearer_file
+        self._bearer_file, self._basic_file, self._signer = bearer_file, basic_file, signer
         self._tls, self._verb, self._timeout_s = tls, verb, timeout_s
         self._body_limit, self._cache_ms = body_limit_bytes, cache_ms
         self._session: aiohttp.ClientSession | None = None
@@ -174,17 +182,18 @@ class HttpSource:
         if self._session is None:
             self._session = new_session(timeout_s=self._timeout_s, tls=self._tls)
         url = self.url + path
-        headers = dict(self._headers)
-        if self._bearer_file:
-            headers["Authorization"] = f"Bearer {self._read_token()}"
+        encoded = urlencode(form)
+        body_sent, asked = (encoded.encode(), url) if self._verb == "POST" else (b"", f"{url}?{encoded}")
+        headers = self._request_headers(asked, body_sent)
         began_s = clock.monotonic_s()
-        pending: Awaitable[aiohttp.ClientResponse]
-        if self._verb == "POST":
-            pending = self._session.post(url, data=form, headers=headers, allow_redirects=False)
-        else:
-            pending = self._session.get(url, params=form, headers=headers, allow_redirects=False)
         try:
-            response = await pending
+            response = await self._session.request(
+                self._verb,
+                URL(asked, encoded=True),
+                data=body_sent or None,
+                headers=headers,
+                allow_redirects=False,
+            )
             try:
                 body = await read_capped(response, self._body_limit, f"{url} ({what})")
             finally:
@@ -198,12 +207,16 @@ class HttpSource:
             raise UpstreamError(f"{url}: cannot be reached ({exc}); check that the metrics server runs") from exc
         return self._checked(url, response.status, body, what)
 
-    def _read_token(self) -> str:
-        try:
-            with open(self._bearer_file, encoding="utf-8") as file:
-                return file.read().strip()
-        except OSError as exc:
-            raise UpstreamError(f"{self._bearer_file}: the token cannot be read ({exc.strerror})") from exc
+    def _request_headers(self, url: str, body: bytes) -> dict[str, str]:
+        headers = dict(self._headers)
+        if body:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        if self._bearer_file:
+            headers["Authorization"] = f"Bearer {_read_secret(self._bearer_file)}"
+        elif self._basic_file is not None:
+            user, file = self._basic_file
+            headers["Authorization"] = aiohttp.BasicAuth(user, _read_secret(file)).encode()
+        return headers if self._signer is None else self._signer(self._verb, url, headers, body)
 
     def _checked(self, url: str, status: int, body: bytes, what: str) -> msgspec.Raw:
         answer = _Answer()
@@ -228,6 +241,14 @@ class HttpSource:
         if not decoded or answer.status != "success":
             raise UpstreamError(f"{url}: the answer is not a Prometheus API's; check the URL")
         return answer.data
+
+
+def _read_secret(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError as exc:
+        raise UpstreamError(f"{path}: the credential cannot be read ({exc.strerror})") from exc
 
 
 def _samples(data: _Data) -> list[Sample]:

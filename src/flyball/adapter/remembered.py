@@ -1,0 +1,62 @@
+"""Answers kept by key for a short time; a key's question is asked once at a time, however many wait for it."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from typing import Any, Generic, TypeVar
+
+from flyball import clock
+
+T = TypeVar("T")
+
+ENTRIES_MAX = 20_000
+
+
+class Remembered(Generic[T]):
+    """A cache with single flight. A failure is never kept, and is given to all who wait.
+
+    Args:
+        ttl_s: how long an answer is kept.
+    """
+
+    def __init__(self, ttl_s: Callable[[T], float], entries_max: int = ENTRIES_MAX) -> None:
+        self._ttl_s, self._entries_max = ttl_s, entries_max
+        self._known: OrderedDict[Hashable, tuple[float, T]] = OrderedDict()
+        self._asking: dict[Hashable, asyncio.Task[T]] = {}
+        self.asked = self.answered = 0
+
+    async def get(self, key: Hashable, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The answer of ``ask``, or the one it gave a moment ago."""
+        known = self._known.get(key)
+        if known is not None and clock.monotonic_s() < known[0]:
+            self.answered += 1
+            return known[1]
+        task = self._asking.get(key)
+        if task is None:
+            self.asked += 1
+            task = asyncio.create_task(self._keep(key, ask()), name="remembered")
+            self._asking[key] = task
+            task.add_done_callback(lambda _: self._asking.pop(key, None))
+        else:
+            self.answered += 1
+        return await asyncio.shield(task)  # one caller's cancellation is not the others'
+
+    async def _keep(self, key: Hashable, answer: Awaitable[T]) -> T:
+        found = await answer
+        self._known[key] = (clock.monotonic_s() + self._ttl_s(found), found)
+        self._known.move_to_end(key)
+        while len(self._known) > self._entries_max:
+            self._known.popitem(last=False)
+        return found
+
+    def expired(self, key: Hashable, grace_s: float) -> T | None:
+        """What was known about a key until at most ``grace_s`` ago."""
+        known = self._known.get(key)
+        return known[1] if known is not None and clock.monotonic_s() < known[0] + grace_s else None
+
+    def forget(self) -> None:
+        """Drops every answer."""
+        self._known.clear()
+
+    def __len__(self) -> int:
+        return len(self._known)
