@@ -152,8 +152,6 @@ def test_service() -> None:
         "type": "ClusterIP",
         "sessionAffinity": "None",
         "internalTrafficPolicy": "Cluster",
-        "ipFamilyPolicy": "SingleStack",
-        "ipFamilies": ["IPv4"],
         "ports": [
             {"port": 80, "targetPort": 80, "protocol": "TCP"},
             {"port": 1, "targetPort": "x", "protocol": "TCP"},

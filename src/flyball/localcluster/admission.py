@@ -51,8 +51,7 @@ def stamp_new(obj: Object, now_ms: int) -> None:
 def initial_state(store: str, obj: Object, now_ms: int) -> None:
     """In place: what upstream's strategies put into a new object, beyond plain defaults."""
     if store == "/namespaces":
-        metadata, spec = obj["metadata"], obj.setdefault("spec", {})
-        metadata.setdefault("labels", {})["kubernetes.io/metadata.name"] = metadata["name"]
+        spec = obj.setdefault("spec", {})
         if "kubernetes" not in spec.setdefault("finalizers", []):
             spec["finalizers"].append("kubernetes")
         obj["status"] = {"phase": "Active"}
@@ -62,6 +61,18 @@ def initial_state(store: str, obj: Object, now_ms: int) -> None:
         obj["status"] = crd_status(obj, now_ms)
     elif store == "/services":
         obj.setdefault("status", {"loadBalancer": {}})
+    elif store == "batch/jobs" and not (obj.get("spec") or {}).get("manualSelector"):
+        select_own_pods(obj)
+
+
+def select_own_pods(job: Object) -> None:
+    """In place: the labels by which a Job knows its pods. Source: kubernetes pkg/registry/batch/job/strategy.go."""
+    metadata, spec = job["metadata"], job["spec"]
+    own = {"controller-uid": metadata["uid"], "job-name": metadata["name"]}
+    labels = spec["template"].setdefault("metadata", {}).setdefault("labels", {})
+    for name, value in own.items():
+        labels[name] = labels[f"batch.kubernetes.io/{name}"] = value
+    spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": metadata["uid"]}}
 
 
 def qos_class(spec: Object) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from flyball.clock import now_ms
 from flyball.localcluster import failures
 from flyball.localcluster.convert import convert
+from flyball.localcluster.managedfields import UPDATE, Writer, manager_name
 from flyball.localcluster.registry import Served
 from flyball.localcluster.requests import Request, encode
 from flyball.localcluster.storage import Record
@@ -66,6 +67,12 @@ def is_dry_run(request: Request) -> bool:
         }
         raise failures.invalid("meta.k8s.io", "CreateOptions", "", [cause])
     return "All" in values
+
+
+def writer_of(request: Request, served: Served, subresource: str = "") -> Writer:
+    """Who a request other than an apply writes for."""
+    name = manager_name(request.param("fieldManager"), request.headers.get("user-agent", ""))
+    return Writer(name, UPDATE, served.group_version, subresource)
 
 
 def hash_text(body: bytes) -> str:

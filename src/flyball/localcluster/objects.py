@@ -3,11 +3,13 @@
 Nothing here awaits, so no two writes interleave.
 """
 
+import copy
 from typing import Any
 
 from flyball.clock import now_ms, rfc3339
-from flyball.localcluster import admission, failures, schema
+from flyball.localcluster import admission, failures, managedfields, schema
 from flyball.localcluster.convert import convert
+from flyball.localcluster.managedfields import UPDATE, Views, Writer
 from flyball.localcluster.registry import Registry, Served
 from flyball.localcluster.storage import Record, Storage
 
@@ -56,8 +58,29 @@ class Objects:
             metadata.pop("namespace", None)
         return metadata
 
-    def create(self, served: Served, namespace: str, obj: Object, *, dry_run: bool = False) -> Object:
+    def _views(self, served: Served) -> Views:
+        """How the managers of an object see it."""
+
+        def schema_of(api_version: str) -> schema.PatchNode | None:
+            group, _, version = api_version.rpartition("/")
+            found = self.registry.find(group, version, served.kind.plural)
+            return found.patch_schema if found is not None else None
+
+        return Views(convert, schema_of, served.storage.api_version)
+
+    def create(
+        self,
+        served: Served,
+        namespace: str,
+        obj: Object,
+        *,
+        writer: Writer | None = None,
+        managed: list[Object] | None = None,
+        dry_run: bool = False,
+    ) -> Object:
         """Stores a new object and returns it in the storage version. ``obj`` is changed.
+
+        ``writer`` is who makes it, this server when None; ``managed`` the managers where they are known already.
 
         Raises:
             ApiFailure: it cannot be created; the Status says why.
@@ -88,6 +111,10 @@ class Objects:
         if "status" in served.storage.subresources:
             stored.pop("status", None)
         self._default(served, stored)
+        if managed is None:
+            managed = managedfields.after_create(stored, writer or _own(served), self._views(served), at_ms)
+        if managed:
+            stored["metadata"]["managedFields"] = managed
         admission.initial_state(served.store, stored, at_ms)
         if admission.counts_generations(served.store, served.storage.subresources) or served.is_custom:
             stored["metadata"]["generation"] = 1
@@ -134,9 +161,13 @@ class Objects:
         obj: Object,
         *,
         subresource: str = "",
+        writer: Writer | None = None,
+        managed: list[Object] | None = None,
         dry_run: bool = False,
     ) -> Object:
         """Replaces the object, or its status, and returns it in the storage version. ``obj`` is changed.
+
+        ``writer`` and ``managed`` as for ``create``.
 
         An update that changes nothing is not written and keeps its resourceVersion.
 
@@ -159,6 +190,7 @@ class Objects:
             raise failures.conflict(kind.group, kind.plural, name, why)
         if given_rv and given_rv not in ("0", before["resourceVersion"]):
             raise failures.conflict(kind.group, kind.plural, name)
+        given = None if subresource else metadata.get("managedFields")
         new = convert(obj, served.storage.api_version)
         if subresource:
             new = _only_subresource(record.copy(), new, subresource)
@@ -171,6 +203,12 @@ class Objects:
         self._default(served, new)
         if served.store == "/services" and not subresource:
             admission.allocate_service(self.storage, new, old)
+        if managed is None:
+            views = self._views(served)
+            managed = managedfields.after_update(old, new, given, writer or _own(served), views, now_ms())
+        new["metadata"]["managedFields"] = managed
+        if not managed:
+            del new["metadata"]["managedFields"]
         if served.store == CRD_STORE and not subresource:
             new["status"] = admission.crd_status(new, now_ms())
         if before.get("deletionTimestamp"):
@@ -199,14 +237,62 @@ class Objects:
             self.storage.put(served.store, namespace, name, new)
         return new
 
+    def apply(
+        self,
+        served: Served,
+        namespace: str,
+        name: str,
+        config: Object,
+        writer: Writer,
+        *,
+        force: bool,
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> tuple[bool, Object]:
+        """Server-side apply. ``config`` is changed.
+
+        Returns:
+            Whether it made the object, and the object in the storage version.
+
+        Raises:
+            ApiFailure: it conflicts with other managers, or the result is not valid.
+            StoreError: the disk refused.
+        """
+        self._identify(served, namespace, config)["name"] = name
+        record = self.storage.get(served.store, namespace, name)
+        if record is None and subresource:
+            raise failures.not_found(served.kind.group, served.kind.plural, name)
+        if subresource:
+            metadata = {key: value for key, value in config["metadata"].items() if key in ("name", "namespace")}
+            config = {"apiVersion": config["apiVersion"], "kind": config["kind"], "metadata": metadata} | (
+                {"status": config["status"]} if "status" in config else {}
+            )
+        elif "status" in served.storage.subresources:
+            config.pop("status", None)
+        views, live = self._views(served), record.object if record is not None else None
+        try:
+            made = managedfields.apply(live, config, writer, views, force=force, now_ms=now_ms())
+        except schema.ListKeyError as exc:
+            raise managedfields.untyped(config, str(exc)) from exc
+        managed = made["metadata"].pop("managedFields", [])
+        if live is None:
+            return True, self.create(served, namespace, made, managed=managed, dry_run=dry_run)
+        made = copy.deepcopy(made)  # it shares parts with the live object
+        made["metadata"].pop("resourceVersion", None)
+        for field in ("resourceVersion", "uid"):  # these are preconditions
+            if config["metadata"].get(field):
+                made["metadata"][field] = config["metadata"][field]
+        return False, self.update(
+            served, namespace, name, made, subresource=subresource, managed=managed, dry_run=dry_run
+        )
+
     def _keep_metadata(self, metadata: Object, before: Object) -> None:
         for field in ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"):
             if field in before:
                 metadata[field] = before[field]
             else:
                 metadata.pop(field, None)
-        for field in ("selfLink", "managedFields"):
-            metadata.pop(field, None)
+        metadata.pop("selfLink", None)
         if "generateName" in before:
             metadata.setdefault("generateName", before["generateName"])
 
@@ -299,6 +385,11 @@ class Objects:
         if not self.registry.has_builtin(group, plural):
             for key in list(self.storage.keys(f"{group}/{plural}")):
                 self.storage.delete(f"{group}/{plural}", *key)
+
+
+def _own(served: Served) -> Writer:
+    """This server, where it writes on its own account."""
+    return Writer("kube-apiserver", UPDATE, served.group_version)
 
 
 _FIELD_ORDER = ("apiVersion", "kind", "metadata")

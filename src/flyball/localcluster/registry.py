@@ -43,6 +43,11 @@ class Served:
     printer_columns: tuple[Object, ...] = field(default=(), compare=False)
 
     @property
+    def patch_schema(self) -> schema.PatchNode | None:
+        """What patches need to know of the fields."""
+        return None if self.is_custom else schema.patch_schema(self.kind)
+
+    @property
     def store(self) -> str:
         return self.kind.store
 

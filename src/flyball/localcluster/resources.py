@@ -7,14 +7,15 @@ import msgspec
 
 from flyball.errors import QueryError
 from flyball.localcluster import failures, patching, schema
-from flyball.localcluster.answers import answer_object, answer_record, is_dry_run, only_get
+from flyball.localcluster.answers import answer_object, answer_record, is_dry_run, only_get, writer_of
 from flyball.localcluster.convert import convert
 from flyball.localcluster.failures import ApiFailure
 from flyball.localcluster.listing import answer_list, selection
+from flyball.localcluster.managedfields import APPLY, Writer, untyped
 from flyball.localcluster.nodes import NodeClient
 from flyball.localcluster.objects import Objects
 from flyball.localcluster.registry import SUBRESOURCE_VERBS, Served
-from flyball.localcluster.requests import JSON, PATCH_TYPES, Request, decode, duplicate_fields
+from flyball.localcluster.requests import JSON, PATCH_TYPES, YAML, Request, decode, duplicate_fields
 from flyball.localcluster.reviews import answer_review
 from flyball.localcluster.subresources import answer_binding, answer_eviction, answer_scale
 from flyball.localcluster.watching import answer_watch
@@ -77,7 +78,8 @@ class Resources:
         elif request.method == "POST":
             obj = await request.object()
             check_body(request, served, obj, await request.body())
-            created = self._objects.create(served, namespace, obj, dry_run=is_dry_run(request))
+            writer = writer_of(request, served)
+            created = self._objects.create(served, namespace, obj, writer=writer, dry_run=is_dry_run(request))
             await answer_object(request, served, 201, created)
         elif request.method == "DELETE":
             await self._delete_collection(request, served, namespace)
@@ -91,11 +93,7 @@ class Resources:
                 return
             await answer_record(request, served, self._objects.get(served, namespace, name))
         elif request.method == "PUT":
-            obj = await request.object()
-            check_body(request, served, obj, await request.body())
-            self._objects.get(served, namespace, name)
-            updated = self._objects.update(served, namespace, name, obj, dry_run=is_dry_run(request))
-            await answer_object(request, served, 200, updated)
+            await self._put(request, served, namespace, name, "")
         elif request.method == "PATCH":
             await self._patch(request, served, namespace, name, "")
         elif request.method == "DELETE":
@@ -121,32 +119,37 @@ class Resources:
         elif request.method == "GET":
             await answer_record(request, served, self._objects.get(served, namespace, name))
         elif request.method == "PUT":
-            obj = await request.object()
-            check_body(request, served, obj, await request.body())
-            self._objects.get(served, namespace, name)
-            updated = self._objects.update(served, namespace, name, obj, subresource=sub, dry_run=is_dry_run(request))
-            await answer_object(request, served, 200, updated)
+            await self._put(request, served, namespace, name, sub)
         elif request.method == "PATCH":
             await self._patch(request, served, namespace, name, sub)
         else:
             raise failures.method_not_allowed()
 
-    # patch
+    # changing
+
+    async def _put(self, request: Request, served: Served, namespace: str, name: str, subresource: str) -> None:
+        obj = await request.object()
+        check_body(request, served, obj, await request.body())
+        updated = self._objects.update(
+            served,
+            namespace,
+            name,
+            obj,
+            subresource=subresource,
+            writer=writer_of(request, served, subresource),
+            dry_run=is_dry_run(request),
+        )
+        await answer_object(request, served, 200, updated)
 
     async def _patch(self, request: Request, served: Served, namespace: str, name: str, subresource: str) -> None:
         body = await request.body()
         how = PATCH_TYPES.get(request.content_type)
-        if how is None or how == "apply" or (how == "strategic" and served.is_custom):
-            accepted = [t for t, kind in PATCH_TYPES.items() if kind in ("json", "merge")]
-            if not served.is_custom:
-                accepted.append("application/strategic-merge-patch+json")
-            if how == "apply":
-                raise ApiFailure(
-                    415,
-                    "server-side apply is not supported by this server; use client-side apply "
-                    "(kubectl apply without --server-side). Accepted media types include: " + ", ".join(accepted),
-                )
+        if how is None or (how == "strategic" and served.is_custom):
+            accepted = [t for t, kind in PATCH_TYPES.items() if kind != "strategic" or not served.is_custom]
             raise failures.unsupported_media_type(request.content_type, accepted)
+        if how == "apply":
+            await self._apply(request, served, namespace, name, subresource)
+            return
         try:
             patch = msgspec.json.decode(body)
         except msgspec.DecodeError as exc:
@@ -158,9 +161,39 @@ class Resources:
         if patched.get("metadata", {}).get("resourceVersion") is None:
             patched.setdefault("metadata", {})["resourceVersion"] = record.object["metadata"]["resourceVersion"]
         updated = self._objects.update(
-            served, namespace, name, patched, subresource=subresource, dry_run=is_dry_run(request)
+            served,
+            namespace,
+            name,
+            patched,
+            subresource=subresource,
+            writer=writer_of(request, served, subresource),
+            dry_run=is_dry_run(request),
         )
         await answer_object(request, served, 200, updated)
+
+    async def _apply(self, request: Request, served: Served, namespace: str, name: str, subresource: str) -> None:
+        manager = request.param("fieldManager")
+        if not manager:
+            cause = {
+                "reason": "FieldValueRequired",
+                "message": "Required value: is required for apply patch",
+                "field": "fieldManager",
+            }
+            raise failures.invalid("meta.k8s.io", "PatchOptions", "", [cause])
+        config = decode(await request.body(), YAML)
+        check_configuration(request, served, namespace, name, config)
+        writer = Writer(manager, APPLY, served.group_version, subresource)
+        is_new, obj = self._objects.apply(
+            served,
+            namespace,
+            name,
+            config,
+            writer,
+            force=request.flag("force"),
+            subresource=subresource,
+            dry_run=is_dry_run(request),
+        )
+        await answer_object(request, served, 201 if is_new else 200, obj)
 
     # delete
 
@@ -249,6 +282,30 @@ def check_body(request: Request, served: Served, obj: Object, body: bytes = b"",
         schema.prune(kind, obj)
 
 
+def check_configuration(request: Request, served: Served, namespace: str, name: str, config: Object) -> None:
+    """What a client applies must name the object at the path and fit its schema.
+
+    Raises:
+        ApiFailure: it does not.
+    """
+    metadata = config.get("metadata")
+    if not isinstance(metadata, dict):
+        metadata = config["metadata"] = {}
+    if metadata.get("managedFields"):
+        raise failures.bad_request("metadata.managedFields must be nil")
+    if metadata.setdefault("name", name) != name:
+        raise failures.bad_request(
+            f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
+        )
+    if not served.is_custom:
+        metadata.setdefault("namespace", namespace)
+        unknown = schema.validate_fields(served.kind, config)
+        if unknown:
+            fields = [text.split('"')[1] for text in unknown]
+            raise untyped(config, *(f".{field}: field not declared in schema" for field in fields))
+    check_body(request, served, config, b"")
+
+
 def apply_patch(served: Served, how: str, current: Object, patch: Any) -> Object:
     """The patched object; ``how`` is json, merge or strategic.
 
@@ -262,7 +319,7 @@ def apply_patch(served: Served, how: str, current: Object, patch: Any) -> Object
     elif how == "merge":
         patched = patching.merge_patch(current, patch)
     else:
-        node: Any = schema.patch_schema(served.kind)
+        node: Any = served.patch_schema
         patched = patching.strategic_merge(current, patch, node)
     if not isinstance(patched, dict) or not isinstance(patched.get("metadata"), dict):
         raise QueryError("the patch leaves no object with metadata")

@@ -6,7 +6,7 @@ import msgspec
 
 from flyball.clock import now_ms, rfc3339
 from flyball.localcluster import failures, patching
-from flyball.localcluster.answers import is_dry_run
+from flyball.localcluster.answers import is_dry_run, writer_of
 from flyball.localcluster.objects import Objects
 from flyball.localcluster.registry import Served
 from flyball.localcluster.requests import PATCH_TYPES, Request
@@ -50,7 +50,12 @@ async def answer_scale(objects: Objects, request: Request, served: Served, names
         raise failures.conflict(served.kind.group, served.kind.plural, name)
     _set_path(obj, served.scale_paths()[0], replicas)
     updated = objects.update(
-        Served(served.storage, served.storage, served.crd_version), namespace, name, obj, dry_run=is_dry_run(request)
+        Served(served.storage, served.storage, served.crd_version),
+        namespace,
+        name,
+        obj,
+        writer=writer_of(request, served, "scale"),
+        dry_run=is_dry_run(request),
     )
     await request.answer_object(200, scale_of(served, updated))
 

@@ -14,6 +14,7 @@ from flyball.localcluster.schema.kinds import ALL_VERBS, KINDS, SUBRESOURCE_KIND
 if TYPE_CHECKING:
     from flyball.localcluster.schema.defaults import default
     from flyball.localcluster.schema.fields import PatchNode, patch_schema, prune, type_errors, validate_fields
+    from flyball.localcluster.schema.fieldsets import ListKeyError
     from flyball.localcluster.schema.openapi import openapi_v3
     from flyball.localcluster.schema.protobuf import decode_protobuf
     from flyball.localcluster.schema.tables import columns, human_duration, table
@@ -25,6 +26,7 @@ __all__ = [
     "SUBRESOURCE_KINDS",
     "Cause",
     "Kind",
+    "ListKeyError",
     "PatchNode",
     "columns",
     "decode_protobuf",
@@ -43,6 +45,7 @@ __all__ = [
 
 _LATER = {
     "default": "defaults",
+    "ListKeyError": "fieldsets",
     "PatchNode": "fields",
     "patch_schema": "fields",
     "prune": "fields",

@@ -340,8 +340,7 @@ def _service(obj: Object, _version: str) -> None:
             port["targetPort"] = port["port"]
     kind = spec["type"]
     if kind != "ExternalName":
-        _set(spec, internalTrafficPolicy="Cluster", ipFamilyPolicy="SingleStack")
-        _set(spec, ipFamilies=["IPv4"])
+        _set(spec, internalTrafficPolicy="Cluster")
         if spec.get("clusterIP"):
             _set(spec, clusterIPs=[spec["clusterIP"]])
     if kind in ("NodePort", "LoadBalancer"):

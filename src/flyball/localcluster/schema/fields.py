@@ -22,7 +22,10 @@ OBJECT_META = _META + "ObjectMeta"
 @cache
 def definitions() -> dict[str, dict[str, Any]]:
     """Definition name ("io.k8s.api.apps.v1.DeploymentSpec") -> node; ``$ref`` holds a bare definition name."""
-    return packaged("definitions-1.37.json.gz")
+    found = packaged("definitions-1.37.json.gz")
+    for name in ("ContainerPort", "ServicePort"):  # the one default that identifies a list's elements
+        found[f"io.k8s.api.core.v1.{name}"]["properties"]["protocol"]["default"] = "TCP"
+    return found
 
 
 def packaged(name: str) -> dict[str, dict[str, Any]]:
@@ -274,6 +277,12 @@ def _normalise(node: dict[str, Any], value: Any) -> Any:
 # --- patches --------------------------------------------------------------------------------------------------------
 
 
+# Structs held by value: Go's JSON writes them even when they are empty.
+_NEVER_OMITTED = frozenset(
+    {"metadata", "spec", "status", "template", "strategy", "updateStrategy", "jobTemplate", "resources", "loadBalancer"}
+)
+
+
 class PatchNode:
     """Where a strategic merge or an apply patch stands in a schema."""
 
@@ -315,6 +324,26 @@ class PatchNode:
     def list_map_keys(self) -> tuple[str, ...]:
         """The fields that identify a list's element in server-side apply."""
         return tuple(self._extension("x-kubernetes-list-map-keys") or ())
+
+    @property
+    def associative_keys(self) -> tuple[str, ...] | None:
+        """What tells a list's elements apart in server-side apply; () their value; None: the list is owned whole."""
+        kind = self.list_type
+        if kind == "map":
+            return self.list_map_keys
+        if kind == "set":
+            return ()
+        if not kind and "merge" in self.patch_strategy.split(","):
+            return (self.merge_key,) if self.merge_key else ()
+        return None
+
+    def is_named(self, name: str) -> bool:
+        """Whether the schema declares this field by name (a map's keys are not declared)."""
+        return name in (self._inner.get("properties") or ())
+
+    def is_always_present(self, name: str) -> bool:
+        """Whether Go writes this field of a struct even when nothing is in it."""
+        return name in _NEVER_OMITTED or (self.is_named(name) and name in (self._inner.get("required") or ()))
 
     @property
     def map_type(self) -> str:
