@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from flyball.errors import FlyballError
+from flyball.errors import FlyballError, QueryError
 from flyball.model.durations import parse_duration_ms
 from flyball.model.frames import ABSENT, STALE, Frame
 from flyball.model.labels import METRIC_NAME, Labels, Matcher, MatchType, labels_of
@@ -168,6 +168,30 @@ def _items(text: str) -> list[float]:
             out.append(value)
             value += grow
     return out
+
+
+def parse_series(text: str) -> Labels:
+    """The labels of ``name{label="value"}``.
+
+    Raises:
+        QueryError: it is not one.
+    """
+    try:
+        return _labels(text)
+    except _MismatchError as exc:
+        raise QueryError(str(exc)) from exc
+
+
+def parse_values(text: str) -> list[tuple[int, float]]:
+    """``1+1x3 _ stale`` as (step, value); steps without a point are left out.
+
+    Raises:
+        QueryError: it is not in that form, or has native histograms.
+    """
+    try:
+        return [(step, value) for step, value in enumerate(_items(text)) if not _absent(value)]
+    except (_MismatchError, _SkipError) as exc:
+        raise QueryError(str(exc)) from exc
 
 
 def _absent(value: float) -> bool:
