@@ -1,14 +1,14 @@
 """Scrape configuration in prometheus.yml's words, and the target groups that discovery hands to scraping."""
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 import re2
 
 from flyball.errors import ConfigError
-from flyball.model.durations import format_duration, parse_duration_ms
+from flyball.model.durations import format_duration
+from flyball.model.reader import Reader, mapping_of, text_mapping_of
 from flyball.model.yaml_loader import load_yaml
 
 #: A response may be this large when ``body_size_limit`` is unset or 0: a limit that is never off.
@@ -112,6 +112,27 @@ class FileSD:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpSD:
+    """Target groups as JSON from a URL."""
+
+    url: str
+    refresh_interval_ms: int = 60_000
+    authorization: Authorization | None = None
+    basic_auth: BasicAuth | None = None
+    tls: TLSConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DnsSD:
+    """Targets from DNS names; all types but SRV need a port."""
+
+    names: tuple[str, ...]
+    type: str = "SRV"
+    port: int = 0
+    refresh_interval_ms: int = 30_000
+
+
+@dataclass(frozen=True, slots=True)
 class StaticConfig:
     """Targets written down: ``host:port`` each, with common labels."""
 
@@ -164,6 +185,8 @@ class ScrapeConfig:
     metric_relabel_configs: tuple[RelabelConfig, ...] = ()
     kubernetes_sd_configs: tuple[KubernetesSD, ...] = ()
     file_sd_configs: tuple[FileSD, ...] = ()
+    http_sd_configs: tuple[HttpSD, ...] = ()
+    dns_sd_configs: tuple[DnsSD, ...] = ()
     static_configs: tuple[StaticConfig, ...] = ()
     sample_limit: int = 0
     label_limit: int = 0
@@ -201,6 +224,7 @@ class GlobalDefaults:
     keep_dropped_targets: int = 0
     scrape_protocols: tuple[str, ...] = ()
     external_labels: Mapping[str, str] = field(default_factory=dict)
+    evaluation_interval_ms: int = 60_000
 
 
 _LIMITS = (
@@ -228,7 +252,7 @@ _IGNORED_JOB_FIELDS = frozenset(
         "no_proxy",
     }
 )
-_TOP_LEVEL = frozenset(
+TOP_LEVEL_FIELDS = frozenset(
     {
         "global",
         "runtime",
@@ -243,7 +267,6 @@ _TOP_LEVEL = frozenset(
         "otlp",
     }
 )
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGTPE]?i?B?)", re.IGNORECASE)
 
 
 def parse_scrape_configs(document: Mapping[str, Any] | str) -> tuple[list[ScrapeConfig], list[ConfigError]]:
@@ -255,15 +278,22 @@ def parse_scrape_configs(document: Mapping[str, Any] | str) -> tuple[list[Scrape
     """
     if isinstance(document, str):
         loaded = load_yaml(document, "prometheus.yml")
-        document = {} if loaded is None else _mapping(loaded, "prometheus.yml")
-    unknown = [name for name in document if name not in _TOP_LEVEL]
+        document = {} if loaded is None else mapping_of(loaded, "prometheus.yml")
+    unknown = [name for name in document if name not in TOP_LEVEL_FIELDS]
     if unknown:
         raise ConfigError(f'prometheus.yml: unknown field "{unknown[0]}"; remove it or check its spelling')
-    defaults = parse_global(document.get("global") or {})
+    return parse_scrape_jobs(document.get("scrape_configs") or [], parse_global(document.get("global") or {}))
+
+
+def parse_scrape_jobs(jobs: object, defaults: GlobalDefaults) -> tuple[list[ScrapeConfig], list[ConfigError]]:
+    """The entries of ``scrape_configs``, and one error for each that was left out.
+
+    Raises:
+        ConfigError: it is not a list.
+    """
     configs: list[ScrapeConfig] = []
     errors: list[ConfigError] = []
     names: set[str] = set()
-    jobs = document.get("scrape_configs") or []
     if not isinstance(jobs, list | tuple):
         raise ConfigError("prometheus.yml: scrape_configs must be a list of jobs")
     for index, job in enumerate(jobs):
@@ -285,7 +315,7 @@ def parse_global(section: Mapping[str, Any]) -> GlobalDefaults:
     Raises:
         ConfigError: a field is unknown or has a bad value.
     """
-    reader = _Reader(_mapping(section, "global"), "global")
+    reader = Reader(mapping_of(section, "global"), "global")
     interval_ms = reader.duration("scrape_interval") or 60_000
     timeout_ms = reader.duration("scrape_timeout")
     if timeout_ms is not None and timeout_ms > interval_ms:
@@ -293,16 +323,17 @@ def parse_global(section: Mapping[str, Any]) -> GlobalDefaults:
             f"global: scrape_timeout {format_duration(timeout_ms)} is longer than "
             f"scrape_interval {format_duration(interval_ms)}; make it at most the interval"
         )
-    external = _text_mapping(reader.take("external_labels") or {}, "global: external_labels")
+    external = text_mapping_of(reader.take("external_labels") or {}, "global: external_labels")
     defaults = GlobalDefaults(
         scrape_interval_ms=interval_ms,
         scrape_timeout_ms=timeout_ms,
         body_size_limit_bytes=reader.size("body_size_limit") or BODY_SIZE_LIMIT_DEFAULT_BYTES,
         scrape_protocols=reader.texts("scrape_protocols"),
         external_labels=external,
+        evaluation_interval_ms=reader.duration("evaluation_interval") or 60_000,
         **{name: reader.count(name) for name in _LIMITS},
     )
-    for name in ("evaluation_interval", "rule_query_offset", "query_log_file", "scrape_failure_log_file"):
+    for name in ("rule_query_offset", "query_log_file", "scrape_failure_log_file"):
         reader.take(name)
     for name in ("metric_name_validation_scheme", "metric_name_escaping_scheme", "scrape_native_histograms"):
         reader.take(name)
@@ -321,11 +352,11 @@ def parse_scrape_config(
         ConfigError: names the job, the field and the remedy.
     """
     defaults = defaults if defaults is not None else GlobalDefaults()
-    mapping = _mapping(job, what)
+    mapping = mapping_of(job, what)
     name = mapping.get("job_name")
     if not isinstance(name, str) or not name:
         raise ConfigError(f"{what}: job_name is missing or empty; give the job a name")
-    reader = _Reader(mapping, f'job "{name}"')
+    reader = Reader(mapping, f'job "{name}"')
     reader.take("job_name")
     interval_ms = reader.duration("scrape_interval") or defaults.scrape_interval_ms
     timeout_ms = reader.duration("scrape_timeout")
@@ -340,8 +371,8 @@ def parse_scrape_config(
     scheme = reader.text("scheme", "http")
     if scheme not in ("http", "https"):
         raise reader.error("scheme", f'"{scheme}" is not a scheme; write http or https')
-    authorization = _authorization(reader)
-    basic_auth = reader.nested("basic_auth", _basic_auth)
+    authorization = read_authorization(reader)
+    basic_auth = reader.nested("basic_auth", read_basic_auth)
     if authorization is not None and basic_auth is not None:
         raise reader.error("authorization", "at most one of basic_auth and authorization may be set; remove one")
     ignored = tuple(sorted(field_name for field_name in mapping if field_name in _IGNORED_JOB_FIELDS))
@@ -363,12 +394,14 @@ def parse_scrape_config(
         follow_redirects=reader.flag("follow_redirects", True),
         authorization=authorization,
         basic_auth=basic_auth,
-        http_headers=_http_headers(reader),
-        tls=reader.nested("tls_config", _tls),
+        http_headers=read_http_headers(reader),
+        tls=reader.nested("tls_config", read_tls),
         relabel_configs=reader.items("relabel_configs", parse_relabel_config),
         metric_relabel_configs=reader.items("metric_relabel_configs", parse_relabel_config),
         kubernetes_sd_configs=reader.items("kubernetes_sd_configs", _kubernetes_sd),
         file_sd_configs=reader.items("file_sd_configs", _file_sd),
+        http_sd_configs=reader.items("http_sd_configs", _http_sd),
+        dns_sd_configs=reader.items("dns_sd_configs", _dns_sd),
         static_configs=reader.items("static_configs", _static_config),
         body_size_limit_bytes=reader.size("body_size_limit") or defaults.body_size_limit_bytes,
         ignored=ignored,
@@ -385,7 +418,7 @@ def parse_relabel_config(document: object, what: str = "relabel config") -> Rela
         ConfigError: an unknown field or action, a regular expression that does not compile, or a field that
             the action needs or does not take.
     """
-    reader = _Reader(_mapping(document, what), what)
+    reader = Reader(mapping_of(document, what), what)
     given = frozenset(reader.rest)
     config = RelabelConfig(
         source_labels=reader.texts("source_labels"),
@@ -401,7 +434,7 @@ def parse_relabel_config(document: object, what: str = "relabel config") -> Rela
     if action not in RELABEL_ACTIONS:
         raise reader.error("action", f'"{action}" is not an action; write one of {", ".join(RELABEL_ACTIONS)}')
     try:
-        re2.compile(config.regex)
+        re2.compile(config.regex, _QUIET)
     except re2.error as exc:
         raise reader.error(
             "regex", f'"{config.regex}" does not compile: {_re2_text(exc)}; mend the expression'
@@ -469,6 +502,14 @@ def to_document(config: ScrapeConfig) -> dict[str, Any]:
             {"files": list(sd.files), "refresh_interval": format_duration(sd.refresh_interval_ms)}
             for sd in config.file_sd_configs
         ]
+    if config.http_sd_configs:
+        document["http_sd_configs"] = [_http_sd_document(sd) for sd in config.http_sd_configs]
+    if config.dns_sd_configs:
+        document["dns_sd_configs"] = [
+            {"names": list(sd.names), "type": sd.type, "refresh_interval": format_duration(sd.refresh_interval_ms)}
+            | ({"port": sd.port} if sd.port else {})
+            for sd in config.dns_sd_configs
+        ]
     if config.static_configs:
         document["static_configs"] = [
             {"targets": list(static.targets)} | ({"labels": dict(static.labels)} if static.labels else {})
@@ -485,129 +526,7 @@ def relabel_document(rule: RelabelConfig) -> dict[str, Any]:
     return document
 
 
-def parse_size_bytes(text: str | int) -> int:
-    """``10MB`` and ``10MiB`` are both 10 x 1024 x 1024, as in Prometheus.
-
-    Raises:
-        ConfigError: the text is not a size.
-    """
-    if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
-        return text
-    found = _SIZE.fullmatch(str(text).strip())
-    if found is None:
-        raise ConfigError(f'"{text}" is not a size; write one like 10MB')
-    amount, unit = found.groups()
-    power = "BKMGTPE".index((unit or "B")[0].upper())
-    return int(float(amount) * 1024**power)
-
-
-class _Reader:
-    """Takes the fields of a mapping one by one; ``finish`` refuses what is left."""
-
-    def __init__(self, mapping: Mapping[str, Any], what: str) -> None:
-        self.what = what
-        self.rest = dict(mapping)
-
-    def error(self, name: str, text: str) -> ConfigError:
-        return ConfigError(f"{self.what}: {name}: {text}")
-
-    def take(self, name: str) -> Any:
-        return self.rest.pop(name, None)
-
-    def finish(self) -> None:
-        for name in self.rest:
-            if name.endswith("_sd_configs"):
-                raise self.error(
-                    name, "this kind of discovery is not supported; use kubernetes_sd_configs or static_configs"
-                )
-            if name in ("oauth2", "proxy_url", "proxy_connect_header"):
-                raise self.error(name, "is not supported; remove it")
-            raise ConfigError(f'{self.what}: unknown field "{name}"; remove it or check its spelling')
-
-    def text(self, name: str, default: str) -> str:
-        value = self.take(name)
-        if value is None:
-            return default
-        if isinstance(value, str):
-            return value
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return str(value)  # regex: 1, replacement: 8080
-        if isinstance(value, bool):
-            return "true" if value else "false"
-        raise self.error(name, f"must be text, not {_kind(value)}")
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        value = self.take(name)
-        if value is None:
-            return ()
-        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-            raise self.error(name, f"must be a list of text, not {_kind(value)}")
-        return tuple(value)
-
-    def text_lists(self, name: str) -> dict[str, tuple[str, ...]]:
-        value = self.take(name)
-        if value is None:
-            return {}
-        lists = {}
-        for key, items in _mapping(value, f"{self.what}: {name}").items():
-            if not isinstance(items, list | tuple):
-                raise self.error(name, f'"{key}" must be a list of text, not {_kind(items)}')
-            lists[str(key)] = tuple(str(item) for item in items)
-        return lists
-
-    def flag(self, name: str, default: bool) -> bool:
-        value = self.take(name)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            raise self.error(name, f'must be true or false, not "{value}"')
-        return value
-
-    def count(self, name: str) -> int:
-        value = self.take(name)
-        if value is None:
-            return 0
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self.error(name, f'must be a whole number of at least 0, not "{value}"')
-        return value
-
-    def duration(self, name: str) -> int | None:
-        value = self.take(name)
-        if value is None:
-            return None
-        try:
-            return parse_duration_ms(str(value))
-        except ConfigError as exc:
-            raise self.error(name, str(exc)) from exc
-
-    def size(self, name: str) -> int:
-        value = self.take(name)
-        if value is None:
-            return 0
-        try:
-            return parse_size_bytes(value)
-        except ConfigError as exc:
-            raise self.error(name, str(exc)) from exc
-
-    def nested(self, name: str, parse: Callable[["_Reader"], _T]) -> _T | None:
-        value = self.take(name)
-        if value is None:
-            return None
-        reader = _Reader(_mapping(value, f"{self.what}: {name}"), f"{self.what}: {name}")
-        parsed = parse(reader)
-        reader.finish()
-        return parsed
-
-    def items(self, name: str, parse: Callable[[object, str], _T]) -> tuple[_T, ...]:
-        value = self.take(name)
-        if value is None:
-            return ()
-        if not isinstance(value, list | tuple):
-            raise self.error(name, f"must be a list, not {_kind(value)}")
-        return tuple(parse(item, f"{self.what}: {name}[{index}]") for index, item in enumerate(value))
-
-
-def _authorization(reader: _Reader) -> Authorization | None:
+def read_authorization(reader: Reader) -> Authorization | None:
     token, token_file = reader.text("bearer_token", ""), reader.text("bearer_token_file", "")
     found = reader.nested("authorization", _authorization_section)
     if token or token_file:
@@ -617,7 +536,7 @@ def _authorization(reader: _Reader) -> Authorization | None:
     return found
 
 
-def _authorization_section(reader: _Reader) -> Authorization:
+def _authorization_section(reader: Reader) -> Authorization:
     found = Authorization(
         type=reader.text("type", "Bearer").strip() or "Bearer",
         credentials=reader.text("credentials", ""),
@@ -630,7 +549,7 @@ def _authorization_section(reader: _Reader) -> Authorization:
     return found
 
 
-def _basic_auth(reader: _Reader) -> BasicAuth:
+def read_basic_auth(reader: Reader) -> BasicAuth:
     found = BasicAuth(**{item.name: reader.text(item.name, "") for item in fields(BasicAuth)})
     if found.password and found.password_file:
         raise reader.error("password", "and password_file are both set; keep one")
@@ -639,7 +558,7 @@ def _basic_auth(reader: _Reader) -> BasicAuth:
     return found
 
 
-def _tls(reader: _Reader) -> TLSConfig:
+def read_tls(reader: Reader) -> TLSConfig:
     skip = reader.flag("insecure_skip_verify", False)
     texts = {item.name: reader.text(item.name, "") for item in fields(TLSConfig) if item.name != "insecure_skip_verify"}
     found = TLSConfig(**texts, insecure_skip_verify=skip)
@@ -652,18 +571,18 @@ def _tls(reader: _Reader) -> TLSConfig:
     return found
 
 
-def _http_headers(reader: _Reader) -> dict[str, tuple[str, ...]]:
+def read_http_headers(reader: Reader) -> dict[str, tuple[str, ...]]:
     value = reader.take("http_headers")
     headers = {}
-    for name, section in _mapping(value or {}, f"{reader.what}: http_headers").items():
-        inner = _Reader(_mapping(section, f"{reader.what}: http_headers"), f"{reader.what}: http_headers: {name}")
+    for name, section in mapping_of(value or {}, f"{reader.what}: http_headers").items():
+        inner = Reader(mapping_of(section, f"{reader.what}: http_headers"), f"{reader.what}: http_headers: {name}")
         headers[name] = (*inner.texts("values"), *inner.texts("secrets"))
         inner.finish()
     return headers
 
 
 def _kubernetes_sd(document: object, what: str) -> KubernetesSD:
-    reader = _Reader(_mapping(document, what), what)
+    reader = Reader(mapping_of(document, what), what)
     role = reader.text("role", "").lower()
     if role not in KUBERNETES_ROLES:
         raise reader.error("role", f'"{role}" is not a role; write one of {", ".join(KUBERNETES_ROLES)}')
@@ -671,13 +590,13 @@ def _kubernetes_sd(document: object, what: str) -> KubernetesSD:
     own = False
     namespaces = reader.take("namespaces")
     if namespaces is not None:
-        inner = _Reader(_mapping(namespaces, f"{what}: namespaces"), f"{what}: namespaces")
+        inner = Reader(mapping_of(namespaces, f"{what}: namespaces"), f"{what}: namespaces")
         names, own = inner.texts("names"), inner.flag("own_namespace", False)
         inner.finish()
     attach_node = attach_namespace = False
     attach = reader.take("attach_metadata")
     if attach is not None:
-        inner = _Reader(_mapping(attach, f"{what}: attach_metadata"), f"{what}: attach_metadata")
+        inner = Reader(mapping_of(attach, f"{what}: attach_metadata"), f"{what}: attach_metadata")
         attach_node, attach_namespace = inner.flag("node", False), inner.flag("namespace", False)
         inner.finish()
     found = KubernetesSD(
@@ -697,7 +616,7 @@ def _kubernetes_sd(document: object, what: str) -> KubernetesSD:
 
 
 def _kubernetes_selector(document: object, what: str) -> KubernetesSelector:
-    reader = _Reader(_mapping(document, what), what)
+    reader = Reader(mapping_of(document, what), what)
     role = reader.text("role", "").lower()
     if role not in KUBERNETES_ROLES:
         raise reader.error("role", f'"{role}" is not a role; write one of {", ".join(KUBERNETES_ROLES)}')
@@ -724,7 +643,7 @@ def _kubernetes_sd_document(sd: KubernetesSD) -> dict[str, Any]:
 
 
 def _file_sd(document: object, what: str) -> FileSD:
-    reader = _Reader(_mapping(document, what), what)
+    reader = Reader(mapping_of(document, what), what)
     files = reader.texts("files")
     if not files:
         raise reader.error("files", "is missing or empty; name at least one file")
@@ -733,32 +652,62 @@ def _file_sd(document: object, what: str) -> FileSD:
     return found
 
 
+def _http_sd(document: object, what: str) -> HttpSD:
+    reader = Reader(mapping_of(document, what), what)
+    url = reader.text("url", "")
+    if not url.startswith(("http://", "https://")):
+        raise reader.error("url", f'"{url}" is not an http or https URL')
+    found = HttpSD(
+        url=url,
+        refresh_interval_ms=reader.duration("refresh_interval") or 60_000,
+        authorization=read_authorization(reader),
+        basic_auth=reader.nested("basic_auth", read_basic_auth),
+        tls=reader.nested("tls_config", read_tls),
+    )
+    for name in ("follow_redirects", "enable_http2"):
+        reader.take(name)
+    reader.finish()
+    return found
+
+
+def _http_sd_document(sd: HttpSD) -> dict[str, Any]:
+    document: dict[str, Any] = {"url": sd.url, "refresh_interval": format_duration(sd.refresh_interval_ms)}
+    for name, section in (("authorization", sd.authorization), ("basic_auth", sd.basic_auth), ("tls_config", sd.tls)):
+        if section is not None:
+            document[name] = _set_fields(section)
+    return document
+
+
+DNS_TYPES = ("SRV", "A", "AAAA", "MX", "NS")
+
+
+def _dns_sd(document: object, what: str) -> DnsSD:
+    reader = Reader(mapping_of(document, what), what)
+    found = DnsSD(
+        names=reader.texts("names"),
+        type=reader.text("type", "SRV").upper(),
+        port=reader.count("port"),
+        refresh_interval_ms=reader.duration("refresh_interval") or 30_000,
+    )
+    if not found.names:
+        raise reader.error("names", "is missing or empty; name at least one DNS name")
+    if found.type not in DNS_TYPES:
+        raise reader.error("type", f'"{found.type}" is not a type; write one of {", ".join(DNS_TYPES)}')
+    if found.type != "SRV" and not 0 < found.port < 65536:
+        raise reader.error("port", f"{found.port} is not a port; a lookup of type {found.type} needs one")
+    reader.finish()
+    return found
+
+
 def _static_config(document: object, what: str) -> StaticConfig:
-    reader = _Reader(_mapping(document, what), what)
+    reader = Reader(mapping_of(document, what), what)
     targets = reader.texts("targets")
     for target in targets:
         if "/" in target:
             raise reader.error("targets", f'"{target}" is not a host:port; leave out the scheme and the path')
-    labels = _text_mapping(reader.take("labels") or {}, f"{what}: labels")
+    labels = text_mapping_of(reader.take("labels") or {}, f"{what}: labels")
     reader.finish()
     return StaticConfig(targets=targets, labels=labels)
-
-
-def _mapping(value: object, what: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{what} must be a mapping of fields, not {_kind(value)}")
-    return value
-
-
-def _text_mapping(value: object, what: str) -> dict[str, str]:
-    found = {}
-    for name, item in _mapping(value, what).items():
-        if isinstance(item, Mapping | list | tuple):
-            raise ConfigError(f'{what}: "{name}" must be text, not {_kind(item)}; quote the value')
-        if isinstance(item, bool):
-            item = "true" if item else "false"
-        found[str(name)] = "" if item is None else str(item)
-    return found
 
 
 def _set_fields(value: Any) -> dict[str, Any]:
@@ -769,16 +718,6 @@ def _set_fields(value: Any) -> dict[str, Any]:
         if current != item.default:
             found[item.name] = list(current) if isinstance(current, tuple) else current
     return found
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, Mapping):
-        return "a mapping"
-    if isinstance(value, list | tuple):
-        return "a list"
-    return f'"{value}"'
 
 
 def _re2_text(exc: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from flyball.errors import ConfigError
 from flyball.model.durations import parse_duration_ms
+from flyball.model.reader import parse_size_bytes
 from flyball.model.scrapeconfigs import (
     BODY_SIZE_LIMIT_DEFAULT_BYTES,
     Authorization,
@@ -18,7 +19,6 @@ from flyball.model.scrapeconfigs import (
     ScrapeConfig,
     TLSConfig,
     parse_scrape_configs,
-    parse_size_bytes,
 )
 
 #: ``(namespace, secret name, key) -> value``; raises ConfigError when there is none.
