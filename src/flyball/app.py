@@ -163,7 +163,7 @@ async def _control(settings: Settings, life: Life) -> None:
         await _serve_until_stopped(
             life,
             {
-                "workloads": workloads.run_all(client),
+                "workloads": workloads.run_all(client, settings.data_dir / "node" / "volumes"),
                 "operator": operator.run(),
                 "adapter": adapter.run(),
                 "autoscaler": autoscaler.run(),

@@ -1,13 +1,8 @@
-"""The controllers on the embedded API server, with a node that only says that pods run."""
+"""Deployments, Services and namespaces on the embedded API server."""
 
 import asyncio
-from contextlib import asynccontextmanager
-from dataclasses import replace
-from typing import Any
 
-from flyball import clock
 from flyball.errors import KubeApiError
-from flyball.kube import Informer, KubeClient, kubeconfig_access
 from flyball.kube.kinds import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -21,128 +16,9 @@ from flyball.kube.kinds import (
     SERVICE_ACCOUNTS,
     SERVICES,
 )
-from flyball.localcluster.server import ApiServer
-from flyball.localcluster.workloads import run_all, statistics
+from flyball.localcluster.workloads import statistics
 
-
-class FakeNode:
-    """Marks pods that are bound to it as running and ready, and lets go of deleted ones."""
-
-    def __init__(self, client: KubeClient) -> None:
-        self.client = client
-        self.pods: Informer[Any] = Informer(client, PODS)
-        self.work: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
-        self.broken_images: set[str] = set()
-        self.most = 0
-        self.fewest_ready: int | None = None
-        self.pods.add_handler(self.changed)
-        self.serial = 0
-
-    def changed(self, change: str, old: Any, new: Any) -> None:
-        metadata = (new or old)["metadata"]
-        self.most = max(
-            self.most, sum(1 for p in self.pods.cache.values() if not p["metadata"].get("deletionTimestamp"))
-        )
-        if new is not None:
-            self.work.put_nowait((metadata["namespace"], metadata["name"]))
-
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.pods.run())
-            while True:
-                key = await self.work.get()
-                pod = self.pods.cache.get(key)
-                if pod is None or not pod["spec"].get("nodeName"):
-                    continue
-                try:
-                    await self.keep(key, pod)
-                except KubeApiError as exc:
-                    if exc.code not in (404, 409):
-                        raise
-
-    async def keep(self, key: tuple[str, str], pod: Any) -> None:
-        if pod["metadata"].get("deletionTimestamp"):
-            await self.client.delete(PODS, key[1], key[0], grace_period_s=0)
-        elif (pod.get("status") or {}).get("phase") != "Running":
-            self.serial += 1
-            ready = pod["spec"]["containers"][0]["image"] not in self.broken_images
-            now = clock.rfc3339(clock.now_ms())
-            conditions = [{"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": now}]
-            status = {"phase": "Running", "podIP": f"127.10.0.{self.serial}", "conditions": conditions}
-            await self.client.patch(PODS, key[1], {"status": status}, key[0], "status")
-
-
-@asynccontextmanager
-async def cluster(tmp_path):
-    server = ApiServer(tmp_path, port=0)
-    await server.start()
-    access = kubeconfig_access(tmp_path / "kubeconfig")
-    client = KubeClient(replace(access, server=f"https://127.0.0.1:{server.port}"))
-    try:
-        node = FakeNode(client)
-        ready = [{"type": "Ready", "status": "True"}]
-        await client.create(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "flyball"}})
-        await client.patch(NODES, "flyball", {"status": {"conditions": ready}}, subresource="status")
-        tasks = [asyncio.create_task(run_all(client)), asyncio.create_task(node.run())]
-        try:
-            yield client, node
-        finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-            assert all(isinstance(result, asyncio.CancelledError) for result in results), results
-    finally:
-        await client.close()
-        await server.close()
-
-
-async def until(check, seconds=8.0):
-    """The first true answer of an async check."""
-    async with asyncio.timeout(seconds):
-        while True:
-            answer = await check()
-            if answer:
-                return answer
-            await asyncio.sleep(0.02)
-
-
-def deployment(name="web", replicas=3, image="one", **spec):
-    labels = {"app": name}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": labels},
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": {
-                    "containers": [{"name": "main", "image": image, "ports": [{"name": "http", "containerPort": 8000}]}]
-                },
-            },
-            **spec,
-        },
-    }
-
-
-async def settled(client, name="web", replicas=3):
-    async def check():
-        found = await client.get(DEPLOYMENTS, name, "default")
-        status = found.get("status") or {}
-        ready = [status.get(field, 0) for field in ("replicas", "updatedReplicas", "availableReplicas")]
-        current = status.get("observedGeneration") == found["metadata"]["generation"]
-        return found if current and ready == [replicas] * 3 else None
-
-    return await until(check)
-
-
-def run(tmp_path, body):
-    async def main():
-        async with cluster(tmp_path) as (client, node):
-            await body(client, node)
-
-    asyncio.run(main())
+from .cluster import deployment, run, settled, until
 
 
 def test_a_deployment_becomes_pods_and_follows_its_size(tmp_path):
@@ -342,7 +218,10 @@ def test_a_pod_that_no_node_will_have_says_why_and_goes_when_one_will(tmp_path):
             events = await client.list(EVENTS, "default")
             return [event["message"] for event in events if event["reason"] == "FailedScheduling"]
 
-        assert (await until(told))[0] == "0/1 nodes are available: 1 node(s) were unschedulable."
+        assert (await until(told))[0] == (
+            "0/1 nodes are available: 1 node(s) were unschedulable. "
+            "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+        )
         await client.patch(NODES, "flyball", {"spec": {"unschedulable": None}})
         await settled(client, replicas=1)
         assert statistics()[0]["controllers"]

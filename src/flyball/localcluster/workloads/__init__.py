@@ -1,29 +1,42 @@
 """The workload controllers of the embedded cluster. They know the API server only through its API."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from flyball.kube import KubeClient
 from flyball.localcluster.workloads.controller import Controller, Informers
+from flyball.localcluster.workloads.daemonset import DaemonSetController
 from flyball.localcluster.workloads.deployment import DeploymentController
 from flyball.localcluster.workloads.endpoints import EndpointsController
 from flyball.localcluster.workloads.garbage import GarbageCollector
+from flyball.localcluster.workloads.job import JobController
 from flyball.localcluster.workloads.namespaces import NamespaceController
+from flyball.localcluster.workloads.persistentvolumes import PersistentVolumeController
 from flyball.localcluster.workloads.replicaset import ReplicaSetController
 from flyball.localcluster.workloads.scheduler import Scheduler
+from flyball.localcluster.workloads.statefulset import StatefulSetController
 
 __all__ = ["Workloads", "run_all", "statistics"]
 
 
 class Workloads:
-    """All controllers over one client."""
+    """All controllers over one client.
 
-    def __init__(self, client: KubeClient) -> None:
+    Args:
+        volumes_dir: where volumes provisioned for claims live.
+    """
+
+    def __init__(self, client: KubeClient, volumes_dir: Path) -> None:
         self._informers = Informers(client)
         self._controllers: list[Controller] = [
             NamespaceController(client, self._informers),
             DeploymentController(client, self._informers),
             ReplicaSetController(client, self._informers),
+            StatefulSetController(client, self._informers),
+            DaemonSetController(client, self._informers),
+            JobController(client, self._informers),
+            PersistentVolumeController(client, self._informers, volumes_dir),
             EndpointsController(client, self._informers),
             Scheduler(client, self._informers),
             GarbageCollector(client),
@@ -49,9 +62,9 @@ class Workloads:
 _running: list[Workloads] = []
 
 
-async def run_all(client: KubeClient) -> None:
+async def run_all(client: KubeClient, volumes_dir: Path) -> None:
     """Run all controllers until cancelled."""
-    workloads = Workloads(client)
+    workloads = Workloads(client, volumes_dir)
     _running.append(workloads)
     try:
         await workloads.run()

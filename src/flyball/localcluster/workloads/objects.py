@@ -122,16 +122,18 @@ def with_condition(
     return [*kept, made]
 
 
-def status_change(old: Mapping[str, Any] | None, fresh: Mapping[str, Any]) -> Object | None:
+def status_change(
+    old: Mapping[str, Any] | None, fresh: Mapping[str, Any], zeros: Iterable[str] = ("replicas",)
+) -> Object | None:
     """A merge patch that takes a status to ``fresh``; None when nothing differs.
 
-    Zero counts are left out of a status, as Kubernetes leaves them out, but for ``replicas``.
+    Zero counts are left out of a status, as Kubernetes leaves them out, but for those in ``zeros``.
     """
     old = old or {}
     wanted = {
         name: value
         for name, value in fresh.items()
-        if name in ("replicas", "observedGeneration") or value not in (0, None, [], "")
+        if name in (*zeros, "observedGeneration") or value not in (0, None, [], "")
     }
     change: Object = {name: value for name, value in wanted.items() if old.get(name) != value}
     change.update({name: None for name in fresh if name not in wanted and old.get(name) not in (None, 0, [])})

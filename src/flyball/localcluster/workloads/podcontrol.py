@@ -95,6 +95,7 @@ class PodControl:
     Args:
         resource: the owners' kind.
         queue: the controller's; a change of an owner, or of a pod that it controls or could adopt, queues its key.
+        created, deleted: the messages of events, with ``{pod}`` and ``{owner}``.
     """
 
     def __init__(
@@ -104,11 +105,15 @@ class PodControl:
         resource: Resource,
         queue: "WorkQueue[Key]",
         events: EventRecorder,
+        *,
+        created: str = "Created pod: {pod}",
+        deleted: str = "Deleted pod: {pod}",
     ) -> None:
         self._client = client
         self._resource = resource
         self._queue = queue
         self._events = events
+        self._created, self._deleted = created, deleted
         self._owners: Informer[Object] = informers.of(resource)
         pods = informers.of(PODS)
         self._by_owner = Index(pods, lambda pod: [controller_uid(pod)] if controller_uid(pod) else [])
@@ -195,7 +200,8 @@ class PodControl:
                 raise  # our view was stale: it is there already, or still going
             await self._events.event(owner, "Warning", "FailedCreate", f"Error creating: {exc}")
             raise
-        await self._events.event(owner, "Normal", "SuccessfulCreate", f"Created pod: {name_of(pod)}")
+        message = self._created.format(pod=name_of(pod), owner=name_of(owner))
+        await self._events.event(owner, "Normal", "SuccessfulCreate", message)
 
     async def _delete(self, key: Key, owner: Object, pod: Object) -> None:
         name, uid = name_of(pod), pod["metadata"]["uid"]
@@ -207,7 +213,8 @@ class PodControl:
                 return
             await self._events.event(owner, "Warning", "FailedDelete", f"Error deleting: {exc}")
             raise
-        await self._events.event(owner, "Normal", "SuccessfulDelete", f"Deleted pod: {name}")
+        message = self._deleted.format(pod=name, owner=name_of(owner))
+        await self._events.event(owner, "Normal", "SuccessfulDelete", message)
 
     async def _adopted(self, owner: Object) -> list[Object]:
         namespace = owner["metadata"]["namespace"]

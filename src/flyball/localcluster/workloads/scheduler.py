@@ -1,68 +1,22 @@
-"""The scheduler: every pod gets a node that will have it.
-
-It promises not to reserve cpu or memory: on one machine all pods share what there is, and limits bound each.
-"""
-
-from collections import Counter
+"""The scheduler: every pod gets a node that will have it."""
 
 from flyball import clock
-from flyball.errors import KubeApiError
+from flyball.errors import FlyballError, KubeApiError
 from flyball.kube import EventRecorder, KubeClient
-from flyball.kube.kinds import NODES, PODS
+from flyball.kube.kinds import NODES, PERSISTENT_VOLUME_CLAIMS, PODS
 from flyball.localcluster.workloads.controller import Controller, Informers, Key, Object, key_of
-from flyball.localcluster.workloads.objects import condition, is_ready, is_terminating, labels_of, with_condition
+from flyball.localcluster.workloads.objects import (
+    condition,
+    is_ready,
+    is_terminating,
+    labels_of,
+    name_of,
+    with_condition,
+)
+from flyball.localcluster.workloads.placement import Cluster, choose, unschedulable_message
 
 SCHEDULER_NAME = "default-scheduler"
-RETRY_S = 30.0  # a change of any node tries all waiting pods at once; this is only the net below it
-
-
-def refusal(pod: Object, node: Object, pods_on_node: int) -> str:
-    """Why a node will not have a pod, in the scheduler's words; ``""`` when it will."""
-    if not is_ready(node):
-        return "node(s) were not ready"
-    if node["spec"].get("unschedulable") and not _tolerated(
-        {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}, pod
-    ):
-        return "node(s) were unschedulable"
-    labels = labels_of(node)
-    if not (pod["spec"].get("nodeSelector") or {}).items() <= labels.items():
-        return "node(s) didn't match Pod's node affinity/selector"
-    for taint in node["spec"].get("taints") or []:
-        if taint.get("effect") in ("NoSchedule", "NoExecute") and not _tolerated(taint, pod):
-            value = f": {taint['value']}" if taint.get("value") else ": "
-            return f"node(s) had untolerated taint {{{taint.get('key')}{value}}}"
-    room = ((node.get("status") or {}).get("allocatable") or {}).get("pods")
-    if room is not None and str(room).isdigit() and pods_on_node >= int(room):
-        return "Too many pods"
-    return ""
-
-
-def _tolerated(taint: Object, pod: Object) -> bool:
-    return any(
-        (not toleration.get("effect") or toleration["effect"] == taint.get("effect"))
-        and (not toleration.get("key") or toleration["key"] == taint.get("key"))
-        and (toleration.get("operator") == "Exists" or (toleration.get("value") or "") == (taint.get("value") or ""))
-        for toleration in pod["spec"].get("tolerations") or []
-    )
-
-
-def choose(pod: Object, nodes: list[Object], load: Counter[str]) -> tuple[str, str]:
-    """(node, "") with the fewest pods, or ("", why there is none)."""
-    if not nodes:
-        return "", "no nodes available to schedule pods"
-    reasons: Counter[str] = Counter()
-    fitting = []
-    for node in nodes:
-        name = node["metadata"]["name"]
-        reason = refusal(pod, node, load[name])
-        if reason:
-            reasons[reason] += 1
-        else:
-            fitting.append((load[name], name))
-    if fitting:
-        return min(fitting)[1], ""
-    listed = ", ".join(sorted(f"{count} {reason}" for reason, count in reasons.items()))
-    return "", f"0/{len(nodes)} nodes are available: {listed}."
+RETRY_S = 30.0  # a change of nodes, claims or other pods tries all waiting pods at once; this is the net below it
 
 
 def waits_for_us(pod: Object) -> bool:
@@ -76,64 +30,110 @@ def waits_for_us(pod: Object) -> bool:
     )
 
 
+def claim_names(pod: Object) -> list[str]:
+    """The claims that the pod mounts."""
+    volumes = pod["spec"].get("volumes") or []
+    return [v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v]
+
+
+def _node_of(pod: Object | None) -> str:
+    """The node on which a pod takes room; ``""`` for one that has none or has ended."""
+    if pod is None or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        return ""
+    return str(pod["spec"].get("nodeName") or "")
+
+
 class Scheduler(Controller):
-    """Binds waiting pods; tries again whenever a node changes."""
+    """Binds waiting pods; tries again whenever something changes that could help."""
 
     name = SCHEDULER_NAME
 
     def __init__(self, client: KubeClient, informers: Informers) -> None:
         super().__init__(client)
-        self._pods, self._nodes = informers.of(PODS), informers.of(NODES)
+        self._pods = informers.of(PODS)
+        self._claims = informers.of(PERSISTENT_VOLUME_CLAIMS)
+        self._cluster = Cluster()
+        self._assumed: dict[Key, str] = {}  # bound by us; the cache does not show it yet
         self._waiting: set[Key] = set()
-        self._load: Counter[str] = Counter()
         self._events = EventRecorder(client, self.name)
         self._pods.add_handler(self._on_pod)
-        self._nodes.add_handler(self._on_node)
+        informers.of(NODES).add_handler(self._on_node)
+        self._claims.add_handler(lambda *_: self._try_waiting())
 
     def _on_pod(self, _change: str, old: Object | None, new: Object | None) -> None:
-        if old is not None and old["spec"].get("nodeName"):
-            self._load[old["spec"]["nodeName"]] -= 1
-        if new is not None and new["spec"].get("nodeName"):
-            self._load[new["spec"]["nodeName"]] += 1
         key = key_of(new or old or {})
+        before, after = _node_of(old), _node_of(new)
+        if new is None or new["spec"].get("nodeName"):
+            before = self._assumed.pop(key, before)
+        if before and before != after:
+            self._cluster.remove(key, before)
+            self._try_waiting()
+        if new is not None and after:
+            self._cluster.place(new, after)
         if new is not None and waits_for_us(new):
             self.queue.add(key)
         else:
             self._waiting.discard(key)
 
     def _on_node(self, _change: str, old: Object | None, new: Object | None) -> None:
-        if old is not None and new is not None and _fitness(old) == _fitness(new):
-            return  # a heartbeat
+        if new is None:
+            self._cluster.nodes.pop(name_of(old or {}), None)
+            return
+        self._cluster.nodes[name_of(new)] = new
+        if old is None or _fitness(old) != _fitness(new):  # more than a heartbeat
+            self._try_waiting()
+
+    def _try_waiting(self) -> None:
         for key in self._waiting:
             self.queue.add(key)
 
     async def reconcile(self, key: Key) -> None:
         """Bind one pod, or say why not."""
         pod = self._pods.cache.get(key)
-        if pod is None or not waits_for_us(pod):
+        if pod is None or key in self._assumed or not waits_for_us(pod):
             self._waiting.discard(key)
             return
-        node, reason = choose(pod, list(self._nodes.cache.values()), self._load)
+        node, reason = "", self._unbound_claim(pod)
+        if not reason:
+            node, reason = choose(pod, self._cluster)
         if not node:
             self._waiting.add(key)
             self.queue.add_after(key, RETRY_S)
             await self._unschedulable(pod, reason)
             return
+        # Taken at once, before anything is awaited: the next decision counts it.
+        self._cluster.place(pod, node)
+        self._assumed[key] = node
         self._waiting.discard(key)
+        try:
+            await self._bind(pod, node)
+        except FlyballError as exc:
+            if self._assumed.pop(key, None) is not None:
+                self._cluster.remove(key, node)
+            if isinstance(exc, KubeApiError) and exc.code in (404, 409):
+                return  # gone, or bound already: the watch will tell
+            raise
+        await self._events.event(pod, "Normal", "Scheduled", f"Successfully assigned {key[0]}/{key[1]} to {node}")
+
+    async def _bind(self, pod: Object, node: str) -> None:
+        namespace, name = key_of(pod)
         body = {
             "apiVersion": "v1",
             "kind": "Binding",
-            "metadata": {"name": key[1], "namespace": key[0], "uid": pod["metadata"]["uid"]},
+            "metadata": {"name": name, "namespace": namespace, "uid": pod["metadata"]["uid"]},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         }
-        try:
-            await self.client.create(PODS, body, key[0], name=key[1], subresource="binding")
-        except KubeApiError as exc:
-            if exc.code in (404, 409):
-                return  # gone, or bound already: the watch will tell
-            raise
-        message = f"Successfully assigned {key[0]}/{key[1]} to {node}"
-        await self._events.event(pod, "Normal", "Scheduled", message)
+        await self.client.create(PODS, body, namespace, name=name, subresource="binding")
+
+    def _unbound_claim(self, pod: Object) -> str:
+        nodes = len(self._cluster.nodes)
+        for name in claim_names(pod):
+            claim = self._claims.cache.get((pod["metadata"]["namespace"], name))
+            if claim is None:
+                return unschedulable_message(nodes, f'persistentvolumeclaim "{name}" not found', nodes)
+            if (claim.get("status") or {}).get("phase") != "Bound":
+                return unschedulable_message(nodes, "pod has unbound immediate PersistentVolumeClaims", nodes)
+        return ""
 
     async def _unschedulable(self, pod: Object, reason: str) -> None:
         found = condition(pod, "PodScheduled")

@@ -1,0 +1,314 @@
+"""What a Job's pods amount to and what is next: counts, indexes, back-off, the end. Pure.
+
+Source: kubernetes pkg/controller/job/job_controller.go, indexed_job_utils.go, backoff_utils.go.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from flyball import clock
+from flyball.localcluster.workloads.objects import (
+    Object,
+    annotations_of,
+    condition,
+    is_ready,
+    is_terminating,
+    with_condition,
+)
+from flyball.localcluster.workloads.podcontrol import pod_of
+
+FINALIZER = "batch.kubernetes.io/job-tracking"
+INDEX = "batch.kubernetes.io/job-completion-index"
+BACKOFF_FIRST_S = 10.0
+BACKOFF_MAX_S = 600.0
+
+
+# -- pods ------------------------------------------------------------------------------------------------------------
+
+
+def is_tracked(pod: Object) -> bool:
+    """Whether the pod still waits to be counted."""
+    return FINALIZER in (pod["metadata"].get("finalizers") or [])
+
+
+def outcome(pod: Object) -> str:
+    """``succeeded``, ``failed`` or ``""``; a pod that is deleted before it succeeded has failed."""
+    phase = (pod.get("status") or {}).get("phase")
+    if phase == "Succeeded":
+        return "succeeded"
+    return "failed" if phase == "Failed" or is_terminating(pod) else ""
+
+
+def finished_ms(pod: Object) -> int:
+    """When the pod ended, by its last container, else by its deletion; 0 when it does not say."""
+    ended = [
+        clock.parse_rfc3339_ms(state["terminated"]["finishedAt"])
+        for one in (pod.get("status") or {}).get("containerStatuses") or []
+        if ((state := one.get("state") or {}).get("terminated") or {}).get("finishedAt")
+    ]
+    if not ended and pod["metadata"].get("deletionTimestamp"):
+        ended = [clock.parse_rfc3339_ms(pod["metadata"]["deletionTimestamp"])]
+    return max(ended, default=0)
+
+
+def index_of(pod: Object) -> int:
+    """The completion index of an Indexed job's pod; -1 without one."""
+    text = annotations_of(pod).get(INDEX, "")
+    return int(text) if text.isdigit() else -1
+
+
+def parse_indexes(text: str) -> set[int]:
+    """``"1,3-5"`` -> {1, 3, 4, 5}."""
+    found: set[int] = set()
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
+def format_indexes(indexes: Iterable[int]) -> str:
+    """{1, 3, 4, 5} -> ``"1,3-5"``; two neighbours are listed one by one, as upstream writes them."""
+    runs: list[list[int]] = []
+    for number in sorted(indexes):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    parts = []
+    for run in runs:
+        parts.append(f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)))
+    return ",".join(parts)
+
+
+def job_pod(job: Object, index: int | None) -> Object:
+    """A new pod of the job; with an index for an Indexed one."""
+    pod = pod_of(job, job["spec"]["template"])
+    metadata, spec = pod["metadata"], pod["spec"]
+    metadata["finalizers"] = [*metadata.get("finalizers", []), FINALIZER]
+    if index is None:
+        return pod
+    name = job["metadata"]["name"]
+    metadata["generateName"] = f"{name}-{index}-"
+    metadata["annotations"] = {**metadata.get("annotations", {}), INDEX: str(index)}
+    metadata["labels"] |= {INDEX: str(index)}
+    spec["hostname"] = f"{name}-{index}"
+    variable = {"name": "JOB_COMPLETION_INDEX", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{INDEX}']"}}}
+    for group in ("initContainers", "containers"):
+        if group in spec:
+            spec[group] = [{**one, "env": [*(one.get("env") or []), variable]} for one in spec[group]]
+    return pod
+
+
+# -- counting --------------------------------------------------------------------------------------------------------
+
+
+def is_finished(job: Object) -> bool:
+    """Whether the job is over, well or not."""
+    return any((condition(job, kind) or {}).get("status") == "True" for kind in ("Complete", "Failed"))
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of ended pods. ``waiting`` are uids that are counted but whose pods still carry the finalizer."""
+
+    succeeded: int = 0
+    failed: int = 0
+    waiting: dict[str, list[str]] = field(default_factory=lambda: {"succeeded": [], "failed": []})
+    completed: set[int] = field(default_factory=set)
+
+    @property
+    def all_succeeded(self) -> int:
+        return self.succeeded + len(self.waiting["succeeded"])
+
+    @property
+    def all_failed(self) -> int:
+        return self.failed + len(self.waiting["failed"])
+
+
+def count(job: Object, pods: list[Object]) -> Tally:
+    """The status' counts carried on: each pod is counted exactly once, also when it is deleted afterwards.
+
+    A pod that has ended is first noted by its uid, then it loses its finalizer, then it is added to the number.
+    """
+    status = job.get("status") or {}
+    noted = status.get("uncountedTerminatedPods") or {}
+    tally = Tally(int(status.get("succeeded") or 0), int(status.get("failed") or 0))
+    tally.completed = parse_indexes(status.get("completedIndexes") or "")
+    tracked = {pod["metadata"]["uid"] for pod in pods if is_tracked(pod)}
+    indexed = is_indexed(job)
+    for kind in ("succeeded", "failed"):
+        for uid in noted.get(kind) or []:
+            if uid in tracked:
+                tally.waiting[kind].append(uid)
+            elif kind == "succeeded":
+                tally.succeeded += 1
+            else:
+                tally.failed += 1
+    for pod in pods:
+        kind, uid = outcome(pod), pod["metadata"]["uid"]
+        if not kind or not is_tracked(pod) or uid in tally.waiting[kind]:
+            continue
+        if indexed and kind == "succeeded":
+            if 0 <= index_of(pod) < (completions_of(job) or 0):
+                tally.completed.add(index_of(pod))
+        else:
+            tally.waiting[kind].append(uid)
+    if indexed:
+        tally.succeeded = len(tally.completed)
+    return tally
+
+
+def is_indexed(job: Object) -> bool:
+    return bool(job["spec"].get("completionMode") == "Indexed")
+
+
+def completions_of(job: Object) -> int | None:
+    """How many pods must succeed; None for a work queue, which any success begins to end."""
+    value = job["spec"].get("completions")
+    return None if value is None else int(value)
+
+
+# -- what is next ----------------------------------------------------------------------------------------------------
+
+
+def backoff_s(pods: list[Object], now_ms: int, first_s: float = BACKOFF_FIRST_S) -> float:
+    """Seconds until a new pod may be made after failures in a row; 0 when it may be made now."""
+    last_good = max((finished_ms(pod) for pod in pods if outcome(pod) == "succeeded"), default=0)
+    bad = [finished_ms(pod) for pod in pods if outcome(pod) == "failed" and finished_ms(pod) > last_good]
+    if not bad:
+        return 0.0
+    delay_s = min(BACKOFF_MAX_S, first_s * 2.0 ** min(len(bad) - 1, 32))
+    return max(0.0, (max(bad) + delay_s * 1000 - now_ms) / 1000)
+
+
+def verdict(job: Object, pods: list[Object], tally: Tally, now_ms: int) -> tuple[str, str, str]:
+    """("Complete" or "Failed", reason, message), or three empty texts while it goes on."""
+    spec = job["spec"]
+    limit = int(spec.get("backoffLimit", 6))
+    active = [pod for pod in pods if not outcome(pod)]
+    restarts = 0
+    if (spec["template"].get("spec") or {}).get("restartPolicy") == "OnFailure":
+        restarts = sum(
+            int(one.get("restartCount") or 0)
+            for pod in active
+            for group in ("initContainerStatuses", "containerStatuses")
+            for one in (pod.get("status") or {}).get(group) or []
+        )
+    target = condition(job, "FailureTarget")
+    if target is not None and target.get("status") == "True":
+        return "Failed", str(target.get("reason")), str(target.get("message"))
+    if tally.all_failed > limit or (restarts and restarts >= limit):
+        return "Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit"
+    if deadline_in_s(job, now_ms) == 0:
+        return "Failed", "DeadlineExceeded", "Job was active longer than specified deadline"
+    wanted = completions_of(job)
+    done = tally.all_succeeded >= wanted if wanted is not None else tally.all_succeeded > 0 and not active
+    if done:
+        return "Complete", "CompletionsReached", "Reached expected number of succeeded pods"
+    return "", "", ""
+
+
+def deadline_in_s(job: Object, now_ms: int) -> float | None:
+    """Seconds until ``activeDeadlineSeconds`` is over, 0 when it is; None without one."""
+    limit = job["spec"].get("activeDeadlineSeconds")
+    started = (job.get("status") or {}).get("startTime")
+    if limit is None or not started:
+        return None
+    return max(0.0, (clock.parse_rfc3339_ms(started) + float(limit) * 1000 - now_ms) / 1000)
+
+
+def expires_in_s(job: Object, now_ms: int) -> float | None:
+    """Seconds until a finished job is deleted, 0 when it is time; None when it is kept."""
+    ttl_s = job["spec"].get("ttlSecondsAfterFinished")
+    ended = next((c for kind in ("Complete", "Failed") if (c := condition(job, kind)) is not None), None)
+    if ttl_s is None or ended is None or not ended.get("lastTransitionTime"):
+        return None
+    return max(0.0, (clock.parse_rfc3339_ms(ended["lastTransitionTime"]) + float(ttl_s) * 1000 - now_ms) / 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Pods to create, by index for an Indexed job, and pods to delete."""
+
+    create: tuple[int | None, ...] = ()
+    delete: tuple[Object, ...] = ()
+
+
+def plan(job: Object, pods: list[Object], tally: Tally) -> Plan:
+    """As many active pods as parallelism and the missing completions ask for."""
+    spec = job["spec"]
+    parallelism = int(spec.get("parallelism", 1))
+    active = [pod for pod in pods if not outcome(pod)]
+    wanted = completions_of(job)
+    if wanted is None:
+        target = len(active) if tally.all_succeeded else parallelism
+    else:
+        target = min(parallelism, max(0, wanted - tally.all_succeeded))
+    surplus = len(active) - target
+    if surplus > 0:
+        newest_first = sorted(
+            active,
+            key=lambda pod: (is_ready(pod), [-ord(c) for c in pod["metadata"].get("creationTimestamp") or ""]),
+        )
+        return Plan(delete=tuple(newest_first[:surplus]))
+    if spec.get("podReplacementPolicy") == "Failed":
+        ended = ("Succeeded", "Failed")
+        surplus += sum(is_terminating(pod) and (pod.get("status") or {}).get("phase") not in ended for pod in pods)
+    missing = max(0, -surplus)
+    if not is_indexed(job):
+        return Plan(create=(None,) * missing)
+    taken = tally.completed | {index_of(pod) for pod in active}
+    free = (number for number in range(wanted or 0) if number not in taken)
+    return Plan(create=tuple(number for number, _ in zip(free, range(missing), strict=False)))
+
+
+# -- the status ------------------------------------------------------------------------------------------------------
+
+
+def status_of(job: Object, pods: list[Object], tally: Tally, end: tuple[str, str, str], now_ms: int) -> Object:
+    """The status; the end is written only once every pod is counted and none is left running."""
+    now = clock.rfc3339(now_ms)
+    before = job.get("status") or {}
+    active = [pod for pod in pods if not outcome(pod)]
+    suspended = bool(job["spec"].get("suspend"))
+    conditions = list(before.get("conditions") or [])
+
+    def add(kind: str, state: str, reason: str, message: str) -> None:
+        nonlocal conditions
+        fresh = {"type": kind, "status": state, "reason": reason, "message": message, "lastProbeTime": now}
+        old = next((one for one in conditions if one["type"] == kind), None)
+        if old is None or (old["status"], old.get("reason")) != (state, reason):
+            conditions = with_condition(conditions, fresh, now)
+
+    status: dict[str, Any] = {
+        "startTime": before.get("startTime") or (None if suspended else now),
+        "active": len(active),
+        "ready": sum(map(is_ready, active)),
+        "terminating": sum(
+            is_terminating(pod) and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+            for pod in pods
+        ),
+        "succeeded": tally.succeeded,
+        "failed": tally.failed,
+        "completedIndexes": format_indexes(tally.completed) if is_indexed(job) else None,
+        "uncountedTerminatedPods": {kind: uids for kind, uids in tally.waiting.items() if uids} or {},
+        "completionTime": before.get("completionTime"),
+    }
+    kind, reason, message = end
+    if kind == "Failed":
+        add("FailureTarget", "True", reason, message)
+    elif kind == "Complete":
+        add("SuccessCriteriaMet", "True", reason, message)
+    elif suspended:
+        add("Suspended", "True", "JobSuspended", "Job suspended")
+        status["startTime"] = None
+    elif any(one["type"] == "Suspended" and one["status"] == "True" for one in conditions):
+        add("Suspended", "False", "JobResumed", "Job resumed")
+        status["startTime"] = now
+    if kind and not active and not status["terminating"] and not any(tally.waiting.values()):
+        add(kind, "True", reason, message)
+        if kind == "Complete":
+            status["completionTime"] = now
+    status["conditions"] = conditions
+    return status

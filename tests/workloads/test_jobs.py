@@ -1,0 +1,147 @@
+"""Jobs on the embedded API server, and their planning without it."""
+
+import pytest
+
+from flyball import clock
+from flyball.errors import KubeApiError
+from flyball.kube.kinds import EVENTS, JOBS, PODS
+from flyball.localcluster.workloads import jobplan
+
+from .cluster import run, until
+
+
+def job(image="good", restart_policy="Never", **spec):
+    pod = {"restartPolicy": restart_policy, "containers": [{"name": "main", "image": image}]}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "work", "namespace": "default"},
+        "spec": {"template": {"spec": pod}, **spec},
+    }
+
+
+async def finished(client, kind):
+    async def check():
+        found = await client.get(JOBS, "work", "default")
+        ends = {c["type"]: c for c in (found.get("status") or {}).get("conditions") or [] if c["status"] == "True"}
+        return (found["status"], ends[kind]) if kind in ends else None
+
+    return await until(check)
+
+
+def test_completions_are_counted_once_also_when_a_finished_pod_is_deleted(tmp_path):
+    async def body(client, node):
+        node.ends["good"] = "Succeeded"
+        await client.create(JOBS, job(completions=5, parallelism=2))
+        uids = set()
+        node.pods.add_handler(lambda change, old, new: uids.add((new or old)["metadata"]["uid"]))
+
+        async def one_done():
+            done = [p for p in await client.list(PODS, "default") if p["status"]["phase"] == "Succeeded"]
+            return done[0]["metadata"]["name"] if done else None
+
+        await client.delete(PODS, await until(one_done), "default")
+        status, end = await finished(client, "Complete")
+        assert (status["succeeded"], status.get("active", 0), status.get("failed", 0)) == (5, 0, 0)
+        assert end["reason"] == "CompletionsReached"
+        assert status["completionTime"] >= status["startTime"]
+        assert len(uids) == 5
+        pods = await client.list(PODS, "default", "batch.kubernetes.io/job-name=work")
+        assert len(pods) == 4 and not any(jobplan.is_tracked(pod) for pod in pods)
+        await client.delete(JOBS, "work", "default")
+
+        async def gone():
+            return not await client.list(PODS, "default")
+
+        await until(gone)
+
+    run(tmp_path, body)
+
+
+def test_too_many_failures_end_a_job_and_its_time_to_live_removes_it(tmp_path):
+    async def body(client, node):
+        node.ends["bad"] = "Failed"
+        await client.create(JOBS, job("bad", backoffLimit=0, ttlSecondsAfterFinished=1))
+        status, end = await finished(client, "Failed")
+        assert (end["reason"], status["failed"]) == ("BackoffLimitExceeded", 1)
+        reasons = {event["reason"] for event in await client.list(EVENTS, "default")}
+        assert {"SuccessfulCreate", "BackoffLimitExceeded"} <= reasons
+
+        async def gone():
+            try:
+                await client.get(JOBS, "work", "default")
+            except KubeApiError as exc:
+                return exc.code == 404 and not await client.list(PODS, "default")
+
+        await until(gone)
+
+    run(tmp_path, body)
+
+
+def test_a_deadline_ends_a_job_and_suspending_stops_its_pods(tmp_path):
+    async def body(client, node):
+        await client.create(JOBS, job("endless", parallelism=2, suspend=True))
+
+        async def suspended():
+            found = await client.get(JOBS, "work", "default")
+            conditions = (found.get("status") or {}).get("conditions") or []
+            return any(c["type"] == "Suspended" and c["status"] == "True" for c in conditions)
+
+        await until(suspended)
+        assert not await client.list(PODS, "default")
+        await client.patch(JOBS, "work", {"spec": {"suspend": False}}, "default")
+
+        async def two():
+            return len(await client.list(PODS, "default")) == 2
+
+        await until(two)
+        await client.patch(JOBS, "work", {"spec": {"activeDeadlineSeconds": 1}}, "default")
+        status, end = await finished(client, "Failed")
+        assert end["reason"] == "DeadlineExceeded"
+        assert status.get("active", 0) == 0
+
+    run(tmp_path, body)
+
+
+def test_an_indexed_job_completes_every_index(tmp_path):
+    async def body(client, node):
+        node.ends["good"] = "Succeeded"
+        await client.create(JOBS, job(completions=4, parallelism=4, completionMode="Indexed"))
+        status, _ = await finished(client, "Complete")
+        assert (status["completedIndexes"], status["succeeded"]) == ("0-3", 4)
+        pod = min(await client.list(PODS, "default"), key=jobplan.index_of)
+        assert pod["metadata"]["name"].startswith("work-0-") and pod["spec"]["hostname"] == "work-0"
+        assert "JOB_COMPLETION_INDEX" in {item["name"] for item in pod["spec"]["containers"][0]["env"]}
+
+    run(tmp_path, body)
+
+
+# -- planning --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("indexes", [set(), {0}, {0, 1}, {1, 3, 4, 5}, {0, 1, 2, 7, 8, 10}])
+def test_indexes_survive_their_text(indexes):
+    assert jobplan.parse_indexes(jobplan.format_indexes(indexes)) == indexes
+
+
+def test_index_ranges_are_written_as_upstream_writes_them():
+    assert jobplan.format_indexes({1, 3, 4, 5, 7, 8}) == "1,3-5,7,8"
+
+
+def ended(name, phase, second):
+    at = clock.rfc3339(second * 1000)
+    state = {"terminated": {"finishedAt": at}}
+    return {
+        "metadata": {"name": name, "uid": name},
+        "status": {"phase": phase, "containerStatuses": [{"state": state}]},
+    }
+
+
+def test_failures_in_a_row_double_the_wait_and_a_success_ends_it():
+    bad = [ended("a", "Failed", 100), ended("b", "Failed", 110)]
+    assert jobplan.backoff_s(bad[:1], 100_000) == 10.0
+    assert jobplan.backoff_s(bad, 110_000) == 20.0
+    assert jobplan.backoff_s(bad, 125_000) == 5.0
+    assert jobplan.backoff_s([*bad, ended("c", "Succeeded", 111)], 112_000) == 0.0
+    many = [ended(str(n), "Failed", 100 + n) for n in range(40)]
+    assert jobplan.backoff_s(many, 139_000) == 600.0

@@ -1,0 +1,153 @@
+"""Which nodes will have a pod, without a server."""
+
+import pytest
+
+from flyball.localcluster.workloads.placement import Cluster, choose, matches_node, requests_of, tolerates
+
+
+def node(name, labels=None, taints=None, **allocatable):
+    return {
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, **(labels or {})}},
+        "spec": {"taints": taints or []},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}], "allocatable": allocatable},
+    }
+
+
+def pod(name="p", labels=None, cpu=None, **spec):
+    container = {"name": "main", "resources": {"requests": {"cpu": cpu}} if cpu else {}}
+    return {
+        "metadata": {"name": name, "namespace": "default", "labels": labels or {}},
+        "spec": {"containers": [container], **spec},
+    }
+
+
+def cluster(*nodes, placed=()):
+    made = Cluster()
+    for each in nodes:
+        made.nodes[each["metadata"]["name"]] = each
+    for each, where in placed:
+        made.place(each, where)
+    return made
+
+
+def required(*expressions, fields=()):
+    term = {"matchExpressions": list(expressions), "matchFields": list(fields)}
+    return {
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+    }
+
+
+@pytest.mark.parametrize(
+    ("operator", "values", "fits"),
+    [
+        ("In", ["ssd", "nvme"], True),
+        ("In", ["hdd"], False),
+        ("NotIn", ["hdd"], True),
+        ("NotIn", ["ssd"], False),
+        ("Exists", [], True),
+        ("DoesNotExist", [], False),
+    ],
+)
+def test_node_affinity_operators(operator, values, fits):
+    spec = required({"key": "disk", "operator": operator, "values": values})
+    assert matches_node(spec, node("a", {"disk": "ssd"})) is fits
+
+
+def test_node_affinity_compares_numbers_and_names_nodes_by_field():
+    big = required({"key": "cores", "operator": "Gt", "values": ["8"]})
+    assert matches_node(big, node("a", {"cores": "16"})) and not matches_node(big, node("a", {"cores": "8"}))
+    here = required(fields=[{"key": "metadata.name", "operator": "In", "values": ["b"]}])
+    assert [matches_node(here, node(name)) for name in "ab"] == [False, True]
+    assert not matches_node(required(), node("a"))  # an empty term matches nothing
+
+
+@pytest.mark.parametrize(
+    ("toleration", "covers"),
+    [
+        ({"operator": "Exists"}, True),
+        ({"key": "a", "value": "1"}, True),
+        ({"key": "a", "value": "2"}, False),
+        ({"key": "a", "operator": "Exists", "effect": "NoExecute"}, False),
+    ],
+)
+def test_tolerations(toleration, covers):
+    assert tolerates({"tolerations": [toleration]}, {"key": "a", "value": "1", "effect": "NoSchedule"}) is covers
+
+
+def test_the_message_counts_reasons_and_what_preemption_could_do():
+    nodes = (
+        node("a", cpu="1"),
+        node("b", cpu="1", taints=[{"key": "gpu", "effect": "NoSchedule"}]),
+        node("c", {"zone": "x"}, cpu="1"),
+    )
+    busy = [(pod(f"old-{name}", cpu="800m"), name) for name in "ac"]
+    found, why = choose(pod(cpu="500m"), cluster(*nodes, placed=busy))
+    assert found == ""
+    assert why == (
+        "0/3 nodes are available: 1 node(s) had untolerated taint {gpu: }, 2 Insufficient cpu. preemption: 0/3 nodes "
+        "are available: 2 No preemption victims found for incoming pod, 1 Preemption is not helpful for scheduling."
+    )
+    assert choose(pod(cpu="200m"), cluster(*nodes, placed=busy))[0] == "a"
+
+
+def test_room_that_a_pod_leaves_is_free_again():
+    full = cluster(node("a", cpu="1", pods="1"), placed=[(pod("old", cpu="1"), "a")])
+    assert "1 Insufficient cpu, 1 Too many pods" in choose(pod(cpu="1"), full)[1]
+    full.remove(("default", "old"), "a")
+    assert choose(pod(cpu="1"), full)[0] == "a"
+
+
+def test_init_containers_count_by_their_greediest_and_sidecars_with_the_rest():
+    def one(cpu, **more):
+        return {"resources": {"requests": {"cpu": cpu}}, **more}
+
+    asked = requests_of(
+        {
+            "spec": {
+                "initContainers": [one("1", restartPolicy="Always"), one("3"), one("2")],
+                "containers": [one("1"), one("1")],
+            }
+        }
+    )
+    assert asked == {"cpu": 4 * 10**9}  # the sidecar beside the second init container
+
+
+def apart(app):
+    term = {"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": "kubernetes.io/hostname"}
+    return {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
+
+
+def together(app):
+    term = {"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": "zone"}
+    return {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
+
+
+def test_pods_keep_apart_and_together():
+    nodes = (node("a", {"zone": "x"}), node("b", {"zone": "x"}), node("c", {"zone": "y"}))
+    lonely = pod("one", {"app": "db"}, **apart("db"))
+    taken = cluster(*nodes, placed=[(lonely, "a")])
+    assert choose(pod("two", {"app": "db"}, **apart("db")), taken)[0] == "b"
+    # Also a pod that says nothing is kept away by one that is there.
+    assert choose(pod("three", {"app": "db"}), taken)[0] == "b"
+    assert choose(pod("web", {"app": "web"}, **together("db")), taken)[0] == "b"
+    assert "3 node(s) didn't match pod affinity rules" in choose(pod("web", **together("nobody")), taken)[1]
+    # The first of a group joins itself.
+    assert choose(pod("first", {"app": "new"}, **together("new")), taken)[0] in "abc"
+
+
+def test_preferences_choose_among_the_fitting():
+    liked = {
+        "affinity": {
+            "nodeAffinity": {
+                "preferredDuringSchedulingIgnoredDuringExecution": [
+                    {
+                        "weight": 5,
+                        "preference": {"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}]},
+                    }
+                ]
+            }
+        }
+    }
+    nodes = cluster(node("a"), node("b", {"disk": "ssd"}), placed=[(pod("old"), "b")])
+    assert choose(pod(**liked), nodes)[0] == "b"
+    assert choose(pod(), nodes)[0] == "a"  # else the emptier one
