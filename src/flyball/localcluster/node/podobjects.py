@@ -1,11 +1,13 @@
-"""The ConfigMaps and Secrets that a pod names, as last read."""
+"""The ConfigMaps, Secrets and claims that a pod names, as last read."""
 
+from pathlib import Path
 from typing import Any
 
-from flyball.errors import KubeApiError
-from flyball.kube import KubeClient
-from flyball.kube.kinds import CONFIG_MAPS, SECRETS
+from flyball.errors import ConfigError, KubeApiError
+from flyball.kube import KubeClient, Resource
+from flyball.kube.kinds import CONFIG_MAPS, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, SECRETS
 from flyball.localcluster.node import volumes
+from flyball.localcluster.node.environment import MissingReferenceError
 
 Object = dict[str, Any]
 _KINDS = {"ConfigMap": CONFIG_MAPS, "Secret": SECRETS}
@@ -18,6 +20,7 @@ class PodObjects:
         self._client = client
         self._namespace = namespace
         self._found: dict[tuple[str, str], Object | None] | None = None
+        self._volumes: dict[str, Object] = {}  # the PersistentVolume of each claim that is bound
 
     async def fetch(self, pod: Object) -> None:
         """Reads them anew.
@@ -27,13 +30,24 @@ class PodObjects:
         """
         found: dict[tuple[str, str], Object | None] = {}
         for kind, name in volumes.references(pod):
-            try:
-                found[kind, name] = await self._client.get(_KINDS[kind], name, self._namespace)
-            except KubeApiError as exc:
-                if exc.code != 404:
-                    raise
-                found[kind, name] = None
+            found[kind, name] = await self._get(_KINDS[kind], name, self._namespace)
+        for name in volumes.claim_names(pod):
+            claim = found["PersistentVolumeClaim", name] = await self._get(
+                PERSISTENT_VOLUME_CLAIMS, name, self._namespace
+            )
+            bound = (claim or {}).get("spec", {}).get("volumeName")
+            volume = await self._get(PERSISTENT_VOLUMES, bound, None) if bound else None
+            if volume is not None:
+                self._volumes[name] = volume
         self._found = found
+
+    async def _get(self, resource: Resource, name: str, namespace: str | None) -> Object | None:
+        try:
+            return await self._client.get(resource, name, namespace)
+        except KubeApiError as exc:
+            if exc.code != 404:
+                raise
+            return None
 
     async def fetch_once(self, pod: Object) -> None:
         """Reads them unless they were read."""
@@ -52,3 +66,24 @@ class PodObjects:
         """As ``bytes_of``, as text."""
         values = self.bytes_of(kind, name)
         return None if values is None else {key: value.decode(errors="replace") for key, value in values.items()}
+
+    def claim_path(self, name: str) -> Path:
+        """The directory that a claim is bound to.
+
+        Raises:
+            MissingReferenceError: it does not exist, or is not bound yet.
+            ConfigError: its volume is not a directory of this machine.
+        """
+        if not (self._found or {}).get(("PersistentVolumeClaim", name)):
+            raise MissingReferenceError(f'persistentvolumeclaim "{name}" not found')
+        volume = self._volumes.get(name)
+        if volume is None:
+            raise MissingReferenceError(f'persistentvolumeclaim "{name}" is not bound to a volume')
+        spec = volume["spec"]
+        path = (spec.get("hostPath") or spec.get("local") or {}).get("path")
+        if not path:
+            raise ConfigError(
+                f'volume "{volume["metadata"]["name"]}" of claim "{name}" is neither hostPath nor local; '
+                "the embedded cluster has only directories of this machine"
+            )
+        return Path(path)

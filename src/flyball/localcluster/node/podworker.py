@@ -236,7 +236,7 @@ class PodWorker:
             self._volumes = volumes.prepare(
                 self.pod,
                 self.directory,
-                self.manager.directory / "volumes",
+                self._objects.claim_path,
                 self._objects.bytes_of,
                 pod_ip=self.state.ip,
                 node_name=self.manager.node_name,

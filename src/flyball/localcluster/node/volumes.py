@@ -59,6 +59,12 @@ def references(pod: Object) -> set[tuple[str, str]]:
     return {ref for ref in found if ref[1]}
 
 
+def claim_names(pod: Object) -> list[str]:
+    """The claims that the pod's volumes name."""
+    volumes = pod.get("spec", {}).get("volumes") or []
+    return [one["persistentVolumeClaim"].get("claimName", "") for one in volumes if "persistentVolumeClaim" in one]
+
+
 def mounted_objects(pod: Object) -> bool:
     """Whether a volume shows objects that can change while the pod runs."""
     kinds = ("configMap", "secret", "projected", "downwardAPI")
@@ -170,7 +176,7 @@ def write_atomically(root: Path, files: Mapping[str, bytes], mode: int) -> bool:
 def prepare(
     pod: Object,
     pod_dir: Path,
-    claims_dir: Path,
+    claim_path: Callable[[str], Path],
     lookup: BinaryLookup,
     *,
     pod_ip: str,
@@ -194,8 +200,7 @@ def prepare(
         elif "hostPath" in volume:
             path = _host_path(volume["hostPath"])
         elif "persistentVolumeClaim" in volume:
-            namespace = pod["metadata"].get("namespace", "default")
-            path = claims_dir / namespace / volume["persistentVolumeClaim"].get("claimName", name)
+            path = claim_path(volume["persistentVolumeClaim"].get("claimName", ""))
             path.mkdir(parents=True, exist_ok=True)
         elif "emptyDir" in volume or set(volume) == {"name"}:
             path.mkdir(parents=True, exist_ok=True)
