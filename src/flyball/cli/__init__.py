@@ -13,8 +13,10 @@ from flyball.errors import FlyballError
 COMMANDS = {
     "up": "Run the whole of Flyball on this machine.",
     "demo": "Run an example under load and watch it scale.",
+    "adapter": "Serve the metrics APIs on any cluster, as prometheus-adapter does.",
     "explain": "Say why a workload has the replicas it has.",
     "doctor": "Find the first broken link from a pod's metric to its replicas.",
+    "test": "Run unit tests of alerting and recording rules.",
     "kubeconfig": "Print the kubeconfig of the embedded cluster.",
     "process": "",
 }

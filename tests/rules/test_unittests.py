@@ -1,0 +1,49 @@
+"""promtool's own unit-test files (``promtool/`` is upstream's test data, Apache-2.0) through ``flyball test rules``."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from flyball.cli import main
+
+PROMTOOL = Path(__file__).parent / "promtool"
+GOOD = ("long-period", "start-time-test", "negative-offset-test", "at-modifier-test", "no-test-group-interval")
+BAD = {
+    "failing": "Failing alert test: alertname: AlwaysFiring, time: 5m",
+    "bad-input-series": "parse error",
+    "bad-promql": "many-to-many matching not allowed",
+    "bad-rules-error-test": "rule: joined, time: 0s, err: ",
+    "bad-rules-syntax-test": 'bad-rules-syntax.yml: group "bad-syntax", rule 1, "x": could not parse expression',
+}
+
+
+def run(name: str, *arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["test", "rules", str(PROMTOOL / f"{name}.yml"), *arguments])
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_files_that_pass(name: str) -> None:
+    assert run(name) == (0, f"Unit Testing: {PROMTOOL / name}.yml\n  SUCCESS\n")
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_files_that_fail_say_where(name: str) -> None:
+    code, output = run(name)
+    assert code == 1 and BAD[name] in output and "FAILED" in output
+
+
+@pytest.mark.parametrize(
+    ("name", "only", "passes"),
+    [
+        ("rules_run", "correct", True),
+        ("rules_run", "wrong", False),
+        ("rules_run_fuzzy", "correct", True),
+        ("rules_run_fuzzy", "wrong", False),
+        ("rules_run_no_fuzzy", "correct", False),
+    ],
+)
+def test_only_the_named_tests_run(name: str, only: str, passes: bool) -> None:
+    code, output = run(name, "--run", only)
+    assert (code == 0) is passes, output
