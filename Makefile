@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-real check bench clean
+.PHONY: setup demo test test-real test-cluster check bench clean
 
 setup: $(VENV)/.installed
 demo: setup            ## run the whole loop on an example and watch it scale
@@ -15,6 +15,10 @@ test: $(VENV)/.dev     ## unit, property and conformance tests; no root, no clus
 
 test-real: $(VENV)/.dev ## the same product under the stock kubectl
 	@FLYBALL_KUBECTL="$$($(BIN)/python tools/kubectl.py)" $(BIN)/python -m pytest -m real
+
+test-cluster: $(VENV)/.dev ## beside a real control plane: etcd, kube-apiserver, controllers (needs Go)
+	@nice -n 19 $(BIN)/python tests/cluster/build.py >/dev/null
+	@$(BIN)/python -m pytest -m cluster -rs tests/cluster
 
 check: $(VENV)/.dev    ## lint, types, layers
 	@$(BIN)/ruff check .

@@ -48,12 +48,15 @@ def build() -> str:
     return str(kubectl)
 
 
-def main() -> None:
+def find() -> str:
     for candidate in (os.environ.get("FLYBALL_KUBECTL"), shutil.which("kubectl")):
         if candidate and minor_version(candidate) >= MINOR_MIN:
-            print(candidate)
-            return
-    print(build())
+            return candidate
+    return build()
+
+
+def main() -> None:
+    print(find())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,167 @@
+"""What two API servers answered, compared: volatile values made equal, the rest as readable differences."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+UID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+LONG_TIME = re.compile(r"\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4}")
+AGE = re.compile(r"(?<![\w.])(\d+[ywdhms]){1,2}(?![\w.])")
+CLUSTER_IP = re.compile(r"\b(10\.96|127\.11)\.\d+\.\d+\b")
+NODE_PORT = re.compile(r"\b(3[0-2]\d{3})(?=/(TCP|UDP)|\b$)")
+TOKEN_VOLUME = re.compile(r"kube-api-access-\w{5}")
+STALE_VERSION = re.compile(r"(too old resource version: |resource version: )\d+( \(\d+\)|, current: \d+)")
+SERVER = re.compile(r"127\.0\.0\.1:\d{4,5}")
+IN_YAML = re.compile(r"(resourceVersion: )\"?\d+\"?|(resourceVersion\"?: )\"\d+\"")
+VERSION_KEYS = frozenset({"resourceVersion", "continue"})
+ABSENT = "<absent>"
+
+
+def text_of(text: str) -> str:
+    """A text without ids, times, addresses and versions."""
+    text = UID.sub("<uid>", text)
+    text = LONG_TIME.sub("<time>", TIME.sub("<time>", text))
+    text = CLUSTER_IP.sub("<cluster ip>", text)
+    text = TOKEN_VOLUME.sub("kube-api-access-<random>", text)
+    text = SERVER.sub("<server>", text)
+    return STALE_VERSION.sub(r"\1<version>", text)
+
+
+def normal(value: Any, key: str = "", in_table: bool = False) -> Any:
+    """A JSON value without what no two servers can agree on."""
+    if isinstance(value, dict):
+        found = {}
+        for name, item in value.items():
+            found[name] = normal(item, name, in_table or name == "rows")
+        if value.get("generateName") and isinstance(value.get("name"), str):
+            found["name"] = f"{value['generateName']}<random>"
+        return found
+    if isinstance(value, list):
+        return [normal(item, key, in_table) for item in value]
+    if key == "nodePort" and value:
+        return "<node port>"
+    if isinstance(value, str):
+        if key in VERSION_KEYS and value not in ("", "0"):
+            return f"<{key}>"
+        value = text_of(value)
+        if in_table:
+            value = NODE_PORT.sub("<node port>", AGE.sub("<age>", value))
+    return value
+
+
+def normal_output(text: str) -> list[str]:
+    """kubectl's lines: ages, versions and column widths made equal."""
+    text = IN_YAML.sub(lambda m: f"{m[1] or m[2]}<version>", text_of(text))
+    text = NODE_PORT.sub("<node port>", AGE.sub("<age>", text))
+    return [
+        re.sub(r" {2,}", "  ", line).rstrip() if not line.startswith(" ") else line.rstrip()
+        for line in text.splitlines()
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One place where the real server (``real``) and the embedded one (``ours``) differ."""
+
+    step: str
+    path: str
+    real: Any
+    ours: Any
+
+    def __str__(self) -> str:
+        return f"{self.step}\n    {self.path}\n      real: {_short(self.real)}\n      ours: {_short(self.ours)}"
+
+
+def _short(value: Any) -> str:
+    text = value if value == ABSENT else repr(value)
+    return text if len(text) <= 600 else f"{text[:600]} ... ({len(text)} characters)"
+
+
+def compare(step: str, real: Any, ours: Any, path: str = "") -> Iterator[Difference]:
+    """Differences of two normal values, leaf by leaf."""
+    if isinstance(real, dict) and isinstance(ours, dict):
+        for key in [*real, *(k for k in ours if k not in real)]:
+            yield from compare(step, real.get(key, ABSENT), ours.get(key, ABSENT), f"{path}.{key}" if path else key)
+    elif isinstance(real, list) and isinstance(ours, list) and len(real) == len(ours):
+        for index, (one, other) in enumerate(zip(real, ours, strict=True)):
+            yield from compare(step, one, other, f"{path}[{index}]")
+    elif real != ours:
+        yield Difference(step, path, real, ours)
+
+
+def compare_exchange(step: str, real: dict[str, Any], ours: dict[str, Any]) -> list[Difference]:
+    """Status, media type, warnings and body of two answers to the same request.
+
+    Answers of another kind are one difference: an error on one side says little field by field.
+    """
+    one, other = _kind_of(real), _kind_of(ours)
+    if one != other:
+        return [Difference(step, "answer", f"{one}{_message(real)}", f"{other}{_message(ours)}")]
+    fields = ("type", "warnings", "response")
+    return [
+        difference
+        for field in fields
+        for difference in compare(step, normal(real.get(field, ABSENT)), normal(ours.get(field, ABSENT)), field)
+    ]
+
+
+def _kind_of(exchange: dict[str, Any]) -> str:
+    response = exchange.get("response")
+    kind = response.get("kind", "") if isinstance(response, dict) else type(response).__name__
+    return f"{exchange['status']} {kind}"
+
+
+def _message(exchange: dict[str, Any]) -> str:
+    response = exchange.get("response")
+    message = response.get("message", "") if isinstance(response, dict) else ""
+    return f": {text_of(str(message))}" if message else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A difference that is meant, or not mended yet: globs of a step and a path, and the reason."""
+
+    step: str
+    path: str
+    reason: str
+
+    def covers(self, difference: Difference) -> bool:
+        return fnmatchcase(difference.step, _glob(self.step)) and fnmatchcase(difference.path, _glob(self.path))
+
+
+def _glob(text: str) -> str:
+    """Brackets are indices and options here, not character classes."""
+    return text.replace("[", "[[]")
+
+
+def known_differences() -> list[Known]:
+    found = yaml.safe_load((Path(__file__).parent / "differences.yaml").read_text())
+    return [
+        Known(step, path, entry["reason"])
+        for entry in found
+        for step in _list(entry.get("step", "*"))
+        for path in _list(entry.get("path", "*"))
+    ]
+
+
+def _list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def sort_out(found: list[Difference], known: list[Known]) -> tuple[list[Difference], dict[Known, int]]:
+    """The new differences, and how often each known one was seen."""
+    new = []
+    seen: dict[Known, int] = {}
+    for difference in found:
+        reason = next((k for k in known if k.covers(difference)), None)
+        if reason is None:
+            new.append(difference)
+        else:
+            seen[reason] = seen.get(reason, 0) + 1
+    return new, seen
