@@ -32,6 +32,7 @@ from flyball.adapter.documents import (
     usage_item,
 )
 from flyball.adapter.service import Adapter
+from flyball.adapter.telemetry import Telemetry
 from flyball.errors import ConfigError, FlyballError
 from flyball.http.server import LOOPBACK_HOSTS, Server, ServerTLS
 from flyball.http.server import serve as serve_http
@@ -60,6 +61,12 @@ class MetricsApp:
 
     def __init__(self, adapter: Adapter, access: Access, *, extra_app: Any = None) -> None:
         self._adapter, self._access, self._extra = adapter, access, extra_app
+        self._telemetry = Telemetry(adapter)
+        self._stopping = False
+
+    def stop(self) -> None:
+        """From now on ``/readyz`` says no, so that no new requests are sent here."""
+        self._stopping = True
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -82,6 +89,8 @@ class MetricsApp:
         if refused is None and elsewhere:
             await self._extra(scope, receive, send)
             return
+        began_s = clock.monotonic_s()
+        code = 200
         try:
             if refused is not None:
                 raise refused
@@ -92,15 +101,23 @@ class MetricsApp:
             accept = ",".join(asked.values("accept"))
             document, content_type = await self._answer(path, parts, query, accept)
         except Failure as exc:
+            code = exc.code
             await _send_failure(send, exc)
         except FlyballError as exc:
-            await _send_failure(send, failure_of(exc))
+            failure = failure_of(exc)
+            code = failure.code
+            await _send_failure(send, failure)
         except Exception:
+            code = 500
             log.exception("adapter_request_failed path=%s", path)
             await _send_failure(send, Failure(500, "Internal error occurred: the adapter's log has the reason"))
         else:
             body = document if isinstance(document, bytes) else msgspec.json.encode(document)
             await _send(send, 200, b"" if scope["method"] == "HEAD" else body, content_type)
+        part = asked.path.split("/", 3)[2:3]
+        group = part[0] if part and part[0] in GROUPS else "other"
+        self._telemetry.requests.labels(group, str(code)).inc()
+        self._telemetry.seconds.labels(group).observe(clock.monotonic_s() - began_s)
 
     async def _answer(
         self, path: str, parts: list[str], query: Mapping[str, list[str]], accept: str
@@ -108,9 +125,15 @@ class MetricsApp:
         if path in ("/healthz", "/livez"):
             return b"ok", "text/plain; charset=utf-8"
         if path == "/readyz":
+            if self._stopping:
+                raise Failure(500, "not ready: the adapter is stopping")
             if not self._adapter.ready:
                 raise Failure(500, "not ready: series have not been listed yet, or pods are not known")
+            if "verbose" in query:
+                return self._ready_document().encode(), "text/plain; charset=utf-8"
             return b"ok", "text/plain; charset=utf-8"
+        if path == "/metrics":
+            return self._telemetry.text(), "text/plain; version=0.0.4; charset=utf-8"
         if path == "/version":
             return {"major": "1", "minor": "37", "gitVersion": f"flyball-{__version__}"}, _JSON
         if path == RULES_PATH:
@@ -143,6 +166,12 @@ class MetricsApp:
         if group == EXTERNAL:
             return await self._external(rest, query), _JSON
         return await self._usage(rest, query, accept), _JSON
+
+    def _ready_document(self) -> str:
+        """Ready, and yet what does not work: the metric server may be down without the adapter being at fault."""
+        errors = self._adapter.registry.errors()
+        lines = [f"[-]rule {error}" for error in errors] or ["[+]rules ok"]
+        return "\n".join([*lines, "readyz check passed", ""])
 
     # -- discovery -------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from flyball.errors import FlyballError
 #: command -> (module, hidden); modules are loaded when their command runs, so that --help stays quick
 COMMANDS = {
     "up": "Run the whole of Flyball on this machine.",
+    "server": "Run scraping, the store and the Prometheus API alone, from a prometheus.yml.",
     "demo": "Run an example under load and watch it scale.",
     "adapter": "Serve the metrics APIs on any cluster, as prometheus-adapter does.",
     "explain": "Say why a workload has the replicas it has.",

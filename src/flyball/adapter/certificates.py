@@ -1,0 +1,315 @@
+"""The serving certificate: given as files, or from an authority of our own that renews itself.
+
+The API server is told of our authority by the caBundle of our APIServices, so that nobody has to skip verification.
+"""
+
+import base64
+import datetime as dt
+import ipaddress
+import logging
+import os
+import ssl
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from flyball.errors import ConfigError, FlyballError, KubeApiError
+from flyball.kube import KubeClient
+from flyball.kube.kinds import API_SERVICES, SECRETS
+
+log = logging.getLogger(__name__)
+
+AUTHORITY_DAYS, LEAF_DAYS = 730, 90
+DAY_MS = 86_400_000
+_FILES = {"authority": "ca.crt", "authority_key": "ca.key", "certificate": "tls.crt", "key": "tls.key"}
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """PEM texts. ``authority`` is a bundle: the newest authority first, then those whose leaves may still serve."""
+
+    authority: str
+    authority_key: str
+    certificate: str
+    key: str
+
+
+def renewed(held: Certificates | None, names: Sequence[str], now_ms: int) -> Certificates:
+    """What to serve with: ``held``, or what replaces its parts that have less than a third of their life left.
+
+    A new authority is published one call before anything is signed with it, so that every reader of the bundle knows
+    it in time.
+
+    Args:
+        names: DNS names and addresses of the server.
+    """
+    if held is None:
+        return _signed(_with_authority(None, now_ms), names, now_ms)
+    authority = x509.load_pem_x509_certificate(held.authority.encode())
+    leaf = x509.load_pem_x509_certificate(held.certificate.encode())
+    if _is_late(authority, now_ms):
+        held = _with_authority(held, now_ms)
+        return held if leaf.not_valid_after_utc > _time(now_ms) else _signed(held, names, now_ms)
+    return _signed(held, names, now_ms) if _is_late(leaf, now_ms) or _names_of(leaf) != sorted(names) else held
+
+
+def _is_late(certificate: x509.Certificate, now_ms: int) -> bool:
+    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    return certificate.not_valid_after_utc - _time(now_ms) < life / 3
+
+
+def _names_of(certificate: x509.Certificate) -> list[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return sorted(str(name.value) for name in names)
+
+
+def _time(now_ms: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC).replace(microsecond=0)
+
+
+def _with_authority(held: Certificates | None, now_ms: int) -> Certificates:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"flyball-adapter-ca-{now_ms // 1000}")])
+    usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
+    certificate = (
+        _builder(name, name, key, AUTHORITY_DAYS, now_ms)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    bundle = _pem(certificate)
+    if held is None:
+        return Certificates(bundle, _key_pem(key), "", "")
+    for old in x509.load_pem_x509_certificates(held.authority.encode()):
+        if old.not_valid_after_utc > _time(now_ms):
+            bundle += _pem(old)
+    return replace(held, authority=bundle, authority_key=_key_pem(key))
+
+
+def _signed(held: Certificates, names: Sequence[str], now_ms: int) -> Certificates:
+    authority = x509.load_pem_x509_certificate(held.authority.encode())
+    authority_key = serialization.load_pem_private_key(held.authority_key.encode(), None)
+    assert isinstance(authority_key, ec.EllipticCurvePrivateKey)
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "flyball-adapter")])
+    certificate = (
+        _builder(subject, authority.subject, key, LEAF_DAYS, now_ms)
+        .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+    return replace(held, certificate=_pem(certificate), key=_key_pem(key))
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int, now_ms: int
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_time(now_ms) - dt.timedelta(hours=1))  # clocks differ
+        .not_valid_after(_time(now_ms) + dt.timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> str:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+
+
+# -- where they are kept -----------------------------------------------------------------------------------------------
+
+
+class Keeper(Protocol):
+    """Where certificates are kept between runs, and between replicas."""
+
+    async def load(self) -> Certificates | None:
+        """What is kept; None at first."""
+
+    async def save(self, certificates: Certificates) -> bool:
+        """Keeps them; False when another replica was quicker."""
+
+
+class DirectoryKeeper:
+    """One replica, outside of a cluster."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    async def load(self) -> Certificates | None:
+        try:
+            return Certificates(**{field: (self._directory / name).read_text() for field, name in _FILES.items()})
+        except FileNotFoundError:
+            return None
+
+    async def save(self, certificates: Certificates) -> bool:
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for field, name in _FILES.items():
+                part = self._directory / f".{name}.part"
+                with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                    file.write(getattr(certificates, field))
+                part.replace(self._directory / name)
+        except OSError as exc:
+            raise ConfigError(
+                f"--cert-dir {self._directory}: cannot be written ({exc.strerror}); name another"
+            ) from exc
+        return True
+
+
+class SecretKeeper:
+    """All replicas of a deployment share a Secret; the first to write it wins."""
+
+    def __init__(self, client: KubeClient, namespace: str, name: str) -> None:
+        self._client, self._namespace, self._name = client, namespace, name
+        self._version = ""
+
+    async def load(self) -> Certificates | None:
+        try:
+            secret = await self._client.get(SECRETS, self._name, self._namespace)
+        except KubeApiError as exc:
+            if exc.code == 404:
+                self._version = ""
+                return None
+            raise
+        self._version = secret["metadata"]["resourceVersion"]
+        data = secret.get("data") or {}
+        try:
+            return Certificates(**{field: base64.b64decode(data[name]).decode() for field, name in _FILES.items()})
+        except (KeyError, ValueError):
+            return None  # emptied by hand: made anew
+
+    async def save(self, certificates: Certificates) -> bool:
+        data = {
+            name: base64.b64encode(getattr(certificates, field).encode()).decode() for field, name in _FILES.items()
+        }
+        metadata: dict[str, Any] = {"name": self._name, "namespace": self._namespace}
+        secret = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": metadata, "data": data}
+        try:
+            if self._version:
+                metadata["resourceVersion"] = self._version
+                await self._client.update(SECRETS, secret, self._namespace)
+            else:
+                await self._client.create(SECRETS, secret, self._namespace)
+        except KubeApiError as exc:
+            if exc.code == 409:
+                return False
+            raise
+        return True
+
+
+async def keep(keeper: Keeper, names: Sequence[str], now_ms: int) -> Certificates:
+    """The certificates to serve with now, renewed and kept where that was due.
+
+    Raises:
+        ConfigError, UpstreamError: they cannot be read or kept.
+    """
+    for _ in range(5):
+        held = await keeper.load()
+        wanted = renewed(held, names, now_ms)
+        if wanted == held or await keeper.save(wanted):
+            return wanted
+    raise ConfigError("the serving certificates are written by somebody else all the time; give each adapter a Secret")
+
+
+async def publish(client: KubeClient, service: tuple[str, str], authority: str) -> list[str]:
+    """Puts the authority into the caBundle of the APIServices that point to our Service; gives those it changed.
+
+    Raises:
+        UpstreamError: the API server refuses.
+    """
+    bundle = base64.b64encode(authority.encode()).decode()
+    changed = []
+    for item in await client.list(API_SERVICES):
+        spec = item.get("spec") or {}
+        target = spec.get("service") or {}
+        ours = (target.get("namespace"), target.get("name")) == service
+        if ours and (spec.get("caBundle") != bundle or spec.get("insecureSkipTLSVerify")):
+            patch = {"spec": {"caBundle": bundle, "insecureSkipTLSVerify": None}}
+            await client.patch(API_SERVICES, item["metadata"]["name"], patch)
+            changed.append(item["metadata"]["name"])
+    return changed
+
+
+async def publish_quietly(client: KubeClient, service: tuple[str, str], authority: str) -> None:
+    """As ``publish``; a refusal is a log line, for whoever installed us may do it instead."""
+    try:
+        for name in await publish(client, service, authority):
+            log.info("ca_bundle_published api_service=%s", name)
+    except FlyballError as exc:
+        log.warning("ca_bundle_refused service=%s/%s error=%s", *service, exc)
+
+
+# -- the server's side -------------------------------------------------------------------------------------------------
+
+
+class LiveTLS:
+    """A server context whose certificate and client authorities change while it serves.
+
+    ``context`` is given to the server once; each handshake is switched to the newest state.
+    """
+
+    def __init__(self, certificate: str, key: str) -> None:
+        self._certificate, self._key, self._client_ca = certificate, key, ""
+        self.context = self._now = self._new()
+        self.context.sni_callback = self._switch
+
+    def set_certificate(self, certificate: str, key: str) -> None:
+        """Serves with another certificate from now on."""
+        if (certificate, key) != (self._certificate, self._key):
+            self._certificate, self._key = certificate, key
+            self._now = self._new()
+
+    def set_client_ca(self, pem: str) -> None:
+        """Takes client certificates of these authorities from now on; an empty text takes none."""
+        if pem != self._client_ca:
+            self._client_ca = pem
+            self._now = self._new()
+
+    def _switch(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = self._now
+
+    def _new(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.num_tickets = 0  # a resumed session would carry the peer of an authority that is gone
+        context.verify_mode = ssl.CERT_OPTIONAL
+        with tempfile.TemporaryDirectory(prefix="flyball-tls-") as folder:  # ssl reads files only
+            certificate, key = Path(folder, "tls.crt"), Path(folder, "tls.key")
+            certificate.write_text(self._certificate)
+            key.touch(mode=0o600)
+            key.write_text(self._key)
+            try:
+                context.load_cert_chain(certificate, key)
+            except ssl.SSLError as exc:
+                raise ConfigError(f"the serving certificate and key do not fit ({exc}); give a pair in PEM") from exc
+        if self._client_ca:
+            context.load_verify_locations(cadata=self._client_ca)
+        return context

@@ -1,0 +1,248 @@
+"""The adapter as a deployment of its own, on any cluster: from flags to a server that runs until told to stop."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from flyball import clock
+from flyball.adapter.access import DelegatedAccess, FrontProxy, FrontProxyWatch
+from flyball.adapter.api import MetricsApp
+from flyball.adapter.certificates import (
+    Certificates,
+    DirectoryKeeper,
+    Keeper,
+    LiveTLS,
+    SecretKeeper,
+    keep,
+    publish_quietly,
+)
+from flyball.adapter.service import Adapter
+from flyball.errors import ConfigError, FlyballError
+from flyball.http.client import client_tls
+from flyball.http.server import serve
+from flyball.kube import KubeClient, in_cluster_access, kubeconfig_access
+from flyball.sources import HttpSource, MetricsSource
+
+log = logging.getLogger(__name__)
+
+CONFIG_POLL_S = 2.0
+CERTIFICATE_POLL_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class PrometheusFlags:
+    """``--prometheus-*``, under upstream's names."""
+
+    url: str = "https://localhost"
+    verb: Literal["GET", "POST"] = "GET"
+    headers: tuple[tuple[str, str], ...] = ()
+    auth_incluster: bool = False
+    auth_config: str = ""
+    ca_file: str = ""
+    client_tls_cert_file: str = ""
+    client_tls_key_file: str = ""
+    token_file: str = ""
+    timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServingFlags:
+    """Where and how to serve, and whom.
+
+    Attributes:
+        front_proxy: from ``--requestheader-*``; None follows the cluster's ConfigMap.
+        service: (namespace, name) of our Service, by which our APIServices are known.
+        cert_secret: (namespace, name) of the Secret that keeps our authority; None keeps it in ``cert_dir``.
+    """
+
+    port: int = 6443
+    host: str = "0.0.0.0"
+    cert_file: str = ""
+    key_file: str = ""
+    cert_dir: Path = Path("apiserver.local.config/certificates")
+    cert_secret: tuple[str, str] | None = None
+    service: tuple[str, str] = ("flyball-system", "flyball-adapter")
+    front_proxy: FrontProxy | None = None
+    token_ttl_s: float = 10.0
+    allow_ttl_s: float = 30.0
+    deny_ttl_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """Everything ``flyball adapter`` can be told."""
+
+    config: Path
+    prometheus: PrometheusFlags = field(default_factory=PrometheusFlags)
+    serving: ServingFlags = field(default_factory=ServingFlags)
+    kubeconfig: str = ""
+    relist_interval_s: float = 600.0
+    max_age_s: float = 0.0
+    staleness_s: float = 300.0
+    share_s: float = 5.0
+
+
+async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None] = lambda _: None) -> None:
+    """Serves until ``stopping``.
+
+    Args:
+        ready: called with the port once requests are answered.
+
+    Raises:
+        ConfigError: a flag, a file or a certificate cannot be used.
+    """
+    text = _read(flags.config)
+    client = await KubeClient.from_environment(flags.kubeconfig or None)
+    source = await prometheus_source(flags.prometheus)
+    adapter = Adapter(
+        client,
+        source,
+        text,
+        config_name=str(flags.config),
+        relist_interval_s=flags.relist_interval_s,
+        max_age_ms=round(1000 * (flags.max_age_s or flags.relist_interval_s)),
+        staleness_ms=round(1000 * flags.staleness_s),
+        share_s=flags.share_s,
+    )
+    serving = flags.serving
+    certificates = _Serving(client, serving)
+    tls = LiveTLS(*await certificates.current())
+    watch = FrontProxyWatch(client, lambda found: tls.set_client_ca(found.ca_pem))
+    fixed = serving.front_proxy
+    if fixed is not None:
+        tls.set_client_ca(fixed.ca_pem)
+    access = DelegatedAccess(
+        client,
+        lambda: fixed if fixed is not None else watch.current,
+        token_ttl_s=serving.token_ttl_s,
+        allow_ttl_s=serving.allow_ttl_s,
+        deny_ttl_s=serving.deny_ttl_s,
+    )
+    app = MetricsApp(adapter, access)
+    server = await serve(app, port=serving.port, host=serving.host, tls=tls.context, allowed_hosts=None, name="adapter")
+    try:
+        ready(server.port)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(adapter.run(), name="adapter"),
+                group.create_task(_follow_config(adapter, flags.config, text), name="adapter configuration"),
+                group.create_task(certificates.follow(tls), name="adapter certificates"),
+            ]
+            if fixed is None:
+                tasks.append(group.create_task(watch.run(), name="adapter front proxy"))
+            await stopping.wait()
+            app.stop()  # /readyz says so, while requests under way are answered
+            await server.close()
+            for task in tasks:
+                task.cancel()
+    finally:
+        await server.close()
+        await adapter.close()
+        close = getattr(source, "close", None)
+        if close is not None:
+            await close()
+        await client.close()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"--config {path}: cannot be read ({exc}); name prometheus-adapter's configuration") from exc
+
+
+async def _follow_config(adapter: Adapter, path: Path, known: str) -> None:
+    """Takes the file again when it differs; what cannot be read as a whole leaves the old one in force."""
+    problem = ""
+    while True:
+        await asyncio.sleep(CONFIG_POLL_S)
+        try:
+            text = _read(path)
+            if text == known:
+                continue
+            known = text
+            adapter.set_config(text, str(path))
+            log.info("adapter_config_reloaded file=%s", path)
+            problem = ""
+        except ConfigError as exc:
+            if str(exc) != problem:
+                log.warning("adapter_config_refused file=%s error=%s", path, exc)
+            problem = str(exc)
+
+
+async def prometheus_source(flags: PrometheusFlags) -> MetricsSource:
+    """The source of the ``--prometheus-*`` flags.
+
+    Raises:
+        ConfigError: flags exclude each other, or a file cannot be used.
+    """
+    headers = dict(flags.headers)
+    if flags.auth_incluster and flags.auth_config:
+        raise ConfigError("--prometheus-auth-incluster and --prometheus-auth-config exclude each other; give one")
+    tls = None
+    if flags.ca_file:  # as upstream, the CA file wins over both
+        for path in filter(None, (flags.ca_file, flags.client_tls_cert_file, flags.client_tls_key_file)):
+            if not Path(path).is_file():
+                raise ConfigError(f"{path}: there is no such file; it is named by a --prometheus-* flag")
+        tls = client_tls(
+            ca_file=flags.ca_file,
+            cert_file=flags.client_tls_cert_file or None,
+            key_file=flags.client_tls_key_file or None,
+        )
+    elif flags.auth_incluster or flags.auth_config:
+        access = in_cluster_access() if flags.auth_incluster else kubeconfig_access(flags.auth_config)
+        credential = await access.credentials.current()
+        tls = access.tls(credential)
+        headers |= dict(credential.headers)
+    return HttpSource(
+        flags.url,
+        headers=headers,
+        tls=tls,
+        bearer_file=flags.token_file,
+        verb=flags.verb,
+        timeout_s=flags.timeout_s,
+    )
+
+
+class _Serving:
+    """The certificate to serve with: given files, read again when they change, or our own authority's."""
+
+    def __init__(self, client: KubeClient, flags: ServingFlags) -> None:
+        self._client, self._flags = client, flags
+        self._keeper: Keeper | None = None
+        if bool(flags.cert_file) != bool(flags.key_file):
+            raise ConfigError("--tls-cert-file and --tls-private-key-file belong together; give both or none")
+        if not flags.cert_file:
+            secret = flags.cert_secret
+            self._keeper = SecretKeeper(client, *secret) if secret else DirectoryKeeper(flags.cert_dir)
+        namespace, name = flags.service
+        self._names = [
+            f"{name}.{namespace}.svc",
+            f"{name}.{namespace}.svc.cluster.local",
+            name,
+            "localhost",
+            "127.0.0.1",
+        ]
+
+    async def current(self) -> tuple[str, str]:
+        """The certificate and its key."""
+        if self._keeper is None:
+            return _read(Path(self._flags.cert_file)), _read(Path(self._flags.key_file))
+        found = await keep(self._keeper, self._names, clock.now_ms())
+        await self._publish(found)
+        return found.certificate, found.key
+
+    async def _publish(self, found: Certificates) -> None:
+        await publish_quietly(self._client, self._flags.service, found.authority)
+
+    async def follow(self, tls: LiveTLS) -> None:
+        """Renews in time, and tells the APIServices."""
+        while True:
+            await asyncio.sleep(CERTIFICATE_POLL_S)
+            try:
+                tls.set_certificate(*await self.current())
+            except FlyballError as exc:
+                log.warning("adapter_certificate_failed error=%s", exc)

@@ -1,0 +1,251 @@
+"""``flyball adapter``: the metrics APIs on any cluster, with prometheus-adapter's flags under their names."""
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flyball.errors import ConfigError
+
+#: Flags of upstream that change nothing here, and why; given, they are named in one line at start.
+WITHOUT_EFFECT = {
+    "disable-http2": "HTTP/1.1 is what is served",
+    "http2-max-streams-per-connection": "HTTP/1.1 is what is served",
+    "discovery-interval": "the API server's kinds are read again every minute",
+    "client-qps": "objects are watched, not listed for each request",
+    "client-burst": "objects are watched, not listed for each request",
+    "authentication-kubeconfig": "reviews are asked with the credentials of --lister-kubeconfig",
+    "authorization-kubeconfig": "reviews are asked with the credentials of --lister-kubeconfig",
+    "authentication-tolerate-lookup-failure": "a lookup that fails is tried again and never ends the adapter",
+    "authorization-always-allow-paths": "/healthz, /livez and /readyz are open",
+    "tls-min-version": "TLS 1.2 is the least",
+    "tls-cipher-suites": "OpenSSL's default suites are used",
+    "audit-log-path": "kube-apiserver audits the requests it passes on",
+    "audit-policy-file": "kube-apiserver audits the requests it passes on",
+    "profiling": "there is no profiler behind HTTP",
+    "contention-profiling": "there is no profiler behind HTTP",
+    "enable-priority-and-fairness": "kube-apiserver limits the requests it passes on",
+    "vmodule": "-v sets the level of everything",
+    "logtostderr": "the log goes to standard error",
+    "stderrthreshold": "the log goes to standard error",
+    "alsologtostderr": "the log goes to standard error",
+}
+
+
+def duration(text: Any) -> float:
+    """Seconds of ``1m30s``."""
+    from flyball.model.durations import parse_duration_ms
+
+    try:
+        return parse_duration_ms(str(text)) / 1000
+    except ConfigError as exc:
+        raise click.BadParameter(str(exc)) from exc
+
+
+def pair(text: Any) -> tuple[str, str]:
+    """The parts of ``namespace/name``."""
+    namespace, slash, name = str(text).partition("/")
+    if not slash or not namespace or not name:
+        raise click.BadParameter(f'"{text}" is not NAMESPACE/NAME')
+    return namespace, name
+
+
+_FILE = click.Path(path_type=str)
+
+
+def _switch(name: str, about: str, *, default: bool = False, hidden: bool = False) -> Callable[..., Any]:
+    """A flag that also takes ``=true`` and ``=false``, as Go's do."""
+    return click.option(name, type=bool, is_flag=False, flag_value=True, default=default, help=about, hidden=hidden)
+
+
+def _without_effect(function: Callable[..., Any]) -> Callable[..., Any]:
+    for name in WITHOUT_EFFECT:
+        function = click.option(
+            f"--{name}", type=str, is_flag=False, flag_value="true", default=None, hidden=True, expose_value=True
+        )(function)
+    return function
+
+
+@click.group(
+    "adapter",
+    invoke_without_command=True,
+    epilog="Example: flyball adapter --config adapter.yaml --prometheus-url http://prometheus.monitoring:9090 "
+    "--secure-port 6443",
+)
+@click.option("--config", type=click.Path(path_type=Path), help="prometheus-adapter's configuration file; followed.")
+@click.option("--prometheus-url", default="https://localhost", show_default=True, help="A Prometheus HTTP API.")
+@click.option("--prometheus-verb", type=click.Choice(["GET", "POST"]), default="GET", show_default=True)
+@click.option("--prometheus-header", multiple=True, metavar="K=V", help="Sent with every query; may be repeated.")
+@_switch("--prometheus-auth-incluster", "Ask Prometheus with the pod's service account.")
+@click.option("--prometheus-auth-config", default="", type=_FILE, help="Ask Prometheus with a kubeconfig's user.")
+@click.option("--prometheus-ca-file", default="", type=_FILE)
+@click.option("--prometheus-client-tls-cert-file", default="", type=_FILE)
+@click.option("--prometheus-client-tls-key-file", default="", type=_FILE)
+@click.option("--prometheus-token-file", default="", type=_FILE, help="A bearer token; read at every query.")
+@click.option("--prometheus-timeout", type=duration, default="10s", show_default=True, help="Of one query.")
+@click.option("--metrics-relist-interval", type=duration, default="10m", show_default=True)
+@click.option("--metrics-max-age", type=duration, default="0", help="How old a listed series may be. 0: the interval.")
+@click.option("--metrics-staleness", type=duration, default="5m", show_default=True, help="Older values are left out.")
+@click.option(
+    "--metrics-share",
+    type=duration,
+    default="5s",
+    show_default=True,
+    help="How long one query's answer for all objects serves every HPA.",
+)
+@click.option("--lister-kubeconfig", default="", type=_FILE, help="The cluster.  [default: the one we run in]")
+@click.option("--secure-port", type=click.IntRange(0, 65535), default=6443, show_default=True)
+@click.option("--bind-address", default="0.0.0.0", show_default=True)
+@click.option("--cert-dir", type=click.Path(path_type=Path), default="apiserver.local.config/certificates")
+@click.option("--cert-secret", type=pair, help="Keep our own authority in this Secret, for several replicas.")
+@click.option(
+    "--service", type=pair, default="flyball-system/flyball-adapter", help="Our Service, as APIServices name it."
+)
+@click.option("--tls-cert-file", default="", type=_FILE)
+@click.option("--tls-private-key-file", default="", type=_FILE)
+@_switch("--authentication-skip-lookup", "Do not read the front proxy's authority from the cluster.")
+@click.option("--authentication-token-webhook-cache-ttl", "token_ttl", type=duration, default="10s", show_default=True)
+@click.option(
+    "--authorization-webhook-cache-authorized-ttl", "allow_ttl", type=duration, default="30s", show_default=True
+)
+@click.option(
+    "--authorization-webhook-cache-unauthorized-ttl", "deny_ttl", type=duration, default="10s", show_default=True
+)
+@click.option("--requestheader-client-ca-file", default="", type=_FILE)
+@click.option("--requestheader-allowed-names", default="")
+@click.option("--requestheader-username-headers", default="x-remote-user")
+@click.option("--requestheader-group-headers", default="x-remote-group")
+@click.option("--requestheader-extra-headers-prefix", default="x-remote-extra-")
+@click.option("--logging-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("-v", "--v", "verbosity", type=int, default=0, help="4 and more: debug.")
+@_without_effect
+def command(**given: Any) -> None:
+    """Serve the custom, external and resource metrics APIs from any Prometheus, until SIGTERM.
+
+    Takes prometheus-adapter's configuration and flags as they are. What it does differently on purpose is said in
+    the log at start, each with the switch that brings upstream's way back.
+    """
+    if click.get_current_context().invoked_subcommand is not None:
+        return
+    _log(given["logging_format"], given["verbosity"])
+    for name, reason in WITHOUT_EFFECT.items():
+        if given.get(name.replace("-", "_")) is not None:
+            logging.getLogger("flyball").info("flag_without_effect flag=--%s reason=%s", name, reason)
+    flags = flags_of(given)
+    from flyball.adapter.deployment import run
+
+    async def main() -> None:
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        await run(flags, stopping, lambda port: click.echo(f"ready on port {port}"))
+
+    try:
+        import uvloop
+
+        uvloop.run(main())
+    except ImportError:
+        asyncio.run(main())
+    except ExceptionGroup as group:
+        raise _first(group) from group
+
+
+def flags_of(given: dict[str, Any]) -> Any:
+    """``deployment.Flags`` from the options.
+
+    Raises:
+        ConfigError: the configuration is not named, or flags do not go together.
+    """
+    from flyball.adapter.access import FrontProxy
+    from flyball.adapter.deployment import Flags, PrometheusFlags, ServingFlags
+
+    if given["config"] is None:
+        raise ConfigError("--config is missing; name prometheus-adapter's configuration file")
+    if given["metrics_max_age"] and given["metrics_max_age"] < given["metrics_relist_interval"]:
+        raise ConfigError("--metrics-max-age must not be less than --metrics-relist-interval; series would come and go")
+    headers = tuple((key, value) for key, _, value in (item.partition("=") for item in given["prometheus_header"]))
+    prometheus = PrometheusFlags(
+        given["prometheus_url"],
+        given["prometheus_verb"],
+        headers,
+        given["prometheus_auth_incluster"],
+        given["prometheus_auth_config"],
+        given["prometheus_ca_file"],
+        given["prometheus_client_tls_cert_file"],
+        given["prometheus_client_tls_key_file"],
+        given["prometheus_token_file"],
+        given["prometheus_timeout"],
+    )
+    front_proxy = FrontProxy() if given["authentication_skip_lookup"] else None
+    if given["requestheader_client_ca_file"]:
+        try:
+            authority = Path(given["requestheader_client_ca_file"]).read_text()
+        except OSError as exc:
+            raise ConfigError(f"--requestheader-client-ca-file: {exc}") from exc
+        front_proxy = FrontProxy(
+            authority,
+            _words(given["requestheader_allowed_names"]),
+            _words(given["requestheader_username_headers"]),
+            _words(given["requestheader_group_headers"]),
+            extra_prefixes=_words(given["requestheader_extra_headers_prefix"]),
+        )
+    serving = ServingFlags(
+        given["secure_port"],
+        given["bind_address"],
+        given["tls_cert_file"],
+        given["tls_private_key_file"],
+        given["cert_dir"],
+        given["cert_secret"],
+        given["service"],
+        front_proxy,
+        given["token_ttl"],
+        given["allow_ttl"],
+        given["deny_ttl"],
+    )
+    return Flags(
+        given["config"],
+        prometheus,
+        serving,
+        given["lister_kubeconfig"],
+        given["metrics_relist_interval"],
+        given["metrics_max_age"],
+        given["metrics_staleness"],
+        given["metrics_share"],
+    )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "ts": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "msg": record.getMessage(),
+        }
+        if record.exc_info:
+            line["stacktrace"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _log(form: str, verbosity: int) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    handler.setFormatter(_JsonLines() if form == "json" else text)
+    logging.basicConfig(level=logging.DEBUG if verbosity >= 4 else logging.INFO, handlers=[handler])
