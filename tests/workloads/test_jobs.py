@@ -64,8 +64,12 @@ def test_too_many_failures_end_a_job_and_its_time_to_live_removes_it(tmp_path):
         await client.create(JOBS, job("bad", backoffLimit=0, ttlSecondsAfterFinished=1))
         status, end = await finished(client, "Failed")
         assert (end["reason"], status["failed"]) == ("BackoffLimitExceeded", 1)
-        reasons = {event["reason"] for event in await client.list(EVENTS, "default")}
-        assert {"SuccessfulCreate", "BackoffLimitExceeded"} <= reasons
+
+        async def told():
+            reasons = {event["reason"] for event in await client.list(EVENTS, "default")}
+            return {"SuccessfulCreate", "BackoffLimitExceeded"} <= reasons
+
+        await until(told)
 
         async def gone():
             try:

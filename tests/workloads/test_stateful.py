@@ -27,15 +27,16 @@ def stateful_set(replicas=3, image="one", **spec):
             "replicas": replicas,
             "serviceName": "db",
             "selector": {"matchLabels": {"app": "db"}},
-            "template": template("db", image),
+            "template": template("db", image, volumeMounts=[{"name": "data", "mountPath": "/data"}]),
             "volumeClaimTemplates": [claim],
             **spec,
         },
     }
 
 
-def template(app, image):
-    return {"metadata": {"labels": {"app": app}}, "spec": {"containers": [{"name": "main", "image": image}]}}
+def template(app, image, **container):
+    spec = {"containers": [{"name": "main", "image": image, **container}]}
+    return {"metadata": {"labels": {"app": app}}, "spec": spec}
 
 
 async def rolled(client, replicas=3):
@@ -147,7 +148,7 @@ def test_a_rollout_goes_downwards_to_the_partition_and_an_undo_takes_the_old_rev
 
         revisions = {r["metadata"]["name"]: r for r in await client.list(CONTROLLER_REVISIONS, "default")}
         assert sorted(r["revision"] for r in revisions.values()) == [1, 2]
-        await client.patch(STATEFUL_SETS, "db", {"spec": {"template": template("db", "one")}}, "default")
+        await client.patch(STATEFUL_SETS, "db", {"spec": {"template": stateful_set()["spec"]["template"]}}, "default")
         found = await rolled(client)
         assert found["status"]["currentRevision"] == first
         assert set((await images(client)).values()) == {"one"}

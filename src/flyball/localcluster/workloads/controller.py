@@ -76,6 +76,50 @@ class Index:
             self._found.setdefault(word, {})[key_of(new)] = new
 
 
+class Written:
+    """What our own writes returned, until the cache is as new: a plan on a stale object would act twice."""
+
+    def __init__(self, informer: Informer[Object]) -> None:
+        self._cache = informer.cache
+        self._newer: dict[Key, Object] = {}
+        informer.add_handler(self._changed)
+
+    def remember(self, obj: Object) -> Object:
+        """An answer of the server."""
+        cached = self._cache.get(key_of(obj))
+        if cached is None or not _is_as_new(cached, obj):
+            self._newer[key_of(obj)] = obj
+        return obj
+
+    def newest(self, obj: Object) -> Object:
+        """The object, or what we have written of it since."""
+        written = self._newer.get(key_of(obj))
+        return obj if written is None or _is_as_new(obj, written) else written
+
+    def ahead(self) -> list[Object]:
+        """All that the cache does not show yet."""
+        return list(self._newer.values())
+
+    def _changed(self, change: str, old: Object | None, new: Object | None) -> None:
+        seen = new or old or {}
+        written = self._newer.get(key_of(seen))
+        if written is not None and (change == "DELETED" or _is_as_new(seen, written)):
+            del self._newer[key_of(seen)]
+
+
+def _is_as_new(cached: Object, written: Object) -> bool:
+    same_uid = cached["metadata"].get("uid") == written["metadata"].get("uid")
+    return not same_uid or _version(cached) >= _version(written)
+
+
+def _version(obj: Object) -> int:
+    """Resource versions of one resource may be compared as numbers (KEP-5504)."""
+    try:
+        return int(obj["metadata"].get("resourceVersion") or 0)
+    except ValueError:
+        return 0
+
+
 class Controller:
     """A loop that brings keys to their desired state; a failing key waits alone."""
 

@@ -4,7 +4,15 @@ from flyball import clock
 from flyball.errors import KubeApiError
 from flyball.kube import EventRecorder, KubeClient
 from flyball.kube.kinds import DEPLOYMENTS, PODS, REPLICA_SETS
-from flyball.localcluster.workloads.controller import Controller, Index, Informers, Key, Object, key_of
+from flyball.localcluster.workloads.controller import (
+    Controller,
+    Index,
+    Informers,
+    Key,
+    Object,
+    Written,
+    key_of,
+)
 from flyball.localcluster.workloads.deploymentstatus import deadline_in_s, is_complete, status_of
 from flyball.localcluster.workloads.objects import (
     annotations_of,
@@ -55,18 +63,14 @@ class DeploymentController(Controller):
         self._pods_by_owner = Index(pods, lambda pod: [controller_uid(pod)] if controller_uid(pod) else [])
         self._replica_sets = replica_sets
         self._events = EventRecorder(client, self.name)
-        # What our own writes returned, until the cache is as new: a plan on a stale size would scale twice.
-        self._written: dict[Key, Object] = {}
+        self._written = Written(replica_sets)
         self._deployments.add_handler(lambda _change, old, new: self.queue.add(key_of(new or old)))
         replica_sets.add_handler(self._on_replica_set)
         pods.add_handler(self._on_pod)
 
-    def _on_replica_set(self, change: str, old: Object | None, new: Object | None) -> None:
+    def _on_replica_set(self, _change: str, old: Object | None, new: Object | None) -> None:
         replica_set = new or old or {}
         key = key_of(replica_set)
-        written = self._written.get(key)
-        if written is not None and (change == "DELETED" or _is_as_new(replica_set, written)):
-            del self._written[key]
         reference = controller_of(replica_set)
         if reference is not None and reference.get("kind") == "Deployment":
             self.queue.add((key[0], reference["name"]))
@@ -138,9 +142,9 @@ class DeploymentController(Controller):
     async def _owned(self, deployment: Object) -> list[Object]:
         metadata = deployment["metadata"]
         found = {key_of(item): item for item in self._by_owner.get(metadata["uid"])}
-        for key, written in self._written.items():
+        for written in self._written.ahead():
             if controller_uid(written) == metadata["uid"]:
-                found[key] = written
+                found[key_of(written)] = written
         for orphan in self._orphans.get(metadata["namespace"]):
             if selects(deployment, orphan) and not is_terminating(orphan):
                 change = {
@@ -174,7 +178,7 @@ class DeploymentController(Controller):
                 if exc.code != 409:
                     raise
                 new = await self._collided(deployment, wanted)
-            self._remember(new)
+            self._written.remember(new)
             if replicas:
                 message = f"Scaled up replica set {name_of(new)} from 0 to {replicas}"
                 await self._events.event(deployment, "Normal", "ScalingReplicaSet", message)
@@ -208,7 +212,7 @@ class DeploymentController(Controller):
             return replica_set
         metadata = replica_set["metadata"]
         written = await self.client.patch(REPLICA_SETS, metadata["name"], change, metadata["namespace"])
-        self._remember(written)
+        self._written.remember(written)
         return written
 
     async def _resize(
@@ -218,7 +222,7 @@ class DeploymentController(Controller):
         before = wanted_of(next(item for item in everyone if name_of(item) == name))
         change: Object = {"metadata": {"annotations": size_annotations(deployment)}, "spec": {"replicas": size}}
         written = await self.client.patch(REPLICA_SETS, name, change, deployment["metadata"]["namespace"])
-        self._remember(written)
+        self._written.remember(written)
         if size != before:
             direction = "up" if size > before else "down"
             message = f"Scaled {direction} replica set {name} from {before} to {size}"
@@ -226,12 +230,6 @@ class DeploymentController(Controller):
         if new is not None and name_of(new) == name:
             return written, olds
         return new, [written if name_of(item) == name else item for item in olds]
-
-    def _remember(self, written: Object) -> None:
-        key = key_of(written)
-        cached = self._replica_sets.cache.get(key)
-        if cached is None or not _is_as_new(cached, written):
-            self._written[key] = written
 
     async def _report(self, deployment: Object, new: Object | None, olds: list[Object]) -> None:
         now_ms = clock.now_ms()
@@ -246,16 +244,3 @@ class DeploymentController(Controller):
         overdue_s = deadline_in_s(deployment, now_ms)
         if overdue_s is not None:
             self.queue.add_after(key, overdue_s + 1.0)
-
-
-def _is_as_new(cached: Object, written: Object) -> bool:
-    same_uid = cached["metadata"].get("uid") == written["metadata"].get("uid")
-    return not same_uid or _version(cached) >= _version(written)
-
-
-def _version(obj: Object) -> int:
-    """Resource versions of one resource may be compared as numbers (KEP-5504)."""
-    try:
-        return int(obj["metadata"].get("resourceVersion") or 0)
-    except ValueError:
-        return 0

@@ -7,7 +7,7 @@ from flyball.errors import FlyballError, KubeApiError
 from flyball.kube import EventRecorder, KubeClient
 from flyball.kube.kinds import JOBS, PODS
 from flyball.localcluster.workloads import jobplan
-from flyball.localcluster.workloads.controller import Controller, Informers, Key, Object, key_of
+from flyball.localcluster.workloads.controller import Controller, Informers, Key, Object, Written, key_of
 from flyball.localcluster.workloads.objects import condition, controller_of, is_terminating, name_of, status_change
 from flyball.localcluster.workloads.podcontrol import PodControl
 
@@ -26,6 +26,8 @@ class JobController(Controller):
         self._jobs, self._pod_cache = informers.of(JOBS), informers.of(PODS)
         self._events = EventRecorder(client, self.name)
         self._pods = PodControl(client, informers, JOBS, self.queue, self._events)
+        # The status is noted before finalizers go and after: counting on stale objects would count twice.
+        self._written_jobs, self._written_pods = Written(self._jobs), Written(self._pod_cache)
         self._pod_cache.add_handler(self._on_pod)
         self._backoff_first_s = backoff_first_s
 
@@ -44,7 +46,9 @@ class JobController(Controller):
         job = self._jobs.cache.get(key)
         if job is None:
             return
+        job = self._written_jobs.newest(job)
         pods = self._pods.controlled(job) if jobplan.is_finished(job) else await self._pods.claimed(job)
+        pods = [self._written_pods.newest(pod) for pod in pods]
         if is_terminating(job) or jobplan.is_finished(job):
             for pod in pods:
                 if jobplan.outcome(pod):
@@ -88,7 +92,9 @@ class JobController(Controller):
         status = jobplan.status_of(job, pods, tally, end, now_ms)
         change = status_change(job.get("status"), status)
         if change is not None:
-            job = await self.client.patch(JOBS, key[1], change, key[0], "status")
+            # Counts are sums: they are only written over those that they were made from.
+            change["metadata"] = {"resourceVersion": job["metadata"]["resourceVersion"]}
+            job = self._written_jobs.remember(await self.client.patch(JOBS, key[1], change, key[0], "status"))
             if end[0] and jobplan.is_finished(job):
                 if end[0] == "Complete":
                     await self._events.event(job, "Normal", "Completed", "Job completed")
@@ -125,7 +131,9 @@ class JobController(Controller):
         kept = [name for name in pod["metadata"]["finalizers"] if name != jobplan.FINALIZER]
         change = {"metadata": {"uid": pod["metadata"]["uid"], "finalizers": kept or None}}
         try:
-            await self.client.patch(PODS, name_of(pod), change, pod["metadata"]["namespace"])
+            self._written_pods.remember(
+                await self.client.patch(PODS, name_of(pod), change, pod["metadata"]["namespace"])
+            )
         except KubeApiError as exc:
             if exc.code not in (404, 409):
                 raise

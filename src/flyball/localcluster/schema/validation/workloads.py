@@ -57,7 +57,7 @@ def check_workload(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
     if selector and not matches(selector, labels):
         causes.append(invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`"))
-    causes += _template(spec)
+    causes += _template(_with_claims(spec) if kind.kind == "StatefulSet" else spec)
     if kind.kind == "Deployment":
         causes += _strategy(spec)
     if old is not None:
@@ -78,6 +78,17 @@ def check_workload(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
                     )
                     break
     return causes
+
+
+def _with_claims(spec: Object) -> Object:
+    """A StatefulSet's spec whose template has the volumes that its claim templates stand for."""
+    template = spec.get("template") or {}
+    pod = template.get("spec") or {}
+    volumes = list(pod.get("volumes") or ())
+    named = {volume.get("name") for volume in volumes}
+    claims = [(claim.get("metadata") or {}).get("name") for claim in spec.get("volumeClaimTemplates") or ()]
+    volumes += [{"name": name} for name in claims if name and name not in named]
+    return {**spec, "template": {**template, "spec": {**pod, "volumes": volumes}}} if claims else spec
 
 
 def _plain(kind: str) -> str:
