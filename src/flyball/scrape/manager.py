@@ -11,6 +11,7 @@ from flyball import clock
 from flyball.errors import ConfigError
 from flyball.http.client import new_session
 from flyball.model.scrapeconfigs import ScrapeConfig, TargetGroup
+from flyball.scrape.exemplars import ExemplarStore
 from flyball.scrape.fetch import tls_context
 from flyball.scrape.loop import TargetLoop
 from flyball.scrape.targets import Target, build_targets
@@ -29,10 +30,18 @@ class ScrapeManager:
 
     Args:
         session_factory: makes the HTTP session; each target has at most one request open.
+        exemplars: takes the exemplars of OpenMetrics and protobuf.
     """
 
-    def __init__(self, head: Head, session_factory: Callable[[], aiohttp.ClientSession] | None = None) -> None:
+    def __init__(
+        self,
+        head: Head,
+        session_factory: Callable[[], aiohttp.ClientSession] | None = None,
+        *,
+        exemplars: ExemplarStore | None = None,
+    ) -> None:
         self.head = head
+        self.exemplars = exemplars if exemplars is not None else ExemplarStore()
         self._factory = session_factory or (lambda: new_session(connections_max=0))
         self._session: aiohttp.ClientSession | None = None
         self._configs: dict[str, ScrapeConfig] = {}
@@ -129,7 +138,7 @@ class ScrapeManager:
                 running[key][0].target = target  # __meta_ labels may have changed
                 running[key][0].set_interval(self._interval(target))
                 continue
-            loop = TargetLoop(self.head, config, target, self._session, tls, self._landed)
+            loop = TargetLoop(self.head, config, target, self._session, tls, self._landed, self.exemplars.add)
             loop.set_interval(self._interval(target))
             running[key] = (loop, asyncio.get_running_loop().create_task(loop.run(), name=f"scrape {target.url}"))
         _TARGETS.labels(job).set(len(running))
@@ -154,6 +163,22 @@ class ScrapeManager:
             for job, dropped in self._dropped.items()
             for labels in dropped[: self._configs[job].keep_dropped_targets or 100]
         ]
+
+    def dropped_counts(self) -> dict[str, int]:
+        """How many targets relabelling dropped, by job."""
+        return {job: len(dropped) for job, dropped in self._dropped.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """The data of ``/api/v1/targets``."""
+        return {
+            "activeTargets": self.targets(),
+            "droppedTargets": self.dropped_targets(),
+            "droppedTargetCounts": self.dropped_counts(),
+        }
+
+    def pools(self) -> dict[str, ScrapeConfig]:
+        """The jobs in force by name."""
+        return dict(self._configs)
 
     def errors(self) -> dict[str, list[str]]:
         """What is wrong with jobs and targets that cannot be scraped at all, by job."""

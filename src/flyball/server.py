@@ -1,0 +1,359 @@
+"""``flyball server``: scraping, store and the Prometheus API alone, from a prometheus.yml. The story of one process.
+
+Nothing of a new configuration is in force unless all of it is right: a reload that fails leaves what was there.
+"""
+
+import asyncio
+import contextlib
+import glob
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+from prometheus_client import Gauge
+
+from flyball import clock
+from flyball.errors import ConfigError, FlyballError
+from flyball.model.prometheusconfig import PrometheusConfig, parse_prometheus_config, with_absolute_paths
+from flyball.model.scrapeconfigs import ScrapeConfig, parse_scrape_jobs
+from flyball.model.yaml_loader import load_yaml
+from flyball.rules.rulefiles import AlertingRule, Group, Rule, parse_rule_file
+
+log = logging.getLogger("flyball.server")
+
+_RELOADED = Gauge("flyball_config_last_reload_successful", "1 when the last reading of the configuration worked.")
+_RELOADED_AT = Gauge("flyball_config_last_reload_success_timestamp_seconds", "When the configuration was last read.")
+_NEVER = "0001-01-01T00:00:00Z"
+QUERY_SWITCH_INTERVAL_S = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """What the flags say; the names are Prometheus'.
+
+    Attributes:
+        listen: (host, port) to serve at.
+        flags: every flag with its value, for ``/status/flags``.
+    """
+
+    config_file: Path
+    storage_path: Path
+    listen: tuple[tuple[str, int], ...] = (("0.0.0.0", 9090),)
+    retention_ms: int = 15 * 86_400_000
+    retention_bytes: int = 0
+    route_prefix: str = ""
+    lifecycle: bool = False
+    admin_api: bool = False
+    remote_write_receiver: bool = False
+    otlp_receiver: bool = False
+    lookback_ms: int = 300_000
+    query_timeout_ms: int = 120_000
+    query_samples_max: int = 50_000_000
+    query_series_max: int = 2_000_000
+    queries_max: int = 2
+    memory_limit_bytes: int = 2 << 30
+    features: tuple[str, ...] = ()
+    flags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration file with the files that it names.
+
+    Attributes:
+        text: the YAML in force, secrets hidden.
+    """
+
+    config: PrometheusConfig
+    jobs: tuple[ScrapeConfig, ...]
+    groups: tuple[Group, ...]
+    text: str
+
+
+def load(path: Path) -> Loaded:
+    """Reads a prometheus.yml, its ``scrape_config_files`` and its ``rule_files``.
+
+    Raises:
+        ConfigError: a file is missing or wrong; a line for every error, each with file, field, value and remedy.
+    """
+    from flyball.web.status import hidden_secrets
+
+    document = load_yaml(_text(path), str(path))
+    absolute = with_absolute_paths({} if document is None else document, PurePosixPath(path.absolute().parent))
+    config, errors = parse_prometheus_config(absolute, str(path))
+    jobs = list(config.jobs)
+    for pattern in config.scrape_config_files:
+        for name in sorted(glob.glob(pattern)):
+            try:
+                jobs.extend(_more_jobs(Path(name), config))
+            except ConfigError as exc:
+                errors.append(exc)
+    groups: list[Group] = []
+    for pattern in config.rule_files:
+        for name in sorted(glob.glob(pattern)):
+            try:
+                interval_ms = config.defaults.evaluation_interval_ms
+                groups.extend(parse_rule_file(_text(Path(name)), name, interval_ms=interval_ms))
+            except ConfigError as exc:
+                errors.append(exc)
+    names = [job.job_name for job in jobs]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        errors.append(ConfigError(f'{path}: the job_name "{name}" is used twice; rename one'))
+    if errors:
+        raise ConfigError("\n".join(map(str, errors)))
+    text = yaml.safe_dump(hidden_secrets(absolute), sort_keys=False, allow_unicode=True)
+    return Loaded(config, tuple(jobs), tuple(groups), text)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as exc:
+        raise ConfigError(f"{path}: {exc.strerror}; name the file that is meant") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path}: is not UTF-8 text ({exc})") from exc
+
+
+def _more_jobs(path: Path, config: PrometheusConfig) -> list[ScrapeConfig]:
+    document = load_yaml(_text(path), str(path))
+    if not isinstance(document, Mapping) or set(document) != {"scrape_configs"}:
+        raise ConfigError(f"{path}: must have the one field scrape_configs")
+    absolute = with_absolute_paths(document, PurePosixPath(path.absolute().parent))
+    jobs, errors = parse_scrape_jobs(absolute["scrape_configs"] or [], config.defaults)
+    if errors:
+        raise ConfigError("\n".join(f"{path}: {error}" for error in errors))
+    return jobs
+
+
+class Configuration:
+    """The configuration in force. ``apply`` is called with each one that is read without an error."""
+
+    def __init__(self, path: Path, apply: Callable[[Loaded], None]) -> None:
+        self.path = path
+        self.loaded = Loaded(PrometheusConfig(), (), (), "")
+        self.last_reload = (True, clock.now_ms())
+        self._apply = apply
+        self._lock = asyncio.Lock()
+
+    async def reload(self) -> None:
+        """Reads the file again.
+
+        Raises:
+            ConfigError: it is wrong; what was in force stays.
+        """
+        async with self._lock:
+            try:
+                loaded = await asyncio.to_thread(load, self.path)
+            except ConfigError:
+                self.last_reload = (False, self.last_reload[1])
+                _RELOADED.set(0)
+                raise
+            self._apply(loaded)
+            self.loaded = loaded
+            self.last_reload = (True, clock.now_ms())
+            _RELOADED.set(1)
+            _RELOADED_AT.set(self.last_reload[1] / 1000)
+
+    def notifications(self) -> list[dict[str, Any]]:
+        worked, at_ms = self.last_reload
+        if worked:
+            return []
+        return [{"text": "Configuration reload has failed.", "date": clock.rfc3339_micro(at_ms), "active": True}]
+
+
+def run_server(settings: ServerSettings, ready: Callable[[list[str]], None]) -> None:
+    """Serves until SIGTERM or SIGINT; SIGHUP reloads. ``ready`` is called with the URLs once all is up.
+
+    Raises:
+        FlyballError: the configuration is wrong, the store is not usable, or a port is taken.
+    """
+    runner: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        runner = uvloop.run
+    runner(_serve(settings, ready))
+
+
+async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -> None:
+    from starlette.routing import Mount
+
+    from flyball.discovery import Discovery
+    from flyball.http.server import LOOPBACK_HOSTS, serve
+    from flyball.scrape import ExemplarStore, ScrapeManager
+    from flyball.store import Database
+    from flyball.web.prometheus_api import Budget, Instance, create_app
+
+    sys.setswitchinterval(QUERY_SWITCH_INTERVAL_S)  # a query in a worker thread must not delay a scrape
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+
+    first = load(settings.config_file)
+    store = await asyncio.to_thread(
+        Database,
+        settings.storage_path,
+        memory_limit_bytes=settings.memory_limit_bytes,
+        out_of_order_ms=first.config.out_of_order_ms,
+    )
+    manager = ScrapeManager(store.head, exemplars=ExemplarStore(first.config.exemplars_max))
+    discovery = Discovery(manager.set_groups)
+    kubernetes = _Kubernetes(discovery)
+
+    def apply(loaded: Loaded) -> None:
+        manager.set_configs(loaded.jobs)
+        discovery.set_configs(loaded.jobs)
+        kubernetes.set_configs(loaded.jobs)
+
+    configuration = Configuration(settings.config_file, apply)
+    instance = Instance(
+        targets=manager.describe,
+        target_metadata=manager.metadata,
+        pools=manager.pools,
+        config_yaml=lambda: configuration.loaded.text,
+        flags=settings.flags,
+        features=settings.features,
+        external_labels=lambda: configuration.loaded.config.external_labels,
+        started_ms=clock.now_ms(),
+        last_reload=lambda: configuration.last_reload,
+        rule_groups=lambda: [describe_group(group) for group in configuration.loaded.groups],
+        alertmanagers=lambda: [url for found in configuration.loaded.config.alertmanagers for url in found.urls()],
+        notifications=configuration.notifications,
+        exemplars=manager.exemplars,
+        reload=configuration.reload if settings.lifecycle else None,
+        quit=stopping.set if settings.lifecycle else None,
+    )
+    budget = Budget(
+        timeout_s=settings.query_timeout_ms / 1000,
+        samples_max=settings.query_samples_max,
+        series_max=settings.query_series_max,
+        lookback_ms=settings.lookback_ms,
+    )
+    with ThreadPoolExecutor(settings.queries_max, thread_name_prefix="query") as executor:
+        app: Any = create_app(
+            store, executor=executor, instance=instance, budget=budget, queries_max=settings.queries_max
+        )
+        if settings.route_prefix:
+            from starlette.applications import Starlette
+
+            app = Starlette(routes=[Mount(settings.route_prefix, app=app)])
+        servers = []
+        parts: list[asyncio.Task[Any]] = []
+        try:
+            for host, port in settings.listen:
+                hosts = LOOPBACK_HOSTS if host in LOOPBACK_HOSTS else None
+                servers.append(await serve(app, host=host, port=port, allowed_hosts=hosts, name="Prometheus API"))
+            await configuration.reload()
+            loop.add_signal_handler(signal.SIGHUP, lambda: parts.append(loop.create_task(_reload(configuration))))
+            parts += [
+                loop.create_task(store.run(), name="store"),
+                loop.create_task(manager.run(), name="scraping"),
+            ]
+            ready([f"http://{host}:{server.port}" for (host, _), server in zip(settings.listen, servers, strict=True)])
+            stopped = loop.create_task(stopping.wait(), name="stopping")
+            done, _ = await asyncio.wait({stopped, *parts}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopped}:
+                task.result()  # a part that ended has failed
+        finally:
+            for task in parts:
+                task.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+            await kubernetes.close()
+            await discovery.close()
+            for server in servers:
+                await server.close()
+            await asyncio.to_thread(store.close)
+
+
+async def _reload(configuration: Configuration) -> None:
+    try:
+        await configuration.reload()
+        log.info("configuration reloaded")
+    except FlyballError as exc:
+        log.error("configuration not reloaded, what was in force stays: %s", exc)
+
+
+class _Kubernetes:
+    """Kubernetes discovery, connected once a job asks for it; one client for each kubeconfig."""
+
+    def __init__(self, discovery: Any) -> None:
+        self._discovery = discovery
+        self._running: dict[str, tuple[Any, Any, asyncio.Task[None]]] = {}
+        self._starting: set[asyncio.Task[None]] = set()
+
+    def set_configs(self, jobs: tuple[ScrapeConfig, ...]) -> None:
+        wanted: dict[str, list[ScrapeConfig]] = {kubeconfig: [] for kubeconfig in self._running}
+        for job in jobs:
+            for kubeconfig in {sd.kubeconfig_file for sd in job.kubernetes_sd_configs}:
+                own = tuple(sd for sd in job.kubernetes_sd_configs if sd.kubeconfig_file == kubeconfig)
+                wanted.setdefault(kubeconfig, []).append(replace(job, kubernetes_sd_configs=own))
+        for kubeconfig, configs in wanted.items():
+            if kubeconfig in self._running:
+                self._running[kubeconfig][1].set_configs(configs)
+            else:
+                task = asyncio.get_running_loop().create_task(self._start(kubeconfig, configs))
+                self._starting.add(task)
+                task.add_done_callback(self._starting.discard)
+
+    async def _start(self, kubeconfig: str, configs: list[ScrapeConfig]) -> None:
+        from flyball.discovery import KubernetesDiscovery
+        from flyball.kube import KubeClient
+
+        try:
+            client = await KubeClient.from_environment(kubeconfig or None)
+        except FlyballError as exc:
+            log.error("kubernetes_sd_configs: %s", exc)
+            return
+        found = KubernetesDiscovery(client)
+        found.set_configs(configs)
+        task = asyncio.get_running_loop().create_task(found.run(self._discovery.set_groups), name="kubernetes")
+        self._running[kubeconfig] = (client, found, task)
+
+    async def close(self) -> None:
+        tasks = [*self._starting, *(task for _, _, task in self._running.values())]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for client, _, _ in self._running.values():
+            await client.close()
+
+
+def describe_group(group: Group) -> dict[str, Any]:
+    """A group that is not evaluated here, in the form of ``/api/v1/rules``."""
+    return {
+        "name": group.name,
+        "file": group.file,
+        "rules": [_describe_rule(rule) for rule in group.rules],
+        "interval": group.interval_ms / 1000,
+        "limit": group.limit,
+        "evaluationTime": 0.0,
+        "lastEvaluation": _NEVER,
+    }
+
+
+def _describe_rule(rule: Rule) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "name": rule.name,
+        "query": str(rule.expr),
+        "labels": dict(rule.labels),
+        "health": "unknown",
+        "evaluationTime": 0.0,
+        "lastEvaluation": _NEVER,
+    }
+    if not isinstance(rule, AlertingRule):
+        return found | {"type": "recording"}
+    return found | {
+        "type": "alerting",
+        "state": "inactive",
+        "duration": rule.for_ms / 1000,
+        "keepFiringFor": rule.keep_firing_for_ms / 1000,
+        "annotations": dict(rule.annotations),
+        "alerts": [],
+    }
