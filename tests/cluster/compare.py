@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def _message(exchange: dict[str, Any]) -> str:
     return f": {text_of(str(message))}" if message else ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Known:
     """A difference that is meant, or not mended yet: globs of a step and a path, and the reason."""
 
@@ -132,12 +132,20 @@ class Known:
     reason: str
 
     def covers(self, difference: Difference) -> bool:
-        return fnmatchcase(difference.step, _glob(self.step)) and fnmatchcase(difference.path, _glob(self.path))
+        return bool(self._step.match(difference.step) and self._path.match(difference.path))
+
+    @cached_property
+    def _step(self) -> re.Pattern[str]:
+        return _glob(self.step)
+
+    @cached_property
+    def _path(self) -> re.Pattern[str]:
+        return _glob(self.path)
 
 
-def _glob(text: str) -> str:
-    """Brackets are indices and options here, not character classes."""
-    return text.replace("[", "[[]")
+def _glob(text: str) -> re.Pattern[str]:
+    """``*`` matches anything; brackets and question marks are themselves, since steps and paths hold them."""
+    return re.compile(".*".join(map(re.escape, text.split("*"))) + r"\Z", re.DOTALL)
 
 
 def known_differences() -> list[Known]:

@@ -4,35 +4,44 @@ A difference that tests/cluster/differences.yaml does not list, with its reason,
 """
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import aiohttp
 import pytest
+from tests.cluster.compare import Difference, known_differences, sort_out
+from tests.cluster.golden import Replayer, read, recorded_scenarios
 
 from flyball.http.client import client_tls
-from tests.cluster.compare import Difference, known_differences, sort_out
-from tests.cluster.control_plane import EmbeddedControlPlane
-from tests.cluster.golden import Replayer, read, recorded_scenarios
+from flyball.localcluster import ApiServer, pki
 
 KNOWN = known_differences()
 
 
+Replay = Callable[[str], list[Difference]]
+
+
 @pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedControlPlane]:
-    with EmbeddedControlPlane(tmp_path_factory.mktemp("golden")) as cluster:
-        yield cluster
+def replay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replay]:
+    """Replays a scenario on one embedded server; client and server share an event loop."""
+    directory = tmp_path_factory.mktemp("golden")
+    server = ApiServer(directory, port=0)
 
+    async def open_session() -> aiohttp.ClientSession:
+        await server.start()
+        connector = aiohttp.TCPConnector(ssl=client_tls(ca_file=directory / "pki" / "ca.crt"))
+        return aiohttp.ClientSession(connector=connector)
 
-async def replay(cluster: EmbeddedControlPlane, scenario: str) -> list[Difference]:
-    connector = aiohttp.TCPConnector(ssl=client_tls(ca_file=cluster.ca))
-    async with aiohttp.ClientSession(connector=connector) as session:
-        return await Replayer(session, cluster.base, cluster.token).replay(scenario)
+    with asyncio.Runner() as runner:
+        session = runner.run(open_session())
+        replayer = Replayer(session, f"https://127.0.0.1:{server.port}", pki.token(directory))
+        yield lambda scenario: runner.run(replayer.replay(scenario))
+        runner.run(session.close())
+        runner.run(server.close())
 
 
 @pytest.mark.parametrize("scenario", recorded_scenarios())
-def test_every_answer_is_the_real_servers(scenario: str, embedded: EmbeddedControlPlane) -> None:
-    new, seen = sort_out(asyncio.run(replay(embedded, scenario)), KNOWN)
+def test_every_answer_is_the_real_servers(scenario: str, replay: Replay) -> None:
+    new, seen = sort_out(replay(scenario), KNOWN)
     for known, times in seen.items():
         print(f"known ({times}): {known.step} {known.path}: {known.reason}")
     assert not new, f"{len(new)} new differences:\n" + "\n".join(map(str, new))
