@@ -6,6 +6,7 @@ from flyball import clock
 from flyball.errors import KubeApiError
 from flyball.kube.kinds import EVENTS, JOBS, PODS
 from flyball.localcluster.workloads import jobplan
+from flyball.localcluster.workloads.objects import status_change
 
 from .cluster import run, until
 
@@ -118,6 +119,13 @@ def test_an_indexed_job_completes_every_index(tmp_path):
         assert "JOB_COMPLETION_INDEX" in {item["name"] for item in pod["spec"]["containers"][0]["env"]}
 
     run(tmp_path, body)
+
+
+def test_a_status_patch_empties_what_it_no_longer_names():
+    change = status_change(
+        {"uncounted": {"succeeded": ["a"]}, "active": 1}, {"uncounted": {"failed": ["b"]}, "active": 0}
+    )
+    assert change == {"status": {"uncounted": {"succeeded": None, "failed": ["b"]}, "active": None}}
 
 
 # -- planning --------------------------------------------------------------------------------------------------------

@@ -135,6 +135,15 @@ def status_change(
         for name, value in fresh.items()
         if name in (*zeros, "observedGeneration") or value not in (0, None, [], "")
     }
-    change: Object = {name: value for name, value in wanted.items() if old.get(name) != value}
+    change: Object = {
+        name: _replacing(old.get(name), value) for name, value in wanted.items() if old.get(name) != value
+    }
     change.update({name: None for name in fresh if name not in wanted and old.get(name) not in (None, 0, [])})
     return {"status": change} if change else None
+
+
+def _replacing(old: Any, fresh: Any) -> Any:
+    """The merge patch that leaves exactly ``fresh``: keys of an old map that it lacks are named as null."""
+    if not isinstance(old, dict) or not isinstance(fresh, dict):
+        return fresh
+    return {**{name: None for name in old if name not in fresh}, **fresh}
