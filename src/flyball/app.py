@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -247,8 +248,11 @@ async def _data(settings: Settings, life: Life) -> None:
     from flyball.discovery import KubernetesDiscovery, ScrapeConfigs
     from flyball.http.client import client_tls, new_session
     from flyball.http.server import serve
+    from flyball.rules.configmaps import RuleFiles
+    from flyball.rules.manager import RuleManager
     from flyball.scrape import ScrapeManager
     from flyball.store import Database
+    from flyball.web.instance import Instance
     from flyball.web.prometheus_api import create_app
 
     sys.setswitchinterval(QUERY_SWITCH_INTERVAL_S)  # a query in the worker thread must not delay a scrape
@@ -263,7 +267,10 @@ async def _data(settings: Settings, life: Life) -> None:
 
     with ThreadPoolExecutor(1, thread_name_prefix="query") as executor:
         control = new_session(timeout_s=10, tls=client_tls(ca_file=settings.pki / "ca.crt"))
-        app = create_app(store, manager.targets, executor, routes=_control_routes(settings, control))
+        in_thread = partial(asyncio.get_running_loop().run_in_executor, executor)
+        rules = RuleManager(store, store.head.append_all, in_thread)
+        instance = Instance(targets=manager.targets, rule_groups=rules.groups_json, alerts=rules.alerts_json)
+        app = create_app(store, executor=executor, routes=_control_routes(settings, control), instance=instance)
         server = await serve(app, port=settings.port(PROMETHEUS_PORT), name="Prometheus API")
         try:
             report_ready()
@@ -274,6 +281,8 @@ async def _data(settings: Settings, life: Life) -> None:
                     "scraping": manager.run(),
                     "discovery": discovery.run(manager.set_groups),
                     "scrape configuration": configs.run(configure),
+                    "rules": rules.run(),
+                    "rule files": RuleFiles(client).run(rules.set_groups),
                 },
             )
         finally:

@@ -79,7 +79,14 @@ def _go_float(value: float, kind: str = "g", precision: int | None = None) -> st
     exact = Decimal(repr(value)).normalize()
     if -4 <= exact.adjusted() < 6 or not value:
         return format(exact, "f")
-    return re.sub(r"e([+-])(\d)$", r"e\g<1>0\2", f"{exact:e}")
+    return format_scientific(value)
+
+
+def format_scientific(value: float) -> str:
+    """Go's ``strconv.FormatFloat(value, 'e', -1, 64)``: the fewest digits that read back equal."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
+    return re.sub(r"e([+-])(\d)$", r"e\g<1>0\2", f"{Decimal(repr(value)).normalize():e}")
 
 
 def _truth(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Watches monitors and keeps the generated scrape configuration in one Secret."""
+"""Watches monitors and rules: keeps the scrape configuration in one Secret, the rule files in ConfigMaps."""
 
 import asyncio
 import base64
@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flyball.errors import ConfigError, FlyballError, KubeApiError
-from flyball.kube import EventRecorder, Informer, KubeClient
-from flyball.kube.kinds import NAMESPACES, POD_MONITORS, SECRETS, SERVICE_MONITORS
+from flyball.kube import EventRecorder, Informer, KubeClient, Resource
+from flyball.kube.kinds import CONFIG_MAPS, NAMESPACES, POD_MONITORS, PROMETHEUS_RULES, SECRETS, SERVICE_MONITORS
 from flyball.model.scrapeconfigs import ScrapeConfig, to_document
+from flyball.operator.rules import pack, rule_file
 from flyball.operator.translate import Secrets, translate_pod_monitor, translate_service_monitor
 
 log = logging.getLogger(__name__)
@@ -18,16 +19,19 @@ log = logging.getLogger(__name__)
 NAMESPACE = "flyball-system"
 SECRET_NAME = "flyball-scrape-config"
 SECRET_KEY = "prometheus.yml"
+RULES_PREFIX = "flyball-rulefiles-"
+RULES_LABEL = "flyball.dev/rulefiles"
 SETTLE_S = 0.2
 RESYNC_S = 30.0  # Secrets that monitors name are not watched
 SIZE_MAX = 900_000  # a Secret holds 1 MiB
 
 
 class Operator:
-    """Writes the Secret ``flyball-system/flyball-scrape-config``, key ``prometheus.yml``.
+    """Writes the Secret ``flyball-system/flyball-scrape-config``, key ``prometheus.yml``, and the ConfigMaps
+    ``flyball-system/flyball-rulefiles-N``, a key a PrometheusRule.
 
-    One wrong monitor is left out, with an Event that names the field; the last good jobs of it are not kept, as
-    upstream. ``base`` jobs come first.
+    One wrong object is left out, with an Event that names the field; what it said before is not kept, as upstream.
+    ``base`` jobs come first.
     """
 
     def __init__(self, client: KubeClient, base: Sequence[ScrapeConfig] = (), *, resync_s: float = RESYNC_S) -> None:
@@ -36,11 +40,13 @@ class Operator:
             (Informer(client, SERVICE_MONITORS), translate_service_monitor, "ServiceMonitor", "endpoints"),
             (Informer(client, POD_MONITORS), translate_pod_monitor, "PodMonitor", "podMetricsEndpoints"),
         )
+        self._rules: Informer[dict[str, Any]] = Informer(client, PROMETHEUS_RULES)
         self._recorder = EventRecorder(client, "flyball-operator")
         self._wake = asyncio.Event()
         self._written = ""
+        self._written_rules: list[dict[str, str]] = []
         self._refused: dict[tuple[str, str], str] = {}
-        self._counts = dict.fromkeys(("writes", "failures", "jobs"), 0)
+        self._counts = dict.fromkeys(("writes", "failures", "jobs", "rule_files"), 0)
 
     def statistics(self) -> dict[str, Any]:
         """Counts since the start, and the monitors that are left out."""
@@ -48,10 +54,11 @@ class Operator:
 
     async def run(self) -> None:
         """Watches and writes until cancelled."""
-        for informer, *_ in self._monitors:
+        informers = [self._rules, *(informer for informer, *_ in self._monitors)]
+        for informer in informers:
             informer.add_handler(lambda *_: self._wake.set())
         async with asyncio.TaskGroup() as group:
-            for informer, *_ in self._monitors:
+            for informer in informers:
                 group.create_task(informer.run(), name=f"operator {informer.resource}")
             group.create_task(self._keep(), name="operator")
 
@@ -76,11 +83,15 @@ class Operator:
                 self._wake.set()
 
     async def reconcile(self) -> None:
-        """Translates every monitor and writes the Secret when it changed.
+        """Translates every monitor and rule and writes what changed.
 
         Raises:
             FlyballError: the API server does not take it.
         """
+        await self._reconcile_jobs()
+        await self._reconcile_rules()
+
+    async def _reconcile_jobs(self) -> None:
         jobs = list(self._base)
         size = 0
         for informer, translate, kind, field in self._monitors:
@@ -93,12 +104,7 @@ class Operator:
                     if size > SIZE_MAX:
                         raise ConfigError(f"{kind} {namespace}/{name}: all monitors together exceed {SIZE_MAX} bytes")
                 except (ConfigError, TypeError, AttributeError, ValueError) as exc:
-                    message = str(exc) if isinstance(exc, ConfigError) else f"{kind} {namespace}/{name}: {exc}"
-                    if self._refused.get(key) != message:
-                        self._refused[key] = message
-                        log.warning("operator_monitor_refused error=%s", message)
-                        head = {"apiVersion": "monitoring.coreos.com/v1", "kind": kind}
-                        await self._recorder.event({**head, **monitor}, "Warning", "InvalidConfiguration", message)
+                    await self._refuse(key, monitor, exc)
                     continue
                 self._refused.pop(key, None)
                 jobs += found
@@ -106,9 +112,39 @@ class Operator:
         text = json.dumps({"scrape_configs": [to_document(job) for job in jobs]}, indent=1)
         self._counts["jobs"] = len(jobs)
         if text != self._written:
-            await self._write(text)
-            self._counts["writes"] += 1
+            data = {SECRET_KEY: base64.b64encode(text.encode()).decode()}
+            await self._write(SECRETS, SECRET_NAME, {}, type="Opaque", data=data)
             self._written = text
+
+    async def _reconcile_rules(self) -> None:
+        files = []
+        for (namespace, name), obj in sorted(self._rules.cache.items()):
+            key = ("PrometheusRule", f"{namespace}/{name}")
+            try:
+                files.append(rule_file(obj))
+            except (ConfigError, TypeError, AttributeError, ValueError) as exc:
+                await self._refuse(key, obj, exc)
+                continue
+            self._refused.pop(key, None)
+        self._counts["rule_files"] = len(files)
+        packed = pack(files)
+        if packed == self._written_rules:
+            return
+        for number, data in enumerate(packed):
+            await self._write(CONFIG_MAPS, f"{RULES_PREFIX}{number}", {RULES_LABEL: "true"}, data=data)
+        for old in await self._client.list(CONFIG_MAPS, NAMESPACE, label_selector=f"{RULES_LABEL}=true"):
+            number = old["metadata"]["name"].removeprefix(RULES_PREFIX)
+            if number.isdigit() and int(number) >= len(packed):
+                await self._client.delete(CONFIG_MAPS, old["metadata"]["name"], NAMESPACE)
+        self._written_rules = packed
+
+    async def _refuse(self, key: tuple[str, str], obj: Mapping[str, Any], exc: Exception) -> None:
+        message = str(exc) if isinstance(exc, ConfigError) else f"{' '.join(key)}: {exc}"
+        if self._refused.get(key) != message:
+            self._refused[key] = message
+            log.warning("operator_refused error=%s", message)
+            head = {"apiVersion": "monitoring.coreos.com/v1", "kind": key[0]}
+            await self._recorder.event({**head, **obj}, "Warning", "InvalidConfiguration", message)
 
     async def _secrets(self, monitor: Mapping[str, Any], namespace: str, field: str) -> Secrets:
         """The Secrets that a monitor's endpoints name, read now."""
@@ -134,20 +170,12 @@ class Operator:
 
         return find
 
-    async def _write(self, text: str) -> None:
-        body = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {
-                "name": SECRET_NAME,
-                "namespace": NAMESPACE,
-                "labels": {"app.kubernetes.io/managed-by": "flyball"},
-            },
-            "type": "Opaque",
-            "data": {SECRET_KEY: base64.b64encode(text.encode()).decode()},
-        }
+    async def _write(self, resource: Resource, name: str, labels: Mapping[str, str], **content: Any) -> None:
+        """Replaces the content of an object of ours, which is made with its namespace when it is missing."""
+        self._counts["writes"] += 1
         try:
-            await self._client.patch(SECRETS, SECRET_NAME, {"data": body["data"]}, NAMESPACE)
+            held = await self._client.get(resource, name, NAMESPACE)
+            await self._client.update(resource, {**held, **content}, NAMESPACE)
             return
         except KubeApiError as exc:
             if exc.code != 404:
@@ -157,7 +185,10 @@ class Operator:
         except KubeApiError as exc:
             if exc.code != 409:
                 raise
-        await self._client.create(SECRETS, body, NAMESPACE)
+        own = {"app.kubernetes.io/managed-by": "flyball", **labels}
+        metadata = {"name": name, "namespace": NAMESPACE, "labels": own}
+        head = {"apiVersion": resource.api_version, "kind": resource.kind}
+        await self._client.create(resource, {**head, "metadata": metadata, **content}, NAMESPACE)
 
 
 def _secret_names(value: object) -> list[str]:

@@ -11,8 +11,9 @@ from enum import StrEnum
 from flyball.errors import FlyballError, QueryError
 from flyball.model.frames import STALE
 from flyball.model.labels import METRIC_NAME, Labels, labels_of
-from flyball.promql import Expr, parse
-from flyball.rules.rulefiles import AlertingRule, Group, RecordingRule, Rule
+from flyball.promql import Expr, Options, Scalar, Storage, Vector, evaluate, parse
+from flyball.promql.values import at_instant
+from flyball.rules.rulefiles import INTERVAL_DEFAULT_MS, AlertingRule, Group, RecordingRule, Rule
 from flyball.rules.templates import Context, Samples, expand
 
 ALERTS, ALERTS_FOR_STATE = "ALERTS", "ALERTS_FOR_STATE"
@@ -21,6 +22,21 @@ FOR_GRACE_MS = 10 * 60_000
 
 #: The samples of an expression at a time in ms. Raises QueryError.
 Query = Callable[[Expr, int], Samples]
+
+
+def query_of(storage: Storage, subquery_step_ms: int = INTERVAL_DEFAULT_MS) -> Query:
+    """Instant queries over a storage, as rules ask them."""
+
+    def query(expr: Expr, at_ms: int) -> Samples:
+        options = Options(subquery_step_ms=subquery_step_ms)
+        value = evaluate(expr, storage, at_ms, at_ms, 0, options=options)
+        if isinstance(value, Scalar):
+            return [((), float(value.values[0]))]
+        if not isinstance(value, Vector):
+            raise QueryError("rule result is not a vector or scalar")
+        return list(at_instant(value, at_ms).items())
+
+    return query
 
 
 class State(StrEnum):
@@ -223,4 +239,15 @@ def restore(
     return replace(state, alerts=alerts, restored=True)
 
 
-__all__ = ["ALERTS", "ALERTS_FOR_STATE", "Alert", "External", "Query", "RuleState", "State", "evaluate_rule", "restore"]
+__all__ = [
+    "ALERTS",
+    "ALERTS_FOR_STATE",
+    "Alert",
+    "External",
+    "Query",
+    "RuleState",
+    "State",
+    "evaluate_rule",
+    "query_of",
+    "restore",
+]

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flyball.clock import parse_rfc3339_ms
-from flyball.errors import ConfigError, FlyballError, QueryError
+from flyball.errors import ConfigError, FlyballError
 from flyball.model.durations import format_duration, parse_duration_ms
 from flyball.model.frames import Frame
 from flyball.model.labels import Labels, Matcher, labels_of
-from flyball.promql import Expr, Options, Scalar, Vector, evaluate, parse
+from flyball.promql import parse
 from flyball.promql.scenarios import MemoryStorage, parse_series, parse_values
-from flyball.promql.values import at_instant
-from flyball.rules.evaluation import External, Query, RuleState, State, evaluate_rule
+from flyball.rules.evaluation import External, Query, RuleState, State, evaluate_rule, query_of
 from flyball.rules.rulefiles import AlertingRule, Group
 from flyball.rules.templates import Samples
 
@@ -29,21 +28,6 @@ class _UntilNow:
 
     def select(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> list[Frame]:
         return self.storage.select(matchers, start_ms, min(end_ms, self.now_ms))
-
-
-def query_of(storage: Any, subquery_interval_ms: int = INTERVAL_DEFAULT_MS) -> Query:
-    """Instant queries over a storage, as rules ask them."""
-
-    def query(expr: Expr, at_ms: int) -> Samples:
-        options = Options(subquery_step_ms=subquery_interval_ms)
-        value = evaluate(expr, storage, at_ms, at_ms, 0, options=options)
-        if isinstance(value, Scalar):
-            return [((), float(value.values[0]))]
-        if not isinstance(value, Vector):
-            raise QueryError("rule result is not a vector or scalar")
-        return list(at_instant(value, at_ms).items())
-
-    return query
 
 
 @dataclass(slots=True)
@@ -231,4 +215,4 @@ def _samples_text(samples: Samples) -> str:
     return "; ".join(f"{dict(labels)} {value!r}" for labels, value in samples) or "none"
 
 
-__all__ = ["Outcome", "query_of", "run_unit_tests"]
+__all__ = ["Outcome", "run_unit_tests"]
