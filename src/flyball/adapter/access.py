@@ -5,6 +5,8 @@ authority, with a name that is allowed; else a bearer token that the API server 
 everyone but ``system:masters``, the API server is asked whether the user may. Headers without the certificate are air.
 """
 
+import asyncio
+import contextlib
 import hmac
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -220,6 +222,11 @@ class FrontProxyWatch:
 
     async def run(self) -> None:
         await self._informer.run()
+
+    async def wait_known(self, timeout_s: float) -> None:
+        """Returns once the cluster has said whom to trust, or after the time-out, with nobody trusted yet."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._informer.wait_synced(), timeout_s)
 
     def _on_change(self, _change: str, _old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
         if new is None or (new.get("metadata") or {}).get("name") != AUTHENTICATION_MAP[1]:

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 CONFIG_POLL_S = 2.0
 CERTIFICATE_POLL_S = 60.0
+FRONT_PROXY_WAIT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +123,7 @@ async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None
         deny_ttl_s=serving.deny_ttl_s,
     )
     app = MetricsApp(adapter, access)
-    server = await serve(app, port=serving.port, host=serving.host, tls=tls.context, allowed_hosts=None, name="adapter")
     try:
-        ready(server.port)
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(adapter.run(), name="adapter"),
@@ -133,13 +132,18 @@ async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None
             ]
             if fixed is None:
                 tasks.append(group.create_task(watch.run(), name="adapter front proxy"))
+                # whoever connects before would be refused for a certificate that is good a moment later
+                await watch.wait_known(FRONT_PROXY_WAIT_S)
+            server = await serve(
+                app, port=serving.port, host=serving.host, tls=tls.context, allowed_hosts=None, name="adapter"
+            )
+            ready(server.port)
             await stopping.wait()
             app.stop()  # /readyz says so, while requests under way are answered
             await server.close()
             for task in tasks:
                 task.cancel()
     finally:
-        await server.close()
         await adapter.close()
         close = getattr(source, "close", None)
         if close is not None:
