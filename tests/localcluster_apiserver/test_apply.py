@@ -128,7 +128,7 @@ def test_apply_refuses_what_it_cannot_place(tmp_path: Path) -> None:
         status, body = await apply(api, web(replicaz=2))
         assert (status, body["message"]) == (
             500,
-            "failed to create typed patch object (default/web; apps/v1, Kind=Deployment): "
+            "failed to create typed patch object (/web; apps/v1, Kind=Deployment): "
             ".spec.replicaz: field not declared in schema",
         )
         status, body = await apply(api, {**web(), "metadata": {"name": "web", "managedFields": [{"manager": "x"}]}})

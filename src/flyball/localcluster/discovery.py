@@ -149,9 +149,5 @@ class Discovery:
 
 def _openapi_document(group: str, version: str, resources: list[Served]) -> Object:
     """The OpenAPI v3 document of one group and version (``"", "v1"`` is the core's)."""
-    custom = {
-        served.kind.kind: ((served.crd_version or {}).get("schema") or {}).get("openAPIV3Schema") or {"type": "object"}
-        for served in resources
-        if served.is_custom
-    }
+    custom = {served.kind.kind: served.crd_schema for served in resources if served.is_custom}
     return schema.openapi_v3(group, version, [served.kind for served in resources], custom)

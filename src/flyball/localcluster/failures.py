@@ -42,9 +42,10 @@ class ApiFailure(FlyballError):  # noqa: N818 - it is an answer, as an HTTP exce
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
         }
-        if self.details:
+        if self.reason:
+            status["reason"] = self.reason
+        if self.details is not None:
             status["details"] = self.details
         status["code"] = self.code
         return status
@@ -56,7 +57,7 @@ def qualified(group: str, plural: str) -> str:
 
 
 def _details(group: str, plural: str, name: str, **more: Any) -> dict[str, Any]:
-    details: dict[str, Any] = {"name": name}
+    details: dict[str, Any] = {"name": name} if name else {}
     if group:
         details["group"] = group
     details["kind"] = plural
@@ -116,9 +117,8 @@ def method_not_allowed() -> ApiFailure:
     return ApiFailure(405, "the server does not allow this method on the requested resource", details={})
 
 
-def unsupported_media_type(content_type: str, accepted: Sequence[str]) -> ApiFailure:
+def unsupported_media_type(accepted: Sequence[str]) -> ApiFailure:
     return ApiFailure(
         415,
-        f'the body of the request was in an unknown format ("{content_type}") - accepted media types include: '
-        + ", ".join(accepted),
+        "the body of the request was in an unknown format - accepted media types include: " + ", ".join(accepted),
     )

@@ -240,8 +240,9 @@ def apply(live: Object | None, config: Object, writer: Writer, views: Views, *, 
         raise _conflict(conflicts)
     for one, fields in conflicts + removals:
         owners.take(one, fields)
-    is_same = not any(changes.seen_from(writer.api_version)) and last is not None and last.fields == claimed
-    owners.by_key[writer.key] = Owned(writer, claimed, last.time if last is not None and is_same else stamp)
+    if not any(changes.seen_from(writer.api_version)):
+        stamp = last.time if last is not None else ""  # as upstream: who changes nothing gets no new time
+    owners.by_key[writer.key] = Owned(writer, claimed, stamp)
     result["metadata"]["managedFields"] = owners.write()
     _sync_last_applied(live, result, config, writer)
     return result
@@ -322,11 +323,10 @@ def untyped(config: Object, *problems: str) -> failures.ApiFailure:
     """A configuration that does not fit its schema, in upstream's words (which give no reason)."""
     metadata = config.get("metadata") or {}
     group, _, version = str(config.get("apiVersion", "")).rpartition("/")
-    kind = f"{group}/{version}" if group else version
     text = problems[0] if len(problems) == 1 else "errors:\n  " + "\n  ".join(problems)
     return failures.ApiFailure(
         500,
         f"failed to create typed patch object ({metadata.get('namespace', '')}/{metadata.get('name', '')}; "
-        f"{kind}, Kind={config.get('kind', '')}): {text}",
+        f"{group}/{version}, Kind={config.get('kind', '')}): {text}",
         reason="",
     )

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flyball.localcluster import schema
-from flyball.localcluster.schema import Kind
+from flyball.localcluster.schema import Kind, structural
 
 Object = dict[str, Any]
+
+_PRESERVE = "x-kubernetes-preserve-unknown-fields"
 
 # What each served subresource can do. Ones not named here are not served.
 SUBRESOURCE_VERBS: dict[str, tuple[str, ...]] = {
@@ -43,11 +45,6 @@ class Served:
     printer_columns: tuple[Object, ...] = field(default=(), compare=False)
 
     @property
-    def patch_schema(self) -> schema.PatchNode | None:
-        """What patches need to know of the fields."""
-        return None if self.is_custom else schema.patch_schema(self.kind)
-
-    @property
     def store(self) -> str:
         return self.kind.store
 
@@ -58,6 +55,44 @@ class Served:
     @property
     def is_custom(self) -> bool:
         return self.crd_version is not None
+
+    @property
+    def crd_schema(self) -> Object:
+        """A custom resource's schema."""
+        return ((self.crd_version or {}).get("schema") or {}).get("openAPIV3Schema") or {_PRESERVE: True}
+
+    # What custom resources and built-in kinds both have, from their own kind of schema.
+
+    @property
+    def patch_schema(self) -> schema.PatchNode | None:
+        return structural.patch_schema(self.crd_schema) if self.is_custom else schema.patch_schema(self.kind)
+
+    def unknown_fields(self, obj: Object) -> list[str]:
+        """As ``unknown field "spec.sise"``, in document order."""
+        return (
+            structural.unknown_fields(self.crd_schema, obj)
+            if self.is_custom
+            else schema.validate_fields(self.kind, obj)
+        )
+
+    def prune(self, obj: Object) -> None:
+        """In place: unknown fields go."""
+        if self.is_custom:
+            structural.prune(self.crd_schema, obj)
+        else:
+            schema.prune(self.kind, obj)
+
+    def default(self, obj: Object) -> None:
+        """In place, an object in the storage version (custom resources: in any)."""
+        if self.is_custom:
+            structural.default(self.crd_schema, obj)
+        else:
+            schema.default(self.storage, obj)
+
+    def validate(self, obj: Object, old: Object | None) -> list[schema.Cause]:
+        """What is wrong with an object in the storage version."""
+        causes = schema.validate(self.storage, obj, old)
+        return causes + structural.validate(self.crd_schema, obj) if self.is_custom else causes
 
     def scale_paths(self) -> tuple[str, str, str]:
         """Spec replicas, status replicas and label selector, as JSON paths."""

@@ -162,7 +162,7 @@ def decode(body: bytes, content_type: str) -> Object:
     elif content_type == PROTOBUF:
         return schema.decode_protobuf(body)
     else:
-        raise failures.unsupported_media_type(content_type, ACCEPTED)
+        raise failures.unsupported_media_type(ACCEPTED)
     if not isinstance(value, dict):
         raise failures.bad_request("couldn't get version/kind; the body must be an object")
     return value

@@ -146,7 +146,7 @@ class Resources:
         how = PATCH_TYPES.get(request.content_type)
         if how is None or (how == "strategic" and served.is_custom):
             accepted = [t for t, kind in PATCH_TYPES.items() if kind != "strategic" or not served.is_custom]
-            raise failures.unsupported_media_type(request.content_type, accepted)
+            raise failures.unsupported_media_type(accepted)
         if how == "apply":
             await self._apply(request, served, namespace, name, subresource)
             return
@@ -260,8 +260,6 @@ def check_body(request: Request, served: Served, obj: Object, body: bytes = b"",
     obj["apiVersion"], obj["kind"] = kind.api_version, kind.kind
     if not isinstance(obj.get("metadata") or {}, dict):
         raise failures.bad_request(named + "json: cannot unmarshal value into field metadata of type v1.ObjectMeta")
-    if served.is_custom:
-        return
     mode = request.param("fieldValidation") or "Warn"
     if mode not in ("Strict", "Warn", "Ignore"):
         raise failures.ApiFailure(
@@ -270,7 +268,7 @@ def check_body(request: Request, served: Served, obj: Object, body: bytes = b"",
     wrong = schema.type_errors(kind, obj)
     if wrong:
         raise failures.bad_request((named if not patch else "") + wrong[0])
-    unknown = schema.validate_fields(kind, obj)
+    unknown = served.unknown_fields(obj)
     if mode != "Ignore":
         if body and request.content_type in ("", JSON):
             unknown = [*unknown, *duplicate_fields(body)]
@@ -279,7 +277,7 @@ def check_body(request: Request, served: Served, obj: Object, body: bytes = b"",
             raise failures.bad_request(text if patch else named + text)
         request.warnings.extend(unknown)
     if unknown:
-        schema.prune(kind, obj)
+        served.prune(obj)
 
 
 def check_configuration(request: Request, served: Served, namespace: str, name: str, config: Object) -> None:
@@ -297,12 +295,11 @@ def check_configuration(request: Request, served: Served, namespace: str, name: 
         raise failures.bad_request(
             f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
         )
-    if not served.is_custom:
+    unknown = served.unknown_fields(config)
+    if unknown:
+        raise untyped(config, *(f".{text.split(chr(34))[1]}: field not declared in schema" for text in unknown))
+    if served.kind.namespaced:
         metadata.setdefault("namespace", namespace)
-        unknown = schema.validate_fields(served.kind, config)
-        if unknown:
-            fields = [text.split('"')[1] for text in unknown]
-            raise untyped(config, *(f".{field}: field not declared in schema" for field in fields))
     check_body(request, served, config, b"")
 
 

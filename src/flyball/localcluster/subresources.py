@@ -27,7 +27,7 @@ async def answer_scale(objects: Objects, request: Request, served: Served, names
     elif request.method == "PATCH":
         how = PATCH_TYPES.get(request.content_type)
         if how not in ("json", "merge", "strategic"):
-            raise failures.unsupported_media_type(request.content_type, list(PATCH_TYPES)[:3])
+            raise failures.unsupported_media_type(list(PATCH_TYPES)[:3])
         try:
             patch = msgspec.json.decode(await request.body())
         except msgspec.DecodeError as exc:

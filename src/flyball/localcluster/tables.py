@@ -62,7 +62,8 @@ def _custom(served: Served, objects: list[Object], now_ms: int) -> tuple[list[Ob
                 "name": column.get("name", ""),
                 "type": column.get("type", "string"),
                 "format": column.get("format", ""),
-                "description": column.get("description", ""),
+                "description": column.get("description")
+                or f"Custom resource definition column (in JSONPath format): {column.get('jsonPath', '')}",
                 "priority": column.get("priority", 0),
             }
         )

@@ -374,12 +374,9 @@ def _secret(obj: Object, _version: str) -> None:
 
 
 def _namespace(obj: Object, _version: str) -> None:
-    metadata, spec = _child(obj, "metadata"), _child(obj, "spec")
+    metadata = _child(obj, "metadata")
     if metadata.get("name"):
         _child(metadata, "labels")["kubernetes.io/metadata.name"] = metadata["name"]
-    if not metadata.get("deletionTimestamp"):
-        _set(spec, finalizers=["kubernetes"])
-    _set(_child(obj, "status"), phase="Active")
 
 
 def _node(obj: Object, _version: str) -> None:

@@ -87,18 +87,19 @@ def validate_fields(kind: Kind, obj: dict[str, Any]) -> list[str]:
     For ``fieldValidation=Strict`` (reject) and ``Warn`` (warn). Empty for schemaless kinds.
     """
     root = _root(kind)
-    return [] if root is None else [f'unknown field "{path}"' for path, _, _ in _unknown(root, obj, "")]
+    return [] if root is None else [f'unknown field "{path}"' for path, _, _ in unknown(root, obj, "")]
 
 
 def prune(kind: Kind, obj: dict[str, Any]) -> None:
     """Remove unknown fields in place, as decoding into Go structs does."""
     root = _root(kind)
     if root is not None:
-        for _, holder, key in list(_unknown(root, obj, "")):
+        for _, holder, key in list(unknown(root, obj, "")):
             del holder[key]
 
 
-def _unknown(node: dict[str, Any], value: Any, path: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+def unknown(node: dict[str, Any], value: Any, path: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Undeclared fields below a node of the definitions: (path, the object that holds it, its name)."""
     name, node = _resolved(node)
     if isinstance(value, dict):
         properties = node.get("properties")
@@ -106,7 +107,7 @@ def _unknown(node: dict[str, Any], value: Any, path: str) -> Iterator[tuple[str,
         if properties is None:
             if isinstance(extra, dict) and ("$ref" in extra or extra.get("type") in ("object", "array")):
                 for key, item in value.items():
-                    yield from _unknown(extra, item, f"{path}.{key}" if path else key)
+                    yield from unknown(extra, item, f"{path}.{key}" if path else key)
             return
         if node.get("x-kubernetes-preserve-unknown-fields") or name.endswith(".JSONSchemaProps"):
             return
@@ -116,11 +117,11 @@ def _unknown(node: dict[str, Any], value: Any, path: str) -> Iterator[tuple[str,
             if child is None:
                 yield where, value, key
             elif isinstance(item, (dict, list)):
-                yield from _unknown(child, item, where)
+                yield from unknown(child, item, where)
     elif isinstance(value, list) and "items" in node:
         for index, item in enumerate(value):
             if isinstance(item, (dict, list)):
-                yield from _unknown(node["items"], item, f"{path}[{index}]")
+                yield from unknown(node["items"], item, f"{path}[{index}]")
 
 
 # --- JSON types -----------------------------------------------------------------------------------------------------
@@ -286,11 +287,12 @@ _NEVER_OMITTED = frozenset(
 class PatchNode:
     """Where a strategic merge or an apply patch stands in a schema."""
 
-    __slots__ = ("_inner", "_outer")
+    __slots__ = ("_inner", "_is_struct", "_outer")
 
     def __init__(self, node: dict[str, Any]) -> None:
         self._outer = node
-        self._inner = _resolved(node)[1]
+        name, self._inner = _resolved(node)
+        self._is_struct = bool(name)
 
     def items(self) -> PatchNode | None:
         """The schema of a list's elements; None when this is no list."""
@@ -343,6 +345,8 @@ class PatchNode:
 
     def is_always_present(self, name: str) -> bool:
         """Whether Go writes this field of a struct even when nothing is in it."""
+        if not self._is_struct:  # a custom resource is a map; only its metadata is a struct
+            return name == "metadata"
         return name in _NEVER_OMITTED or (self.is_named(name) and name in (self._inner.get("required") or ()))
 
     @property

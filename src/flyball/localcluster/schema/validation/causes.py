@@ -15,6 +15,8 @@ UNSUPPORTED = "Unsupported value"
 FORBIDDEN = "Forbidden"
 TOO_LONG = "Too long"
 NOT_FOUND = "Not found"
+TOO_MANY = "Too many"
+INVALID_TYPE = "Invalid type"
 
 _REASONS = {
     REQUIRED: "FieldValueRequired",
@@ -24,6 +26,8 @@ _REASONS = {
     FORBIDDEN: "FieldValueForbidden",
     TOO_LONG: "FieldValueTooLong",
     NOT_FOUND: "FieldValueNotFound",
+    TOO_MANY: "FieldValueTooMany",
+    INVALID_TYPE: "FieldValueTypeInvalid",
 }
 
 
@@ -38,7 +42,8 @@ class Cause:
     @property
     def body(self) -> str:
         """As a Status' cause says it: ``Invalid value: -1: must be greater than or equal to 0``."""
-        return f"{self.type}: {self.detail}" if self.detail else self.type
+        words = INVALID if self.type == INVALID_TYPE else self.type  # two reasons, the same words
+        return f"{words}: {self.detail}" if self.detail else words
 
     @property
     def message(self) -> str:

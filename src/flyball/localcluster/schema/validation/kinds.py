@@ -253,13 +253,11 @@ def check_definition(_kind: Kind, obj: Object, old: Object | None) -> list[Cause
     if spec.get("scope") not in ("Cluster", "Namespaced"):
         causes.append(unsupported("spec.scope", spec.get("scope") or "", ("Cluster", "Namespaced")))
     versions = spec.get("versions") or []
-    if not versions:
-        causes.append(required("spec.versions"))
-    if versions and sum(1 for one in versions if one.get("storage")) != 1:
+    if sum(1 for one in versions if one.get("storage")) != 1:
         causes.append(invalid("spec.versions", versions, "must have exactly one version marked as storage version"))
     for index, one in enumerate(versions):
         if not (one.get("schema") or {}).get("openAPIV3Schema"):
-            causes.append(required(f"spec.versions[{index}].schema.openAPIV3Schema", "schemas are required"))
+            causes.append(required(f"spec.versions[{index}].schema.openAPIV3Schema"))
     for field in ("plural", "kind"):
         if not names.get(field):
             causes.append(required(f"spec.names.{field}"))
