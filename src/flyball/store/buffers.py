@@ -61,9 +61,23 @@ class SeriesBuffer:
         self.view = (self._times, self._values, count + 1)
         return self.nbytes - before
 
-    def drop_before(self, horizon_ms: int) -> int:
-        """Lets go of samples before the horizon; returns the growth in bytes."""
-        return self._rebuild(horizon_ms)
+    def delete(self, start_ms: int, end_ms: int) -> None:
+        """Takes the samples with start <= t <= end out."""
+        times, values, count = self.view
+        kept = (times[:count] < start_ms) | (times[:count] > end_ms)
+        self._times, self._values = times[:count][kept], values[:count][kept]
+        self._capacity = len(self._times)
+        self.view = (self._times, self._values, len(self._times))
+
+    def drop(self, times_ms: Times) -> int:
+        """Lets go of the samples at these times; returns the growth in bytes."""
+        times, values, count = self.view
+        before = self.nbytes
+        kept = ~np.isin(times[:count], times_ms)
+        self._times, self._values = times[:count][kept], values[:count][kept]
+        self._capacity = len(self._times)
+        self.view = (self._times, self._values, len(self._times))
+        return self.nbytes - before
 
     def _rebuild(self, horizon_ms: int) -> int:
         times, values, count = self.view

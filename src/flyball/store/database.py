@@ -1,27 +1,51 @@
-"""The store on disk: a head whose samples are logged before they are taken, and replayed on start."""
+"""The store on disk: a head whose samples are logged before they are taken, and blocks of what is older.
+
+Every half hour's samples, when they are an hour old, are sealed into a block; small blocks are compacted into larger
+ones. DESIGN.md of this room has the files and what happens to them.
+"""
 
 import asyncio
 import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flyball import clock
 from flyball.errors import StoreError
 from flyball.model.frames import Frame
 from flyball.model.labels import Labels, Matcher
+from flyball.store.block import Block, Cache, Tombstone
+from flyball.store.blockfile import Origin, Sheet, block_paths, write_block
+from flyball.store.buffers import SeriesBuffer
+from flyball.store.compaction import RANGES_MS, compacted, next_compaction
 from flyball.store.head import Head
 from flyball.store.matrix import BEFORE, NOT_YET
-from flyball.store.replaying import replay
+from flyball.store.merging import merge
+from flyball.store.pieces import Piece
+from flyball.store.records import RecordType
+from flyball.store.replaying import replay, texts_of
+from flyball.store.sealing import late_sheets, sheets_of
 from flyball.store.wal import Wal
 
 log = logging.getLogger(__name__)
 
+_MINUTE_MS = 60_000
+#: Samples are sealed in ranges of this length, aligned to it, ...
+SEAL_RANGE_MS = 30 * _MINUTE_MS
+#: ... once they are this old: queries of the last hour need no block.
+SEAL_AGE_MS = 60 * _MINUTE_MS
 _SYNC_EVERY_S = 1.0
 _MAINTAIN_EVERY_S = 30.0
+
+
+class _State(NamedTuple):
+    """What readers see; replaced as a whole. Blocks are sorted by their oldest sample."""
+
+    blocks: tuple[Block, ...]
 
 
 class Database:
@@ -29,9 +53,13 @@ class Database:
 
     Args:
         directory: made when missing; one process at a time holds it.
+        retention_ms: blocks whose samples are all older are deleted; None keeps them.
+        retention_bytes: the oldest blocks are deleted while blocks and log are larger together; None keeps them.
+        out_of_order_ms: single samples may be so much older than the newest.
         reserve_bytes: with less free space on the disk, ingest stops with an error until there is more.
         sync_each: a write is on the disk before it is acknowledged; otherwise within a second, and in the hands of
             the kernel (so that it survives the death of this process) before it is acknowledged.
+        cache_bytes: decoded parts of blocks kept in memory.
 
     Raises:
         StoreError: another process holds the directory, or it is not usable.
@@ -41,38 +69,99 @@ class Database:
         self,
         directory: Path,
         *,
+        retention_ms: int | None = 15 * 24 * 60 * _MINUTE_MS,
+        retention_bytes: int | None = None,
         memory_limit_bytes: int = 2 * 1024**3,
         out_of_order_ms: int = 0,
         reserve_bytes: int = 64 << 20,
         sync_each: bool = False,
+        cache_bytes: int = 64 << 20,
     ) -> None:
         self.directory = directory
+        self.retention_ms, self.retention_bytes = retention_ms, retention_bytes
+        self.cache = Cache(cache_bytes)
+        self.seals = self.compactions = self.failures = 0
+        self._maintaining = threading.Lock()
+        self._broken: dict[int, str] = {}
+        self._deletions: list[Tombstone] = []
+        self._sequence = 0
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock_fd = _locked(directory)
-            self.head = Head(memory_limit_bytes=memory_limit_bytes, out_of_order_ms=out_of_order_ms)
-            self.replayed = replay(self.head, directory / "wal")
+            self._blocks_dir = directory / "blocks"
+            self._blocks_dir.mkdir(exist_ok=True)
+            self.head = Head(
+                retention_ms=SEAL_AGE_MS + SEAL_RANGE_MS,
+                memory_limit_bytes=memory_limit_bytes,
+                out_of_order_ms=out_of_order_ms,
+            )
+            self._state = _State(self._open_blocks())
+            self.head.sealed_ms = max([block.origin.sealed_ms for block in self.blocks], default=BEFORE)
+            self.head.floor_ms = self.head.sealed_ms
+            sequence = max([block.origin.wal_sequence for block in self.blocks], default=0)
+            self.replayed = replay(self.head, directory / "wal", sequence)
             self.wal = Wal(directory / "wal", reserve_bytes=reserve_bytes, sync_each=sync_each)
         except OSError as exc:
             raise StoreError(f"{directory}: {exc.strerror}; name another directory or mend the disk") from exc
         self.wal.newest_ms.update(self.replayed.newest_ms)
         self.head.wal = self.wal
 
+    def _open_blocks(self) -> tuple[Block, ...]:
+        for orphan in self._blocks_dir.glob("*.tmp"):
+            orphan.unlink()
+        blocks: dict[int, Block] = {}
+        for number, path in block_paths(self._blocks_dir).items():
+            try:
+                blocks[number] = Block(path, self.cache, self.head.canonical)
+            except StoreError as exc:
+                self._broken[number] = str(exc)
+                log.error("%s; queries go without it", exc)
+        for number in {old for block in blocks.values() for old in block.origin.replaces}:
+            replaced = blocks.pop(number, None)  # a crash came between the new block and the end of the old ones
+            if replaced is not None:
+                replaced.delete()
+        return _sorted(blocks.values())
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks that are read now, oldest first."""
+        return self._state.blocks
+
     # Reading: any thread.
 
     def select(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> list[Frame]:
-        """As ``Head.select``."""
-        return self.head.select(matchers, start_ms, end_ms)
+        """As ``Head.select``.
+
+        Raises:
+            StoreError: a block is damaged.
+        """
+        while True:
+            state = self._state
+            recent = self.head.select(matchers, start_ms, end_ms)
+            if state is self._state:
+                break  # nothing moved from the head to a block meanwhile
+        older = [block.select(matchers, start_ms, end_ms) for block in state.blocks if block.overlaps(start_ms, end_ms)]
+        return merge([*older, recent], start_ms, end_ms) if older else recent
 
     def series(self, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int) -> list[Labels]:
-        """As ``Head.series``."""
-        return self.head.series(matcher_sets, start_ms, end_ms)
+        """As ``Head.series``; a block's series count as alive as long as the block lasts."""
+        found = set(self.head.series(matcher_sets, start_ms, end_ms))
+        for block in self.blocks:
+            if block.overlaps(start_ms, end_ms):
+                for matchers in matcher_sets or [()]:
+                    found |= block.series(matchers)
+        return sorted(found)
 
     def label_names(
         self, matcher_sets: Sequence[Sequence[Matcher]] = (), start_ms: int = BEFORE, end_ms: int = NOT_YET
     ) -> list[str]:
         """As ``Head.label_names``."""
-        return self.head.label_names(matcher_sets, start_ms, end_ms)
+        found = set(self.head.label_names(matcher_sets, start_ms, end_ms))
+        for block in self.blocks:
+            if block.overlaps(start_ms, end_ms):
+                for matchers in matcher_sets or [()]:
+                    found |= block.label_names(matchers)
+        return sorted(found)
 
     def label_values(
         self,
@@ -82,12 +171,29 @@ class Database:
         end_ms: int = NOT_YET,
     ) -> list[str]:
         """As ``Head.label_values``."""
-        return self.head.label_values(name, matcher_sets, start_ms, end_ms)
+        found = set(self.head.label_values(name, matcher_sets, start_ms, end_ms))
+        for block in self.blocks:
+            if block.overlaps(start_ms, end_ms):
+                for matchers in matcher_sets or [()]:
+                    found |= block.label_values(name, matchers)
+        return sorted(found)
 
     def statistics(self) -> dict[str, Any]:
         """Counters and sizes, for our own metrics and ``/status/tsdb``."""
+        blocks = self.blocks
         return {
             **self.head.statistics(),
+            "sealed_ms": self.head.sealed_ms if self.head.sealed_ms != BEFORE else None,
+            "blocks": len(blocks),
+            "blocks_bytes": sum(block.size for block in blocks),
+            "blocks_min_time_ms": min([block.min_ms for block in blocks], default=None),
+            "blocks_broken": len(self._broken),
+            "seals_total": self.seals,
+            "compactions_total": self.compactions,
+            "maintenance_failures_total": self.failures,
+            "cache_bytes": self.cache.bytes,
+            "cache_hits_total": self.cache.hits,
+            "cache_misses_total": self.cache.misses,
             "wal_segment": self.wal.number,
             "wal_bytes": self.wal.bytes_on_disk(),
             "wal_written_bytes_total": self.wal.written_bytes,
@@ -96,6 +202,64 @@ class Database:
             "wal_damaged_bytes_total": self.replayed.damaged_bytes,
             "disk_full": self.wal.full,
         }
+
+    # Deleting and copying.
+
+    def delete_series(self, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int) -> None:
+        """Deletes samples with start <= t <= end of every series that matches one of the sets. On the writing thread.
+
+        An event loop calls the two halves of it: ``mark_deleted``, and ``bury`` in a thread.
+
+        Raises:
+            StoreError: the disk did not take it; call again.
+        """
+        self.mark_deleted(matcher_sets, start_ms, end_ms)
+        self.bury()
+
+    def mark_deleted(self, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int) -> None:
+        """Deletes in the head at once, and in the blocks with the next ``bury``. On the writing thread."""
+        self.wal.write_other(RecordType.DELETE, ([texts_of(one) for one in matcher_sets], start_ms, end_ms))
+        self.head.delete(matcher_sets, start_ms, end_ms)
+        self._deletions += [Tombstone(tuple(matchers), start_ms, end_ms) for matchers in matcher_sets]
+
+    def bury(self) -> None:
+        """Deletes in the blocks what is marked; one that is being sealed meanwhile is waited for. Any thread."""
+        with self._maintaining:
+            while self._deletions:
+                tombstone = self._deletions[0]
+                for block in self.blocks:
+                    if block.overlaps(tombstone.start_ms - 1, tombstone.end_ms):
+                        block.bury(tombstone)
+                self._deletions.pop(0)
+
+    def snapshot(self, name: str) -> Path:
+        """A copy of everything taken so far, under ``snapshots/``; a store of its own. Blocks are hard links. Any
+        thread.
+
+        Raises:
+            StoreError: there is one of this name, or the disk did not take it.
+        """
+        target = self.directory / "snapshots" / name
+        try:
+            (target / "blocks").mkdir(parents=True)
+            with self._maintaining:
+                for block in self.blocks:
+                    for path in (block.path, block.tombstones_path):
+                        if path.exists():
+                            os.link(path, target / "blocks" / path.name)
+                origin = Origin(self._next_ms(), 0, [])
+                path = target / "blocks" / f"{self._next_number():08d}.block"
+                write_block(path, sheets_of(self.head, self._sealed_ms, origin.sealed_ms), origin)
+        except OSError as exc:
+            raise StoreError(f"snapshot {target}: {exc.strerror}; choose another name or free space") from exc
+        return target
+
+    def _next_ms(self) -> int:
+        return (self.head.newest_ms or BEFORE) + 1
+
+    @property
+    def _sealed_ms(self) -> int:
+        return self.head.sealed_ms if self.head.sealed_ms is not None else BEFORE
 
     # Looking after the files.
 
@@ -108,19 +272,112 @@ class Database:
                 await asyncio.to_thread(self.wal.sync)
                 if clock.monotonic_s() - maintained_s >= _MAINTAIN_EVERY_S:
                     maintained_s = clock.monotonic_s()
-                    await asyncio.to_thread(self.maintain, clock.now_ms())
+                    end_ms = self.start_sealing(clock.now_ms())
+                    await asyncio.to_thread(self._maintain, end_ms, clock.now_ms())
             except (OSError, StoreError) as exc:
+                self.failures += 1
                 log.error("the store: %s", exc)
 
     def maintain(self, now_ms: int) -> None:
-        """Deletes log segments that nobody needs any more."""
-        self.wal.forget(self.head.horizon_ms(now_ms))
+        """Seals, compacts and deletes what is due. On the writing thread, or with nobody writing.
+
+        Raises:
+            StoreError: the disk did not take a block; nothing is lost, the next call tries again.
+        """
+        self._maintain(self.start_sealing(now_ms), now_ms)
+
+    def start_sealing(self, now_ms: int) -> int:
+        """From now on scrapes that sealing is about to take are refused; returns up to when it will take them. On the
+        writing thread."""
+        end_ms = (now_ms - SEAL_AGE_MS) // SEAL_RANGE_MS * SEAL_RANGE_MS
+        if end_ms > self.head.floor_ms:
+            self.head.floor_ms = end_ms
+            self.wal.rotate()
+        self._sequence = self.wal.sequence
+        return end_ms
+
+    def _maintain(self, end_ms: int, now_ms: int) -> None:
+        with self._maintaining:
+            while self._sealed_ms < end_ms:
+                self._seal(end_ms)
+            while members := next_compaction(self.blocks, self._sealed_ms, self.retention_ms):
+                self._replace(members)
+            self._retain(now_ms)
+            self.wal.forget(self._sealed_ms)
+
+    def _seal(self, end_ms: int) -> None:
+        """The samples up to ``end_ms``, or up to where the next range of a compacted block begins."""
+        oldest_ms = self.head.oldest_ms()
+        start_ms = max(self._sealed_ms, oldest_ms if oldest_ms is not None else end_ms)
+        end_ms = min(end_ms, (start_ms // RANGES_MS[0] + 1) * RANGES_MS[0]) if start_ms < end_ms else end_ms
+        taken: list[tuple[SeriesBuffer, Piece]] = []
+        fresh = self._written(sheets_of(self.head, self._sealed_ms, end_ms, taken), Origin(end_ms, self._sequence, []))
+        for sheets in late_sheets(taken, self._sealed_ms, RANGES_MS[0]).values():
+            fresh += self._written(sheets, Origin(BEFORE, 0, []))
+        with self.head.lock:
+            self.head.sealed_ms = end_ms
+            self._publish([*self.blocks, *fresh])
+            self.head.drop_buffered(taken)
+        self.seals += 1
+
+    def _written(self, sheets: Iterable[Sheet], origin: Origin) -> list[Block]:
+        path = self._blocks_dir / f"{self._next_number():08d}.block"
+        footer = write_block(path, sheets, origin)
+        return [Block(path, self.cache, self.head.canonical)] if footer is not None else []
+
+    def _replace(self, members: Sequence[Block]) -> None:
+        """One block with the samples of all these, without those that are deleted."""
+        origin = Origin(
+            max(block.origin.sealed_ms for block in members),
+            max(block.origin.wal_sequence for block in members),
+            [block.number for block in members],
+        )
+        fresh = self._written(compacted(members), origin)
+        self._publish([*(block for block in self.blocks if block not in members), *fresh])
+        for block in members:
+            block.delete()
+        self.compactions += 1
+
+    def clean_tombstones(self) -> int:
+        """Writes every block with deleted samples again; returns how many."""
+        with self._maintaining:
+            marked = [block for block in self.blocks if block.tombstones]
+            for block in marked:
+                self._replace([block])
+            return len(marked)
+
+    def _retain(self, now_ms: int) -> None:
+        gone: list[Block] = []
+        if self.retention_ms is not None:
+            gone += [block for block in self.blocks if block.max_ms < now_ms - self.retention_ms]
+        if self.retention_bytes is not None:
+            left = [block for block in self.blocks if block not in gone]
+            size = sum(block.size for block in left) + self.wal.bytes_on_disk()
+            for block in left:
+                if size <= self.retention_bytes:
+                    break
+                gone.append(block)
+                size -= block.size
+        if gone:
+            self._publish([block for block in self.blocks if block not in gone])
+            for block in gone:
+                block.delete()
+
+    def _publish(self, blocks: Sequence[Block]) -> None:
+        self._state = _State(_sorted(blocks))
+
+    def _next_number(self) -> int:
+        return max([*block_paths(self._blocks_dir), 0]) + 1
 
     def close(self) -> None:
         """Syncs and lets go of the directory."""
         with contextlib.suppress(StoreError):
             self.wal.close()
         os.close(self._lock_fd)
+
+
+def _sorted(blocks: Any) -> tuple[Block, ...]:
+    return tuple(sorted(blocks, key=lambda block: (block.min_ms, block.number)))
 
 
 def _locked(directory: Path) -> int:

@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyball.errors import StoreError
-from flyball.model.frames import ABSENT_BITS, Floats, Frame, Times, is_absent
+from flyball.model.frames import Floats, Frame, Times
 from flyball.model.labels import METRIC_NAME, Labels, Matcher, MatchType
 from flyball.store.buffers import SeriesBuffer
 from flyball.store.index import Entry, Metric, Selection
 from flyball.store.matrix import BEFORE, NOT_YET, Family, Group, Ref, Writer
+from flyball.store.merging import after
+from flyball.store.pieces import Piece, frames_of, merged
 from flyball.store.wal import Wal
 
 _MINUTE_MS = 60_000
@@ -48,6 +50,7 @@ class Head:
         self.lock = threading.RLock()
         self.wal = wal
         self.sealed_ms: int | None = None
+        self.floor_ms = BEFORE  # scrapes before this are refused: they are being sealed
         self.out_of_order_ms = out_of_order_ms
         self.retention_ms = retention_ms
         self.retention_wanted_ms = retention_ms
@@ -64,7 +67,7 @@ class Head:
         self._duplicates = 0
         self._shortened = 0
         self._collected_ms = 0
-        self._newest_ms: int | None = None
+        self.newest_ms: int | None = None
 
     # Writing: one thread.
 
@@ -135,8 +138,8 @@ class Head:
                     continue
                 self._bytes += grown
             count += 1
-            if self._newest_ms is None or at_ms > self._newest_ms:
-                self._newest_ms = at_ms
+            if self.newest_ms is None or at_ms > self.newest_ms:
+                self.newest_ms = at_ms
         self._samples += count
         return count
 
@@ -144,8 +147,8 @@ class Head:
         if last_ms == at_ms:
             self._duplicates += 1
             return False
-        late = (last_ms is not None and at_ms < last_ms) or (self.sealed_ms is not None and at_ms < self.sealed_ms)
-        if late and at_ms <= (self._newest_ms or at_ms) - self.out_of_order_ms:
+        late = (last_ms is not None and at_ms < last_ms) or at_ms < self.floor_ms
+        if late and at_ms <= (self.newest_ms or at_ms) - self.out_of_order_ms:
             self._out_of_order += 1
             return False
         return True
@@ -162,7 +165,7 @@ class Head:
         if not any(name == METRIC_NAME for name, _ in labels):
             raise StoreError(f"the series {dict(labels)} has no metric name; add __name__")
         with self.lock:
-            if not self.grant(_SERIES_BYTES, self._newest_ms or 0):
+            if not self.grant(_SERIES_BYTES, self.newest_ms or 0):
                 self.refused += 1
                 raise StoreError("the store's memory limit is reached; raise the limit or write fewer series")
             buffer = SeriesBuffer(labels)
@@ -170,6 +173,29 @@ class Head:
             self._bytes += buffer.nbytes + _SERIES_BYTES
             self._place(labels, buffer)
         return buffer
+
+    def canonical(self, labels: Labels) -> Labels:
+        """The equal label set that is in memory already, or this one."""
+        entry = self._series.get(labels)
+        return entry.labels if entry is not None else labels
+
+    def drop_buffered(self, taken: Iterable[tuple[SeriesBuffer, Piece]]) -> None:
+        """Lets go of these samples of single series; they are in a block."""
+        with self.lock:
+            for buffer, (times, _) in taken:
+                self._bytes += buffer.drop(times)
+
+    def delete(self, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int) -> None:
+        """Deletes the samples of matching series with start <= t <= end."""
+        with self.lock:
+            for matchers in matcher_sets:
+                for selection in self._selections(matchers):
+                    for family, columns, _ in selection.blocks:
+                        for column in columns.tolist():
+                            family.refs[column].delete(start_ms, end_ms)
+                    for entry in selection.scattered:
+                        for place in entry.places:
+                            place.delete(start_ms, end_ms)
 
     def collect(self, now_ms: int) -> None:
         """Lets go of what lies behind the retention: series that ended, groups without targets. Scrapes do this
@@ -203,6 +229,14 @@ class Head:
             total += family.count
             dead += int((family.end_ms[: family.count] < horizon_ms).sum())
         return dead > 1000 and dead * 2 > total
+
+    def metrics(self) -> Iterable[Metric]:
+        """The index, metric by metric; the lock is held."""
+        return self._metrics.values()
+
+    def groups(self) -> Iterable[Group]:
+        """All groups; the lock is held."""
+        return self._groups.values()
 
     # What groups tell their head.
 
@@ -243,8 +277,8 @@ class Head:
 
     def committed(self, samples: int, at_ms: int) -> None:
         self._samples += samples
-        if self._newest_ms is None or at_ms > self._newest_ms:
-            self._newest_ms = at_ms
+        if self.newest_ms is None or at_ms > self.newest_ms:
+            self.newest_ms = at_ms
             if at_ms - self._collected_ms > _COLLECT_EVERY_MS:
                 if self._collected_ms:
                     self.collect(at_ms)
@@ -286,22 +320,25 @@ class Head:
         """Frames with every sample of the matching series in start < t <= end, and maybe some around it.
 
         Each series is in one frame. Cells of ``times_ms`` that are later than ``end_ms`` hold nothing: a scrape
-        may be under way there.
+        may be under way there. What the matrices hold before ``sealed_ms`` is left to the blocks.
         """
         frames: list[Frame] = []
         blocks: list[tuple[Family, NDArray[np.intp], tuple[Labels, ...], _Snapshot]] = []
-        scattered: list[tuple[Labels, list[_Piece]]] = []
+        scattered: list[tuple[Labels, list[Piece]]] = []
         with self.lock:
+            sealed_ms = BEFORE if self.sealed_ms is None else self.sealed_ms
             for selection in self._selections(matchers):
                 for family, columns, labels in selection.blocks:
                     blocks.append((family, columns, labels, _snapshot(family, start_ms, end_ms)))
                 for entry in selection.scattered:
-                    scattered.append((entry.labels, [_piece(place, start_ms, end_ms) for place in entry.places]))
+                    scattered.append((entry.labels, pieces(entry, start_ms, end_ms, sealed_ms)))
         for _, columns, labels, snapshot in blocks:
             frame = _frame(columns, labels, snapshot, start_ms)
+            if frame is not None and start_ms < sealed_ms:
+                frame = after(frame, sealed_ms)
             if frame is not None:
                 frames.append(frame)
-        frames.extend(_scattered_frames(scattered, start_ms, end_ms))
+        frames.extend(frames_of((labels, merged(found, start_ms, end_ms)) for labels, found in scattered))
         return frames
 
     def _selections(self, matchers: Sequence[Matcher]) -> Iterable[Selection]:
@@ -359,15 +396,21 @@ class Head:
             }
         )
 
-    def statistics(self) -> dict[str, Any]:
-        """Counters and sizes, for our own metrics and ``/status/tsdb``."""
+    def oldest_ms(self) -> int | None:
+        """The time of the oldest sample that is not sealed; None when there is none."""
+        sealed_ms = BEFORE if self.sealed_ms is None else self.sealed_ms
         with self.lock:
             oldest = [
                 int(times.min())
                 for group in self._groups.values()
-                if (times := _written(group.times_ms[: group.rows, : len(group.writers)])).size
+                if (times := _written(group.times_ms[: group.rows, : len(group.writers)], sealed_ms)).size
             ]
             oldest += [first for buffer in self._buffers.values() if (first := buffer.first_ms()) is not None]
+        return min(oldest, default=None)
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters and sizes, for our own metrics and ``/status/tsdb``."""
+        with self.lock:
             return {
                 "series": len(self._series),
                 "metrics": len(self._metrics),
@@ -381,16 +424,14 @@ class Head:
                 "out_of_order_samples_total": self._out_of_order,
                 "duplicate_samples_total": self._duplicates,
                 "refused_series_total": self.refused,
-                "min_time_ms": min(oldest) if oldest else None,
-                "max_time_ms": self._newest_ms,
+                "min_time_ms": self.oldest_ms(),
+                "max_time_ms": self.newest_ms,
                 "series_by_metric": {name: len(metric.entries) - metric.dead for name, metric in self._metrics.items()},
             }
 
 
 #: (values, times, slot of each column, end of each column) as they are now; the arrays are never rearranged.
 _Snapshot = tuple[Floats, Times, NDArray[np.int32], Times]
-#: (times, values) views of one series.
-_Piece = tuple[Times, Floats]
 
 
 def _snapshot(family: Family, start_ms: int, end_ms: int) -> _Snapshot:
@@ -433,60 +474,25 @@ def _read_only(array: Any) -> Any:
     return view
 
 
-def _piece(place: Ref | SeriesBuffer, start_ms: int, end_ms: int) -> _Piece:
-    if isinstance(place, SeriesBuffer):
-        times, values, count = place.view
-        return times[:count], values[:count]
-    family = place.family
-    assert family is not None
-    first, last = family.group.window(start_ms, end_ms)
-    return family.group.times_ms[first:last, place.slot], family.values[first:last, place.column]
+def pieces(entry: Entry, start_ms: int, end_ms: int, sealed_ms: int) -> list[Piece]:
+    """The samples of a series around the window, place by place; the lock is held.
 
-
-def _merged(pieces: list[_Piece], start_ms: int, end_ms: int) -> _Piece:
-    """The samples of a series in the window; at equal times the first place wins."""
-    cut = []
-    for times, values in pieces:
-        # Times first, and copied: a scrape may land between the two reads, and its values come before its time.
-        times = times.copy()
-        values = values.copy()
-        wanted = (times > start_ms) & (times <= end_ms) & ~is_absent(values)
-        cut.append((times[wanted], values[wanted]))
-    if len(cut) == 1:
-        return cut[0]
-    times = np.concatenate([piece[0] for piece in cut])
-    values = np.concatenate([piece[1] for piece in cut])
-    order = np.argsort(times, kind="stable")
-    times, values = times[order], values[order]
-    fresh = np.ones(len(times), np.bool_)
-    fresh[1:] = times[1:] != times[:-1]
-    return times[fresh], values[fresh]
-
-
-def _scattered_frames(scattered: list[tuple[Labels, list[_Piece]]], start_ms: int, end_ms: int) -> list[Frame]:
-    """Series with times of their own, in frames of about equal length, so that padding at most doubles them."""
-    buckets: dict[int, list[tuple[Labels, Times, Floats]]] = {}
-    for labels, pieces in scattered:
-        times, values = _merged(pieces, start_ms, end_ms)
-        if len(times):
-            buckets.setdefault(len(times).bit_length(), []).append((labels, times, values))
-    frames = []
-    for members in buckets.values():
-        rows = max(len(times) for _, times, _ in members)
-        times_ms = np.full((rows, len(members)), BEFORE, np.int64)
-        matrix = np.full((rows, len(members)), ABSENT_BITS, np.uint64)
-        for column, (_, times, values) in enumerate(members):
-            times_ms[rows - len(times) :, column] = times
-            matrix[rows - len(times) :, column] = values.view(np.uint64)
-        frames.append(
-            Frame(
-                labels=tuple([labels for labels, _, _ in members]),
-                times_ms=times_ms,
-                target=np.arange(len(members), dtype=np.int32),
-                values=matrix.view(np.float64),
-            )
-        )
-    return frames
+    What matrices hold before ``sealed_ms`` is left out. Late samples, which lie in buffers, are not.
+    """
+    found = []
+    for place in entry.places:
+        if isinstance(place, SeriesBuffer):
+            times, values, count = place.view
+            found.append((times[:count], values[:count]))
+            continue
+        family = place.family
+        assert family is not None
+        first, last = family.group.window(max(start_ms, sealed_ms - 1), end_ms)
+        times, values = family.group.times_ms[first:last, place.slot], family.values[first:last, place.column]
+        if sealed_ms > start_ms:
+            times = np.where(times < sealed_ms, NOT_YET, times)
+        found.append((times, values))
+    return found
 
 
 def _alive(place: Ref | SeriesBuffer, start_ms: int, end_ms: int) -> bool:
@@ -498,6 +504,6 @@ def _alive(place: Ref | SeriesBuffer, start_ms: int, end_ms: int) -> bool:
     return place.end_ms() > start_ms
 
 
-def _written(times: Times) -> Times:
-    written: Times = times[(times != NOT_YET) & (times != BEFORE)]
+def _written(times: Times, sealed_ms: int) -> Times:
+    written: Times = times[(times != NOT_YET) & (times > BEFORE) & (times >= sealed_ms)]
     return written

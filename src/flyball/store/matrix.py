@@ -37,6 +37,7 @@ class Host(Protocol):
     retention_ms: int
     refused: int
     sealed_ms: int | None
+    floor_ms: int
     wal: Any
 
     def horizon_ms(self, at_ms: int) -> int: ...
@@ -68,6 +69,15 @@ class Ref:
     def end_ms(self) -> int:
         """The time of the staleness marker; NOT_YET while the series lives."""
         return int(self.family.end_ms[self.column]) if self.family is not None else BEFORE
+
+    def delete(self, start_ms: int, end_ms: int) -> None:
+        """Makes the samples with start <= t <= end ABSENT."""
+        if self.family is not None:
+            group = self.family.group
+            first, last = group.window(start_ms - 1, end_ms)
+            times = group.times_ms[first:last, self.slot]
+            rows = first + np.flatnonzero((times >= start_ms) & (times <= end_ms))
+            self.family.values.view(np.uint64)[rows, self.column] = ABSENT_BITS
 
 
 class Family:
@@ -150,7 +160,7 @@ class Plan:
 class Group:
     """Targets that are scraped in the same rounds. Row r is round ``base + r`` of ``interval_ms`` or later."""
 
-    def __init__(self, key: object, interval_ms: int, host: Host) -> None:
+    def __init__(self, key: tuple[Any, int], interval_ms: int, host: Host) -> None:
         self.key = key
         self.interval_ms = interval_ms
         self.host = host
@@ -216,7 +226,7 @@ class Group:
         need = row + 1
         if need <= rows_kept // 2:
             return drop, row, max(_ROWS_MIN, 2 * need)
-        return drop, row, max(need, rows_kept) + rows_kept // 4 + 8
+        return drop, row, max(need, rows_kept) + rows_kept // 8 + 8
 
     def compact(self, horizon_ms: int) -> None:
         """Drops what lies before the horizon and gives the memory back; the lock is held."""
@@ -371,7 +381,7 @@ class Writer:
             False when the time is not later than that of the last scrape; nothing is written then.
         """
         group = self.group
-        if at_ms <= self.last_ms or (group.host.sealed_ms is not None and at_ms < group.host.sealed_ms):
+        if at_ms <= self.last_ms or at_ms < group.host.floor_ms:
             group.host.out_of_order(plan.size if plan is not None else 0)
             return False
         if self.closed:

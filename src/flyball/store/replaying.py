@@ -1,14 +1,15 @@
 """Replaying the write-ahead log into a head on start."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from flyball.errors import StoreError
-from flyball.model.labels import Labels
+from flyball.model.labels import Labels, Matcher, MatchType
+from flyball.store.blockfile import as_key
 from flyball.store.head import Head
 from flyball.store.matrix import BEFORE, Plan, Writer
 from flyball.store.records import Record, RecordType
@@ -39,17 +40,18 @@ class Replay:
     newest_ms: dict[int, int] = field(default_factory=dict)
 
 
-def replay(head: Head, directory: Path) -> Replay:
+def replay(head: Head, directory: Path, sealed_sequence: int = 0) -> Replay:
     """Takes every intact record of the log; damage is logged, put aside and never met again.
 
-    The head must not log yet. Samples before ``head.sealed_ms`` are in blocks and are passed over.
+    The head must not log yet. Scrapes before ``head.sealed_ms`` are in blocks and are passed over, and so are single
+    samples before it that were logged no later than ``sealed_sequence``.
     """
     found = Replay()
     for number in segment_numbers(directory):
         segment = Segment(directory, number)
         found.segments += 1
         found.records += len(segment.records)
-        reader = _Reader(head, found)
+        reader = _Reader(head, found, sealed_sequence)
         for record in segment.records:
             try:
                 reader.take(record)
@@ -87,9 +89,10 @@ def _look_after(directory: Path, segment: Segment, found: Replay) -> None:
 class _Reader:
     """One segment's definitions, and what its records do to the head."""
 
-    def __init__(self, head: Head, found: Replay) -> None:
+    def __init__(self, head: Head, found: Replay, sealed_sequence: int) -> None:
         self.head = head
         self.found = found
+        self.sealed_sequence = sealed_sequence
         self.newest_ms = BEFORE
         self._series: dict[int, Labels] = {}
         self._writers: dict[int, Writer] = {}
@@ -100,7 +103,10 @@ class _Reader:
             case RecordType.ROW:
                 self._row(record.payload)
             case RecordType.SAMPLES:
-                self._samples(record.payload)
+                self._samples(record.payload, record.sequence <= self.sealed_sequence)
+            case RecordType.DELETE:
+                sets, start_ms, end_ms = decoded(record.payload)
+                self.head.delete([matchers_of(texts) for texts in sets], start_ms, end_ms)
             case RecordType.SERIES:
                 for number, labels in decoded(record.payload):
                     self._series[number] = tuple([(name, value) for name, value in labels])
@@ -115,7 +121,7 @@ class _Reader:
     def _row(self, payload: memoryview) -> None:
         layout, at_ms, values, ended, target = row_of(payload)
         self.newest_ms = max(self.newest_ms, at_ms)
-        if self.head.sealed_ms is not None and at_ms < self.head.sealed_ms:
+        if at_ms < self.head.floor_ms:
             return
         try:
             writer, plan = self._plan(layout) if layout else (self._writers[target], None)
@@ -136,9 +142,11 @@ class _Reader:
             self._layouts[layout] = (writer, ids, plan)
         return writer, plan
 
-    def _samples(self, payload: memoryview) -> None:
+    def _samples(self, payload: memoryview, sealed: bool) -> None:
         array = samples_of(payload)
         self.newest_ms = max(self.newest_ms, int(array["at_ms"].max()))
+        if sealed and self.head.sealed_ms is not None:
+            array = array[array["at_ms"] >= self.head.sealed_ms]
         batch = []
         for number, at_ms, value in zip(array["series"].tolist(), array["at_ms"].tolist(), array["value"], strict=True):
             labels = self._series.get(number)
@@ -149,6 +157,11 @@ class _Reader:
         self.found.samples += self.head.append_all(batch)
 
 
-def as_key(value: Any) -> Any:
-    """Keys are nested tuples of strings and numbers; msgpack has only lists."""
-    return tuple([as_key(item) for item in value]) if isinstance(value, list) else value
+def texts_of(matchers: Sequence[Matcher]) -> list[tuple[str, str, str]]:
+    """Matchers as they are written."""
+    return [(matcher.name, matcher.type.value, matcher.value) for matcher in matchers]
+
+
+def matchers_of(texts: Sequence[Sequence[str]]) -> tuple[Matcher, ...]:
+    """Matchers as they were."""
+    return tuple([Matcher(MatchType(type_), name, value) for name, type_, value in texts])

@@ -25,6 +25,7 @@ from flyball import clock
 from flyball.errors import DiskFullError, StoreError
 from flyball.model.frames import Floats
 from flyball.model.labels import Labels
+from flyball.store.files import free_bytes, sync_directory, write_atomically
 from flyball.store.records import Damage, Record, RecordType, frame, read_records, rewritten
 
 log = logging.getLogger(__name__)
@@ -320,6 +321,11 @@ class Wal:
             count += 1
         return count
 
+    @property
+    def sequence(self) -> int:
+        """The number of the last record."""
+        return self.number << _SEQUENCE_BITS | self._records
+
     def bytes_on_disk(self) -> int:
         """The size of all segments."""
         return sum(path.stat().st_size for path in self.directory.iterdir() if path.is_file())
@@ -407,37 +413,6 @@ def decoded(payload: memoryview) -> Any:
 def segment_numbers(directory: Path) -> list[int]:
     """Numbers of the segments, ascending."""
     return sorted({int(path.stem) for path in directory.glob("*.wal") if path.stem.isdigit()})
-
-
-def free_bytes(path: Path) -> int:
-    """Bytes that an ordinary process may still write on this disk."""
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
-
-
-def sync_directory(path: Path) -> None:
-    """Makes new names in the directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """The file has the old content or the new, whatever happens."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as exc:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise StoreError(f"writing {path}: {exc.strerror}; mend the disk or free space") from exc
-    sync_directory(path.parent)
 
 
 def _path(directory: Path, number: int) -> Path:

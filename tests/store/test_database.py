@@ -1,0 +1,218 @@
+"""Head, log and blocks together against a dict: whatever happens, a query sees each sample once."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.store.model import INTERVAL_MS, START_MS, Driver, contents
+
+from flyball.errors import StoreError
+from flyball.model.labels import Matcher, MatchType, labels_of
+from flyball.store import Database, Plan
+from flyball.store.compaction import next_compaction
+
+HOUR_MS = 3_600_000
+
+
+def equal(name: str, value: str) -> Matcher:
+    return Matcher(MatchType.EQUAL, name, value)
+
+
+def run(driver: Driver, rounds: int, *, late: bool = False) -> None:
+    for _ in range(rounds):
+        driver.scrape()
+        pick = driver.rng.random()
+        if pick < 0.03:
+            driver.churn()
+        if late and pick < 0.2:
+            driver.late()
+        if pick > 0.9:
+            driver.maintain()
+        if pick > 0.97:
+            driver.restart()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_day_of_scrapes_churn_and_restarts(tmp_path: Path, seed: int) -> None:
+    driver = Driver(tmp_path, seed)
+    for _ in range(8):
+        run(driver, 60)
+        driver.check()
+    statistics = driver.database.statistics()
+    assert statistics["blocks"] >= 2 and statistics["sealed_ms"]
+    driver.restart()
+    driver.check()
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_late_samples_find_their_place(tmp_path: Path, seed: int) -> None:
+    driver = Driver(tmp_path, seed, out_of_order_ms=3 * HOUR_MS)
+    for _ in range(6):
+        run(driver, 60, late=True)
+        driver.check()
+    driver.restart()
+    driver.check()
+
+
+def test_a_series_that_moves_between_groups_stays_one(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, 1)
+    moved = labels_of({"__name__": "moved"})
+    for round_ in range(400):
+        slow, fast = (driver.database.head.writer("job", interval, "mover") for interval in (INTERVAL_MS, 15_000))
+        writer, other = (slow, fast) if round_ // 40 % 2 else (fast, slow)
+        other.close()
+        assert writer.commit(driver.now_ms, Plan(writer.refs([moved])), np.array([float(round_)]))
+        driver.take(moved, driver.now_ms, float(round_))
+        driver.round += 1
+        if round_ % 30 == 29:
+            driver.maintain()
+            assert contents(driver.database) == driver.model
+    driver.restart()
+    driver.check()
+
+
+def test_deleted_samples_stay_deleted(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, 2)
+    run(driver, 300)
+    start_ms, end_ms = START_MS + HOUR_MS, driver.now_ms - HOUR_MS // 2
+    driver.database.delete_series([[equal("__name__", "metric_1"), equal("n", "1")]], start_ms, end_ms)
+    for labels, samples in driver.model.items():
+        if dict(labels)["__name__"] == "metric_1" and dict(labels).get("n") == "1":
+            for at_ms in [at for at in samples if start_ms <= at <= end_ms]:
+                del samples[at_ms]
+    driver.check()
+    driver.restart()
+    driver.check()
+    before = driver.database.statistics()["blocks_bytes"]
+    assert driver.database.clean_tombstones() > 0
+    assert driver.database.statistics()["blocks_bytes"] < before
+    driver.check()
+    run(driver, 200)
+    driver.check()
+
+
+def test_labels_are_known_from_blocks_too(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, 3)
+    run(driver, 300)
+    driver.churn()
+    driver.maintain()
+    database = driver.database
+    assert database.label_names() == ["__name__", "n", "pod", "r"]
+    assert database.label_values("__name__") == ["metric_0", "metric_1", "metric_2", "rule"]
+    everything = sorted(driver.model)
+    assert database.series([()], START_MS - 1, driver.now_ms) == everything
+    rules = [[equal("__name__", "rule")]]
+    assert database.label_values("r", rules, START_MS, driver.now_ms) == ["0", "1", "2"]
+    assert database.label_names(rules, START_MS, START_MS + HOUR_MS) == ["__name__", "r"]
+
+
+def test_retention_by_time_and_by_size(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, 4, retention_ms=4 * HOUR_MS)
+    run(driver, 600)
+    driver.maintain()
+    oldest = min(block.max_ms for block in driver.database.blocks)
+    assert oldest >= driver.now_ms - 4 * HOUR_MS
+    kept = {at for samples in contents(driver.database).values() for at in samples}
+    assert min(kept) < driver.now_ms - 3 * HOUR_MS
+    sizes = [block.size for block in driver.database.blocks]
+    driver.database.retention_bytes = driver.database.wal.bytes_on_disk() + sum(sizes) - 1
+    driver.maintain()
+    assert len(driver.database.blocks) == len(sizes) - 1
+
+
+def test_the_log_is_cut_when_blocks_have_its_samples(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, 5)
+    sizes = []
+    for _ in range(8):
+        for _ in range(60):
+            driver.scrape()
+        driver.maintain()
+        sizes.append(driver.database.statistics()["wal_bytes"])
+    assert max(sizes[3:]) < 1.5 * sizes[2]
+
+
+def test_a_snapshot_is_a_store(tmp_path: Path) -> None:
+    driver = Driver(tmp_path / "store", 6)
+    run(driver, 200)
+    where = driver.database.snapshot("monday")
+    copied = Database(where)
+    assert contents(copied) == driver.model
+    with pytest.raises(StoreError, match="snapshot"):
+        driver.database.snapshot("monday")
+
+
+def test_a_crash_between_a_compaction_and_its_end(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, 7)
+    for _ in range(150):
+        driver.scrape()
+    kept: dict[Path, bytes] = {}
+    for _ in range(4):
+        for _ in range(20):
+            driver.scrape()
+        for block in driver.database.blocks:
+            kept[block.path] = block.path.read_bytes()
+        driver.maintain()
+    assert driver.database.compactions
+    for path, data in kept.items():
+        path.write_bytes(data)
+    (tmp_path / "blocks" / "00000099.block.tmp").write_bytes(b"half")
+    before = {block.number for block in driver.database.blocks}
+    driver.restart()
+    assert {block.number for block in driver.database.blocks} == before
+    assert not list((tmp_path / "blocks").glob("*.tmp"))
+    driver.check()
+
+
+def test_a_damaged_block_is_named_and_the_others_answer(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, 8)
+    run(driver, 400)
+    driver.maintain()
+    first, last = driver.database.blocks[0], driver.database.blocks[-1]
+    data = bytearray(first.path.read_bytes())
+    data[len(data) // 2] ^= 255
+    first.path.write_bytes(data)
+    driver.restart()
+    with pytest.raises(StoreError, match=f"{first.path.name} is damaged"):
+        contents(driver.database)
+    assert contents(driver.database, (), last.min_ms, last.max_ms)
+    first.path.write_bytes(data[:100])
+    driver.restart()
+    assert driver.database.statistics()["blocks_broken"] == 1
+    assert contents(driver.database)
+
+
+def test_a_disk_that_refuses_a_block_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(tmp_path, 9)
+    for _ in range(130):
+        driver.scrape()
+
+    def failing(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(StoreError, match="writing block"):
+            driver.maintain()
+    driver.check()
+    driver.scrape()
+    driver.maintain()
+    assert driver.database.blocks
+    driver.check()
+
+
+class Span:
+    def __init__(self, min_ms: int, max_ms: int) -> None:
+        self.min_ms, self.max_ms = min_ms, max_ms
+
+
+def test_compaction_is_planned_by_aligned_ranges() -> None:
+    half = HOUR_MS // 2
+    small = [Span(n * half, (n + 1) * half - 1) for n in range(10)]
+    assert next_compaction(small, 5 * HOUR_MS, None) == small[:4]
+    assert next_compaction(small[1:3], 5 * HOUR_MS, None) == small[1:3]
+    assert next_compaction(small[:4], HOUR_MS, None) == []  # the range is not over
+    assert next_compaction(small[:1], 5 * HOUR_MS, None) == []
+    large = [Span(n * 2 * HOUR_MS, (n + 1) * 2 * HOUR_MS - 1) for n in range(4)]
+    assert next_compaction(large, 8 * HOUR_MS, None) == large
+    assert next_compaction(large, 8 * HOUR_MS, 24 * HOUR_MS) == []  # larger than a tenth of the retention
