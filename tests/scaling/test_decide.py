@@ -367,7 +367,7 @@ def test_from_zero(
     if not rescale and (not zeroed or metric == "pods" or profile != "1.37"):
         assert conditions(decision)["ScalingActive"] == ("False", "ScalingDisabled")
         assert (decision.status_current, decision.status_desired) == (0, 0)
-        assert (Condition("ScaledToZero", "") in decision.conditions) == (profile != "1.37")
+        assert (Condition("ScaledToZero", "") in decision.conditions) == (profile == "1.33-1.36")
 
 
 def test_to_zero_sets_the_condition() -> None:

@@ -231,7 +231,7 @@ def test_unready_cpu_pods_hold_a_scale_up_back() -> None:
         ({}, "ready"),
         ({"deleting": True}, "ignored"),
         ({"phase": "Failed"}, "ignored"),
-        ({"phase": "Succeeded"}, "ignored"),
+        ({"phase": "Succeeded"}, "ready"),
         ({"phase": "Pending"}, "unready"),
         ({"ready": None}, "unready"),
         ({"start_ms": None}, "unready"),

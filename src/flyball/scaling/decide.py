@@ -33,22 +33,30 @@ def metrics_skipped(spec: Spec, seen: Observation) -> str:
         return "the target's scale could not be read"
     current = seen.spec_replicas
     if current == 0:
-        zeroed = spec.settings.scale_to_zero and seen.scaled_to_zero
-        if zeroed and (spec.min_replicas != 0 or spec.has_object_or_external):
-            return _selector_trouble(seen)
-        return _DISABLED
+        return _selector_trouble(spec, seen) if _wakes(spec, seen) else _DISABLED
     if current > spec.max_replicas:
         return _ABOVE_MAX
     if current < spec.min_replicas:
         return _BELOW_MIN
-    return _selector_trouble(seen)
+    return _selector_trouble(spec, seen)
 
 
-def _selector_trouble(seen: Observation) -> str:
+def _wakes(spec: Spec, seen: Observation) -> bool:
+    """Whether 0 replicas is a size to scale from, not a pause."""
+    if spec.settings.before_1_33:
+        return spec.min_replicas == 0
+    zeroed = spec.settings.scale_to_zero and seen.scaled_to_zero
+    return zeroed and (spec.min_replicas != 0 or spec.has_object_or_external)
+
+
+def _selector_trouble(spec: Spec, seen: Observation) -> str:
     if not seen.selector:
         return "selector is required"
     if seen.selector_error:
         return "couldn't convert selector into a corresponding internal selector object: " + seen.selector_error
+    if len(seen.selecting_hpas) > 1 and spec.settings.before_1_37:
+        names = " ".join(seen.selecting_hpas)
+        return f"pods by selector {seen.selector} are controlled by multiple HPAs: [{names}]"
     if len(seen.selecting_hpas) > 1:
         return (
             f"pods by selector {seen.selector} are controlled by more than one HPA "
@@ -77,12 +85,10 @@ def decide(spec: Spec, seen: Observation, history: History, now_ms: int) -> tupl
         # after a start with no memory, nothing scales down for one window
         history = History((Recommendation(current, now_ms),), history.ups, history.downs)
 
-    zero_gate = spec.settings.scale_to_zero
-    zeroed = zero_gate and seen.scaled_to_zero
     if current == 0:
-        if not zeroed or (spec.min_replicas == 0 and not spec.has_object_or_external):
+        if not _wakes(spec, seen):
             draft.condition("ScalingActive", "False", "ScalingDisabled", _DISABLED)
-            if not zero_gate:
+            if spec.settings.before_1_37 and not spec.settings.before_1_33:
                 draft.condition("ScaledToZero", "")
             return draft.decision(metrics_skipped=_DISABLED, status_current=0, status_desired=0), history
     elif current > spec.max_replicas:
@@ -96,7 +102,7 @@ def decide(spec: Spec, seen: Observation, history: History, now_ms: int) -> tupl
     if proposal < 0:
         draft.events.append(Event("Warning", "FailedComputeMetricsReplicas", error))
         text = f"failed to compute desired number of replicas based on listed metrics for {spec.reference}: {error}"
-        skipped = _selector_trouble(seen)
+        skipped = _selector_trouble(spec, seen)
         return draft.decision(failed=True, error=text, metrics_skipped=skipped, status_current=current), history
 
     reason = ""
@@ -107,7 +113,7 @@ def decide(spec: Spec, seen: Observation, history: History, now_ms: int) -> tupl
     desired, clamps, conditions, history = normalize(spec, current, proposal, history, now_ms)
     draft.clamps.extend(clamps)
     draft.conditions.extend(conditions)
-    if current == 0 and spec.min_replicas != 0 and zeroed and desired < spec.min_replicas:
+    if current == 0 and desired < spec.min_replicas:
         draft.clamps.append(Clamp("from zero", desired, spec.min_replicas, "TooFewReplicas", _BELOW_MIN))
         desired, reason = spec.min_replicas, reason or _BELOW_MIN
     extra: dict[str, Any] = {"recommended": proposal, "winner": winner, "error": error}
@@ -119,7 +125,7 @@ def decide(spec: Spec, seen: Observation, history: History, now_ms: int) -> tupl
 def _compute(draft: "_Draft") -> tuple[int, str, str]:
     """(proposal, the metric that made it, error); proposal -1 when nothing may be scaled."""
     spec, seen = draft.spec, draft.seen
-    trouble = _selector_trouble(seen)
+    trouble = _selector_trouble(spec, seen)
     if trouble:
         if not seen.selector:
             event, reason, message = (

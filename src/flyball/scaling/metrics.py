@@ -24,6 +24,7 @@ from flyball.scaling.types import (
     PodGroups,
     PodReading,
     Reading,
+    Settings,
     Spec,
 )
 
@@ -62,7 +63,7 @@ class Tolerances(msgspec.Struct, frozen=True):
 def tolerances_of(spec: Spec) -> Tolerances:
     """The HPA's own tolerances where given, else the controller's."""
     base = spec.settings.tolerance
-    if not spec.settings.own_tolerances:
+    if spec.settings.before_1_33:
         return Tolerances(base, base, absolute=True)
     if spec.behavior is None:
         return Tolerances(base, base)
@@ -152,9 +153,13 @@ class _Work:
         if not by_value:
             self.middle = f"failed to get {metric.name} object metric: "
         if self.reading.error or not self.reading.values:
+            kind, name = described.get("kind", ""), described.get("name", "")
+            if self.spec.settings.before_1_37:  # whose message has its arguments in the wrong order
+                raise _CalculationError(
+                    f"unable to get metric {metric.name}: {kind} on {self.spec.namespace} {name}/{self._why()}"
+                )
             raise _CalculationError(
-                f"unable to get metric {metric.name} on {described.get('kind', '')} "
-                f"{self.spec.namespace}/{described.get('name', '')}: {self._why()}"
+                f"unable to get metric {metric.name} on {kind} {self.spec.namespace}/{name}: {self._why()}"
             )
         usage = self.reading.values[0]
         if by_value and target.value is not None:
@@ -165,6 +170,8 @@ class _Work:
             name = f"external metric {metric.name}({selector_text(metric.selector)})"
             shown = self._per_pod(usage, target.average_value or 0, name, clamp=False)
             current = {"averageValue": str(from_milli(shown))}
+            if self.spec.settings.before_1_33:
+                described = {"kind": "", "name": ""}
         body = {"metric": _identifier(metric), "describedObject": described, "current": current}
         return {"type": "Object", "object": body}
 
@@ -177,7 +184,7 @@ class _Work:
             usage = 0
             for value in values:
                 usage += value
-                if usage < 0 or usage > MAX_INT64:
+                if usage > MAX_INT64 or (usage < 0 and not self.spec.settings.before_1_33):
                     usage = MAX_INT64  # upstream takes any negative sum for an overflow
                     break
             shown = self._per_pod(usage, target.average_value, name, clamp=True)
@@ -218,7 +225,8 @@ class _Work:
 
     def resource(self) -> dict[str, Any]:
         metric, target = self.metric, self.metric.target
-        form = Format.BINARY_SI if metric.name == "memory" else Format.DECIMAL_SI
+        binary = metric.name == "memory" and not self.spec.settings.before_1_33
+        form = Format.BINARY_SI if binary else Format.DECIMAL_SI
         current: dict[str, Any]
         if target.average_value is not None:
             try:
@@ -308,7 +316,7 @@ class _Work:
         if not self.seen.pods:
             raise _CalculationError(_NO_PODS)
         metrics = self._grouped(self.metric.name)
-        requests = {pod.name: _request(pod, self.metric) for pod in self.seen.pods}
+        requests = {pod.name: _request(pod, self.metric, self.spec.settings) for pod in self.seen.pods}
         ratio, percent, usage = _utilization_ratio(metrics, requests, target)
         self._found(name=name, usage=usage, utilization=percent, ratio=ratio)
         fallback = max(100, target)
@@ -328,7 +336,7 @@ class _Work:
         missing: list[str] = []
         ignored: list[str] = []
         for pod in self.seen.pods:
-            if pod.deleting or pod.phase in ("Failed", "Succeeded"):
+            if pod.deleting or pod.phase == "Failed":
                 ignored.append(pod.name)
             elif pod.phase == "Pending":
                 unready.append(pod.name)
@@ -411,9 +419,9 @@ def _utilization_ratio(metrics: dict[str, int], requests: dict[str, int], target
     return _divide(float(percent), float(target)), percent, _quotient(used, len(known))
 
 
-def _request(pod: Pod, metric: Metric) -> int:
+def _request(pod: Pod, metric: Metric, settings: Settings) -> int:
     resource, container = metric.name, metric.container
-    if not container and pod.pod_requests is not None:
+    if not container and pod.pod_requests is not None and not settings.before_1_33:
         if resource not in pod.pod_requests:
             raise _CalculationError(f"missing pod-level request for {resource} in Pod {pod.name}")
         return pod.pod_requests[resource]
@@ -425,7 +433,7 @@ def _request(pod: Pod, metric: Metric) -> int:
             total += requests[resource]
         if container == name:
             return total
-    if container:
+    if container and not settings.before_1_33:
         raise _CalculationError(f"container {container} not found in Pod {pod.name}")
     return total
 

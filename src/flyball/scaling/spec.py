@@ -102,7 +102,7 @@ def _rules(rules: Mapping[str, Any], window_s: int, policies: tuple[Policy, ...]
         policies=policies
         if given is None
         else tuple(Policy(str(p["type"]), int(p["value"]), int(p["periodSeconds"])) for p in given),
-        tolerance=None if tolerance is None or not settings.own_tolerances else parse_quantity(tolerance).as_float(),
+        tolerance=None if tolerance is None or settings.before_1_33 else parse_quantity(tolerance).as_float(),
     )
 
 

@@ -19,7 +19,9 @@ def after_write(decision: Decision, outcome: Outcome) -> tuple[tuple[Condition, 
         )
     message = f"the HPA controller was able to update the target scale to {decision.desired}"
     conditions = [Condition("AbleToScale", "True", "SucceededRescale", message)]
-    if decision.profile != "1.37":
+    if decision.profile == "<=1.32":
+        pass
+    elif decision.profile != "1.37":
         conditions.append(Condition("ScaledToZero", ""))
     elif decision.to_zero:
         conditions.append(

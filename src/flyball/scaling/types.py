@@ -32,9 +32,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.profile == "1.37"
 
     @property
-    def own_tolerances(self) -> bool:
-        """Whether behavior.*.tolerance is honoured: unknown up to 1.32."""
-        return self.profile != "<=1.32"
+    def before_1_33(self) -> bool:
+        """Before per-HPA tolerances, pod-level requests and the ScaledToZero condition were known."""
+        return self.profile == "<=1.32"
+
+    @property
+    def before_1_37(self) -> bool:
+        """Before messages about objects and ambiguous selectors were mended."""
+        return self.profile != "1.37"
 
 
 class Target(msgspec.Struct, frozen=True):
