@@ -11,9 +11,10 @@ from flyball import clock
 from flyball.errors import FlyballError, KubeApiError
 from flyball.http.server import Server, ServerTLS, serve
 from flyball.kube import EventRecorder, Informer, KubeClient
-from flyball.kube.kinds import ENDPOINT_SLICES, NODES, PODS, SERVICES
+from flyball.kube.kinds import ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, NODES, PODS, SERVICES
 from flyball.localcluster.node import environment, figures
 from flyball.localcluster.node.httpapi import NodeApi
+from flyball.localcluster.node.ingress import IngressProxy
 from flyball.localcluster.node.pods import PodManager
 from flyball.localcluster.node.serviceproxy import ServiceProxy
 
@@ -46,6 +47,8 @@ class Node:
             directory.resolve(), port_offset, client, self._recorder, node_name=NODE_NAME, capacity=self.capacity
         )
         self.proxy = ServiceProxy(client, EventRecorder(client, "flyball-service-proxy", NODE_NAME), port_offset)
+        ingress_events = EventRecorder(client, "flyball-ingress", NODE_NAME)
+        self.ingress = IngressProxy(client, ingress_events, self.proxy, port_offset)
         self.pods.service_environment = lambda namespace: environment.service_environment(
             self.proxy.services_of(namespace)
         )
@@ -82,11 +85,18 @@ class Node:
                 services: Informer[Object] = Informer(self._client, SERVICES)
                 slices: Informer[Object] = Informer(self._client, ENDPOINT_SLICES)
                 pods: Informer[Object] = Informer(self._client, PODS, field_selector=f"spec.nodeName={NODE_NAME}")
+                ingresses: Informer[Object] = Informer(self._client, INGRESSES)
+                classes: Informer[Object] = Informer(self._client, INGRESS_CLASSES)
+                ingresses.add_handler(lambda change, old, new: self.ingress.observe_ingress(change, _either(old, new)))
+                classes.add_handler(lambda change, old, new: self.ingress.observe_class(change, _either(old, new)))
                 services.add_handler(lambda change, old, new: self.proxy.observe_service(change, _either(old, new)))
                 slices.add_handler(lambda change, old, new: self.proxy.observe_slice(change, _either(old, new)))
                 group.create_task(self._register(), name="node heartbeat")
                 group.create_task(services.run(), name="services")
                 group.create_task(slices.run(), name="endpoint slices")
+                group.create_task(ingresses.run(), name="ingresses")
+                group.create_task(classes.run(), name="ingress classes")
+                group.create_task(self.ingress.run(), name="ingress proxy")
                 # Pods are told where Services are, so those come first.
                 await services.wait_synced()
                 group.create_task(self.proxy.run(), name="service proxy")
@@ -105,7 +115,8 @@ class Node:
 
     def statistics(self) -> dict[str, float]:
         proxy = {f"service_{name}": float(value) for name, value in self.proxy.statistics().items()}
-        return {**self.pods.statistics(), **proxy}
+        ingress = {f"ingress_{name}": float(value) for name, value in self.ingress.statistics().items()}
+        return {**self.pods.statistics(), **proxy, **ingress}
 
     # -- the Node object -----------------------------------------------------------------------------------------
 

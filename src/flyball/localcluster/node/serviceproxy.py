@@ -324,6 +324,14 @@ class ServiceProxy:
                 return listener.port
         return port
 
+    def port_name(self, namespace: str, name: str, port: int | str) -> str | None:
+        """The name of a Service's port, which may be given by number; None when there is none such."""
+        service = self._services.get((namespace, name))
+        for one in (service or {}).get("spec", {}).get("ports") or []:
+            if port in (one.get("port"), one.get("name")):
+                return str(one.get("name") or "")
+        return None
+
     def services_of(self, namespace: str) -> list[tuple[Object, Callable[[int], int]]]:
         return [
             (service, partial(self.served_port, service))

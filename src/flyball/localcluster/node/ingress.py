@@ -1,0 +1,339 @@
+"""Ingresses, served on one port of this machine: an HTTP proxy in front of the Services."""
+
+import asyncio
+import contextlib
+import errno
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import aiohttp
+
+from flyball.errors import ConfigError, FlyballError, KubeApiError
+from flyball.http.server import Server, serve
+from flyball.kube import EventRecorder, KubeClient
+from flyball.kube.kinds import INGRESS_CLASSES, INGRESSES
+from flyball.localcluster.node.ingressrules import CLASS, CONTROLLER, Backend, Route, is_ours, route, routes_of
+from flyball.localcluster.node.serviceproxy import Backends, ServiceProxy
+
+Object = dict[str, Any]
+Key = tuple[str, str]
+Headers = list[tuple[bytes, bytes]]
+
+HTTP_PORT = 80
+ALTERNATIVE_PORT = 30080
+ALTERNATIVE_TRIES = 10
+CONNECT_TIMEOUT_S = 5.0
+RETRY_S = 5.0
+CHUNK_BYTES = 64 << 10
+_HOP_BY_HOP = {
+    b"connection",
+    b"keep-alive",
+    b"proxy-authenticate",
+    b"proxy-authorization",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+}
+_HANDSHAKE = (b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions", b"sec-websocket-protocol")
+
+
+class IngressProxy:
+    """Follows Ingresses; listens once there is one.
+
+    An ordinary user may not listen on port 80: then it is 30080, and an event of each Ingress says so.
+    """
+
+    def __init__(
+        self, client: KubeClient, recorder: EventRecorder, services: ServiceProxy, port_offset: int = 0
+    ) -> None:
+        self._client = client
+        self._recorder = recorder
+        self._services = services
+        self._offset = port_offset
+        self._ingresses: dict[Key, Object] = {}
+        self._classes: dict[str, Object] = {}
+        self._routes: list[Route] = []
+        self._server: Server | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._why_elsewhere = ""
+        self._told: set[Key] = set()
+        self._wake = asyncio.Event()
+        self._requests = self._failures = 0
+
+    # -- what comes from outside ---------------------------------------------------------------------------------
+
+    def observe_ingress(self, change: str, ingress: Object) -> None:
+        key = (ingress["metadata"].get("namespace") or "default", ingress["metadata"]["name"])
+        if change == "DELETED":
+            self._ingresses.pop(key, None)
+            self._told.discard(key)
+        else:
+            self._ingresses[key] = ingress
+        self._refresh()
+
+    def observe_class(self, change: str, ingress_class: Object) -> None:
+        name = ingress_class["metadata"]["name"]
+        if change == "DELETED":
+            self._classes.pop(name, None)
+        else:
+            self._classes[name] = ingress_class
+        self._refresh()
+
+    def _refresh(self) -> None:
+        self._routes = routes_of(self._served().values())
+        self._wake.set()
+
+    def _served(self) -> dict[Key, Object]:
+        return {key: one for key, one in self._ingresses.items() if is_ours(one, self._classes)}
+
+    @property
+    def port(self) -> int | None:
+        """Where it listens; None before there is an Ingress."""
+        return self._server.port if self._server is not None else None
+
+    def statistics(self) -> Mapping[str, int]:
+        return {"routes": len(self._routes), "requests": self._requests, "failures": self._failures}
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Listens and writes statuses until cancelled."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+        try:
+            troubled = not await self._provide_class()
+            while True:
+                self._wake.clear()
+                try:
+                    await self._sync()
+                except FlyballError:
+                    troubled = True
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), RETRY_S if troubled else None)
+                troubled = False
+        finally:
+            if self._server is not None:
+                await self._server.close()
+            await self._session.close()
+
+    async def _provide_class(self) -> bool:
+        body = {
+            "apiVersion": INGRESS_CLASSES.api_version,
+            "kind": INGRESS_CLASSES.kind,
+            "metadata": {"name": CLASS, "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}},
+            "spec": {"controller": CONTROLLER},
+        }
+        try:
+            await self._client.create(INGRESS_CLASSES, body)
+        except KubeApiError as exc:
+            return exc.code == 409
+        except FlyballError:
+            return False
+        return True
+
+    async def _sync(self) -> None:
+        served = self._served()
+        if served and self._server is None:
+            self._server = await self._listen()
+        if self._server is None:
+            return
+        wanted = [{"ip": "127.0.0.1", "ports": [{"port": self._server.port, "protocol": "TCP"}]}]
+        for (namespace, name), ingress in served.items():
+            now = (ingress.get("status") or {}).get("loadBalancer", {}).get("ingress")
+            if now != wanted:
+                body = {"status": {"loadBalancer": {"ingress": wanted}}}
+                try:
+                    await self._client.patch(INGRESSES, name, body, namespace, "status")
+                except KubeApiError as exc:
+                    if exc.code != 404:
+                        raise
+            if self._why_elsewhere and (namespace, name) not in self._told:
+                self._told.add((namespace, name))
+                await self._recorder.event(ingress, "Normal", "ServedAtAnotherPort", self._why_elsewhere)
+
+    async def _listen(self) -> Server:
+        """Port 80, or the first free one after 30080.
+
+        Raises:
+            ConfigError: none of them can be had.
+        """
+        wanted = HTTP_PORT + self._offset
+        others = [ALTERNATIVE_PORT + self._offset + step for step in range(ALTERNATIVE_TRIES)]
+        first: ConfigError | None = None
+        for port in [wanted, *(port for port in others if port <= 65535)]:
+            try:
+                server = await serve(self, port=port, allowed_hosts=None, name="Ingress")
+            except ConfigError as exc:
+                first = first or exc
+                continue
+            if first is not None:
+                cause = first.__cause__
+                denied = isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM)
+                why = (
+                    "an ordinary user may not listen on ports below 1024"
+                    if denied
+                    else "another program of this machine listens on it"
+                )
+                self._why_elsewhere = f"port {wanted} cannot be served ({why}); it is served at http://127.0.0.1:{port}"
+            return server
+        assert first is not None
+        raise first
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """The ASGI application."""
+        if scope["type"] not in ("http", "websocket"):
+            return
+        self._requests += 1
+        host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+        backend = route(self._routes, host, scope["path"])
+        found = self._addresses(backend) if backend is not None else None
+        status, text = 404, "no Ingress rule fits this host and path"
+        if backend is not None:
+            status, text = 503, f"no pod of Service {backend.namespace}/{backend.service} is ready"
+        if found is not None and found[1]:
+            forward = self._forward if scope["type"] == "http" else self._tunnel
+            if await forward(scope, receive, send, *found):
+                return
+            status, text = 502, f"no pod of Service {backend and backend.service} takes the connection"
+        self._failures += 1
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1013})
+            return
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [(b"content-type", b"text/plain; charset=utf-8")],
+            }
+        )
+        await send({"type": "http.response.body", "body": f"{text}\n".encode()})
+
+    def _addresses(self, backend: Backend) -> tuple[Backends, list[tuple[str, int]]] | None:
+        port_name = self._services.port_name(backend.namespace, backend.service, backend.port)
+        if port_name is None:
+            return None
+        backends = self._services.backends((backend.namespace, backend.service, port_name))
+        return backends, backends.order()
+
+    def _headers(self, scope: Any) -> list[tuple[str, str]]:
+        peer = scope["client"][0] if scope.get("client") else ""
+        passed = [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in scope["headers"]
+            if name not in _HOP_BY_HOP and name not in _HANDSHAKE
+        ]
+        before = next((value for name, value in passed if name == "x-forwarded-for"), "")
+        host = next((value for name, value in passed if name == "host"), "")
+        ours = {
+            "x-forwarded-for": f"{before}, {peer}" if before else peer,
+            "x-forwarded-host": host,
+            "x-forwarded-proto": "http",
+            "x-real-ip": peer,
+        }
+        return [*((name, value) for name, value in passed if name not in ours), *ours.items()]
+
+    def _url(self, scope: Any, at: tuple[str, int], scheme: str) -> Any:
+        from yarl import URL
+
+        query = scope["query_string"].decode("latin-1")
+        path = scope.get("raw_path", scope["path"].encode()).decode("latin-1").partition("?")[0]
+        return URL(f"{scheme}://{at[0]}:{at[1]}{path}{'?' + query if query else ''}", encoded=True)
+
+    async def _forward(
+        self, scope: Any, receive: Any, send: Any, backends: Backends, order: list[tuple[str, int]]
+    ) -> bool:
+        """Whether an answer was begun. A pod that does not take the connection is passed over."""
+        assert self._session is not None
+        names = {name for name, _ in scope["headers"]}
+        has_body = b"content-length" in names or b"transfer-encoding" in names
+        for at in order:
+            backends.opened(at)
+            try:
+                async with self._session.request(
+                    scope["method"],
+                    self._url(scope, at, "http"),
+                    headers=self._headers(scope),
+                    data=_body(receive) if has_body else None,
+                    allow_redirects=False,
+                    skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+                ) as answer:
+                    headers = [(n.lower(), v) for n, v in answer.raw_headers if n.lower() not in _HOP_BY_HOP]
+                    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+                    async for piece in answer.content.iter_chunked(CHUNK_BYTES):
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await send({"type": "http.response.body", "body": b""})
+                    return True
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+                continue  # nothing was sent yet, so another pod may serve it
+            except aiohttp.ServerDisconnectedError:
+                return False
+            finally:
+                backends.closed(at)
+        return False
+
+    async def _tunnel(
+        self, scope: Any, receive: Any, send: Any, backends: Backends, order: list[tuple[str, int]]
+    ) -> bool:
+        """A WebSocket, message by message."""
+        assert self._session is not None
+        await receive()  # websocket.connect
+        for at in order:
+            backends.opened(at)
+            try:
+                async with self._session.ws_connect(
+                    self._url(scope, at, "ws"), headers=self._headers(scope), protocols=scope.get("subprotocols") or ()
+                ) as upstream:
+                    await send({"type": "websocket.accept", "subprotocol": upstream.protocol})
+                    downward = asyncio.create_task(_downward(upstream, send))
+                    try:
+                        await _upward(receive, upstream)
+                    finally:
+                        downward.cancel()
+                    return True
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+                continue
+            except aiohttp.ClientError:
+                break
+            finally:
+                backends.closed(at)
+        await send({"type": "websocket.close", "code": 1013})
+        return True
+
+
+async def _body(receive: Any) -> AsyncIterator[bytes]:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionResetError("the client went away")
+        if message.get("body"):
+            yield message["body"]
+        if not message.get("more_body"):
+            return
+
+
+async def _upward(receive: Any, upstream: "aiohttp.ClientWebSocketResponse") -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        if message.get("bytes") is not None:
+            await upstream.send_bytes(message["bytes"])
+        else:
+            await upstream.send_str(message.get("text") or "")
+
+
+async def _downward(upstream: "aiohttp.ClientWebSocketResponse", send: Any) -> None:
+    async for message in upstream:
+        if message.type is aiohttp.WSMsgType.TEXT:
+            await send({"type": "websocket.send", "text": message.data})
+        elif message.type is aiohttp.WSMsgType.BINARY:
+            await send({"type": "websocket.send", "bytes": message.data})
+    await send({"type": "websocket.close", "code": upstream.close_code or 1000})
