@@ -119,13 +119,11 @@ def usage_document(usage: Usage) -> dict[str, str]:
 
 
 def usage_item(usage: ObjectUsage, is_pod: bool, window: str, now: str) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"name": usage.name}
-    if is_pod:
-        metadata["namespace"] = usage.namespace
-    metadata["creationTimestamp"] = now
-    if usage.labels:
-        metadata["labels"] = usage.labels
-    item: dict[str, Any] = {"metadata": metadata, "timestamp": clock.rfc3339(usage.t_ms), "window": window}
+    item: dict[str, Any] = {
+        "metadata": _metadata(usage, now),
+        "timestamp": clock.rfc3339(usage.t_ms),
+        "window": window,
+    }
     if is_pod:
         item["containers"] = [{"name": name, "usage": usage_document(part)} for name, part in usage.containers]
     else:
@@ -133,17 +131,24 @@ def usage_item(usage: ObjectUsage, is_pod: bool, window: str, now: str) -> dict[
     return item
 
 
+def _metadata(usage: ObjectUsage, now: str) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"name": usage.name}
+    if usage.namespace:
+        metadata["namespace"] = usage.namespace
+    metadata["creationTimestamp"] = now
+    if usage.labels:
+        metadata["labels"] = usage.labels
+    return metadata
+
+
 def table(usages: Sequence[ObjectUsage], window: str, now: str) -> dict[str, Any]:
-    def column(name: str, form: str, description: str) -> dict[str, Any]:
+    def column(name: str, form: str, description: str = "") -> dict[str, Any]:
         return {"name": name, "type": "string", "format": form, "description": description, "priority": 0}
 
     rows = []
     for usage in usages:
         shown = usage_document(usage.total)
-        metadata: dict[str, Any] = {"name": usage.name, "creationTimestamp": now}
-        if usage.namespace:
-            metadata["namespace"] = usage.namespace
-        partial = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
+        partial = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": _metadata(usage, now)}
         rows.append({"cells": [usage.name, shown["cpu"], shown["memory"], window], "object": partial})
     return {
         "kind": "Table",
@@ -151,9 +156,9 @@ def table(usages: Sequence[ObjectUsage], window: str, now: str) -> dict[str, Any
         "metadata": {},
         "columnDefinitions": [
             column("Name", "name", "Name of the resource"),
-            column("cpu", "quantity", "CPU in use, in cores"),
-            column("memory", "quantity", "Memory in use, in bytes"),
-            column("Window", "duration", "Span of time over which CPU was measured"),
+            column("cpu", "quantity"),
+            column("memory", "quantity"),
+            column("Window", "duration"),
         ],
         "rows": rows,
     }
