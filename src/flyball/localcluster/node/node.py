@@ -15,6 +15,7 @@ from flyball.kube.kinds import ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, NODE
 from flyball.localcluster.node import environment, figures
 from flyball.localcluster.node.httpapi import NodeApi
 from flyball.localcluster.node.ingress import IngressProxy
+from flyball.localcluster.node.names import NameTable
 from flyball.localcluster.node.pods import PodManager
 from flyball.localcluster.node.serviceproxy import ServiceProxy
 
@@ -49,6 +50,8 @@ class Node:
         self.proxy = ServiceProxy(client, EventRecorder(client, "flyball-service-proxy", NODE_NAME), port_offset)
         ingress_events = EventRecorder(client, "flyball-ingress", NODE_NAME)
         self.ingress = IngressProxy(client, ingress_events, self.proxy, port_offset)
+        self.names = NameTable(directory.resolve() / "names.json", self.proxy.table)
+        self.proxy.on_change = self.names.changed
         self.pods.service_environment = lambda namespace: environment.service_environment(
             self.proxy.services_of(namespace)
         )
@@ -100,6 +103,7 @@ class Node:
                 # Pods are told where Services are, so those come first.
                 await services.wait_synced()
                 group.create_task(self.proxy.run(), name="service proxy")
+                group.create_task(self.names.run(), name="names")
                 pods.add_handler(lambda change, old, new: self.pods.observe(change, _either(old, new)))
                 group.create_task(pods.run(), name="pods")
                 await pods.wait_synced()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flyball.kube import EventRecorder, KubeClient
-from flyball.localcluster.node import process, procfs
+from flyball.localcluster.node import names, process, procfs
 from flyball.localcluster.node.addresses import Addresses
 from flyball.localcluster.node.container import Container
 from flyball.localcluster.node.limiter import CpuLimiter
@@ -85,6 +85,11 @@ class PodManager:
         env["KUBERNETES_SERVICE_PORT"] = env["KUBERNETES_SERVICE_PORT_HTTPS"] = str(self.api_port)
         env["HOSTNAME"] = str(worker.pod["spec"].get("hostname") or worker.name)
         env["POD_IP"] = worker.ip
+        spec = worker.pod["spec"]
+        if spec.get("dnsPolicy", "ClusterFirst") in ("ClusterFirst", "ClusterFirstWithHostNet"):
+            searches = (spec.get("dnsConfig") or {}).get("searches") or []
+            env["FLYBALL_NAMES"] = str(self.directory / "names.json")
+            env["FLYBALL_SEARCH"] = " ".join([*names.search_list(worker.namespace), *searches])
         return env
 
     # -- pods come and go ----------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any, cast
 from flyball.errors import FlyballError
 from flyball.kube import EventRecorder, KubeClient
 from flyball.kube.kinds import SERVICES
+from flyball.localcluster.node import names
 
 Object = dict[str, Any]
 Key = tuple[str, str]
@@ -257,6 +258,7 @@ class ServiceProxy:
         self._listeners: dict[tuple[PortKey, str, int], _Listener] = {}
         self._yielded: dict[int, str] = {}
         self._told: dict[tuple[PortKey, str, int], str] = {}
+        self.on_change: Callable[[], None] = lambda: None
         self._published: dict[Key, tuple[Object, str]] = {}
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -280,6 +282,7 @@ class ServiceProxy:
             old = one
             self._slices[key] = one
         self._refresh_backends((key[0], _service_of(old)))
+        self.on_change()
         if self._yielded:
             self._wake.set()
 
@@ -324,6 +327,16 @@ class ServiceProxy:
                 return listener.port
         return port
 
+    def table(self) -> Object:
+        """What pods can ask for by name, and the ports that are served elsewhere."""
+        services = list(self._services.values())
+        moved = [(key, one.port) for key, one in self._listeners.items() if one.port != key[2]]
+        return {
+            "names": names.addresses_of(services, self._slices.values()),
+            "aliases": names.aliases_of(services),
+            "ports": {f"{host}:{port}": served for (_, host, port), served in moved},
+        }
+
     def port_name(self, namespace: str, name: str, port: int | str) -> str | None:
         """The name of a Service's port, which may be given by number; None when there is none such."""
         service = self._services.get((namespace, name))
@@ -346,6 +359,7 @@ class ServiceProxy:
             while True:
                 self._wake.clear()
                 troubled = await self._sync()
+                self.on_change()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), RETRY_S if troubled else None)
         finally:
