@@ -244,11 +244,11 @@ class StatusHandlers:
         sets = matcher_sets(form, required=True)
         start, end = window_ms(form)
         await self._in_turn(form, lambda: self._admin().delete_series(sets, start, end))
-        return Response(status_code=204)
+        return success(None)
 
     async def clean_tombstones(self, form: Form) -> Response:
         await self._in_turn(form, lambda: self._admin().clean_tombstones())
-        return Response(status_code=204)
+        return success(None)
 
     async def snapshot(self, form: Form) -> Response:
         skip_head = switch(form, "skip_head")
