@@ -6,6 +6,7 @@ import pytest
 from flyball.model.frames import ABSENT, STALE, Frame
 from flyball.model.labels import labels_of
 from flyball.promql import evaluate, parse
+from flyball.promql.features import SCENARIOS
 from flyball.promql.scenarios import MemoryStorage
 from flyball.promql.values import Matrix, at_instant
 
@@ -23,7 +24,7 @@ def storage(**series: dict[float, float]) -> MemoryStorage:
 
 def value_of(text: str, held, at: float) -> float | None:
     """The one value of an instant query, None when the result is empty."""
-    result = evaluate(parse(text), held, round(at * 1000), round(at * 1000), 0)
+    result = evaluate(parse(text, SCENARIOS), held, round(at * 1000), round(at * 1000), 0)
     assert isinstance(result, Matrix)
     found = list(at_instant(result, round(at * 1000)).values()) if result.labels else []
     assert len(found) <= 1

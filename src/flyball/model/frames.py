@@ -40,6 +40,12 @@ def is_stale(values: Floats) -> Mask:
     return mask
 
 
+def has_histogram(table: Histograms) -> Mask:
+    """True where a table of native histograms holds one."""
+    mask: Mask = np.not_equal(table, None)  # type: ignore[call-overload]
+    return mask
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """Selected series of one matrix.

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyball.model.frames import Floats, Mask
-from flyball.promql.windows import quantile_of_sorted
+from flyball.promql.over_time import quantile_of_sorted
 
 Index = NDArray[np.int64]
 _BLOCK = 1 << 16  # elements summed at a time, so that the work stays in the cache

@@ -1,12 +1,12 @@
-"""PromQL text to tree: lexer, Pratt parser and type check, after Prometheus 3.14's grammar (stable part).
+"""PromQL text to tree: a Pratt parser after Prometheus 3.14's grammar.
 
-Messages and their wording follow promql/parser of Prometheus. Positions are kept on every node.
+Messages and their wording follow promql/parser of Prometheus. Positions are kept on every node. What Prometheus
+has behind a switch is an error here without it.
 """
 
 import math
-import re
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from threading import Lock
 from typing import NoReturn
 
@@ -14,23 +14,25 @@ import re2
 
 from flyball.errors import QueryError
 from flyball.model.labels import METRIC_NAME, Matcher, MatchType
-from flyball.promql.catalog import AGGREGATORS, FUNCTIONS, NOT_YET
+from flyball.promql.catalog import AGGREGATORS, EXPERIMENTAL, FUNCTIONS
+from flyball.promql.checking import check
+from flyball.promql.features import STABLE, Features
+from flyball.promql.lexer import Token, duration_ms, fail, number_of, string_of, tokens_of
 from flyball.promql.syntax import (
-    COMPARISONS,
     PRECEDENCE,
     SET_OPERATORS,
     Aggregate,
     Binary,
     Call,
+    Duration,
+    DurationExpr,
     Expr,
     MatrixSelector,
     NumberLiteral,
     Paren,
-    Position,
     StringLiteral,
     Subquery,
     Unary,
-    ValueType,
     VectorMatching,
     VectorSelector,
     quote,
@@ -40,107 +42,55 @@ from flyball.promql.syntax import (
 CACHE_ENTRIES_MAX = 1024
 DEPTH_MAX = 200
 TEXT_MAX = 1_000_000
+_SECONDS_MAX = 2**63 / 1e9
 
-_UNITS_MS = {"y": 31_536_000_000, "w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
-_TOKENS = re.compile(
-    r"""(?P<space>[ \t\r\n]+|\#[^\n]*)
-    |(?P<duration>[0-9]+(?:ms|[smhdwy])(?:[0-9]+(?:ms|[smhdwy]))*(?![0-9A-Za-z_.]))
-    |(?P<number>(?:0[xX][0-9a-fA-F_]+|(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][+-]?[0-9]+)?)(?![0-9A-Za-z_.]))
-    |(?P<name>[A-Za-z_:][A-Za-z0-9_:]*)
-    |(?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`[^`]*`)
-    |(?P<op>=~|!~|==|!=|<=|>=|[-+*/%^<>=(){}\[\],@:])
-    """,
-    re.VERBOSE,
-)
-_DURATION_PART = re.compile(r"([0-9]+)(ms|[smhdwy])")
-_ESCAPE = re.compile(
-    r"\\(?:([abfnrtv\\'\"])|x([0-9a-fA-F]{2})|([0-7]{3})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.?))", re.S
-)
-_SIMPLE = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _MATCH_TYPES = {"=": MatchType.EQUAL, "!=": MatchType.NOT_EQUAL, "=~": MatchType.REGEX, "!~": MatchType.NOT_REGEX}
-
-
-@dataclass(slots=True)
-class _Token:
-    kind: str  # duration, number, name, string, op, end
-    text: str
-    start: int
-    end: int
-
-    @property
-    def low(self) -> str:
-        return self.text.lower()
-
-
-def _error(text: str, at: int, message: str) -> NoReturn:
-    line = text.count("\n", 0, at) + 1
-    column = at - (text.rfind("\n", 0, at) + 1) + 1
-    raise QueryError(f"{line}:{column}: parse error: {message}")
-
-
-def _lex(text: str) -> list[_Token]:
-    tokens: list[_Token] = []
-    at, brackets = 0, 0
-    while at < len(text):
-        if brackets and text[at] == ":":  # [5m:1m], not a metric name that begins with a colon
-            tokens.append(_Token("op", ":", at, at + 1))
-            at += 1
-            continue
-        found = _TOKENS.match(text, at)
-        if found is None:
-            ch = text[at]
-            if ch in "\"'`":
-                _error(text, at, "unterminated quoted string" if ch != "`" else "unterminated raw string")
-            if ch.isdigit() or ch == ".":
-                bad = re.compile(r"[0-9A-Za-z_.]+").match(text, at)
-                _error(text, at, f"bad number or duration syntax: {quote(bad.group() if bad else ch)}")
-            _error(text, at, f"unexpected character: {ch!r}")
-        kind = found.lastgroup or ""
-        if kind != "space":
-            tokens.append(_Token(kind, found.group(), at, found.end()))
-            if kind == "op":
-                brackets += {"[": 1, "]": -1}.get(found.group(), 0)
-        at = found.end()
-    tokens.append(_Token("end", "", len(text), len(text)))
-    return tokens
+_DURATION_WORDS = ("step", "range", "min_of", "max_of")
+_OPERATOR_WORDS = ("and", "or", "unless", "atan2")
 
 
 class _Parser:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, features: Features) -> None:
         if len(text) > TEXT_MAX:
             raise QueryError(f"the expression has {len(text)} characters; at most {TEXT_MAX} are read")
         self.text = text
-        self.tokens = _lex(text)
+        self.features = features
+        self.tokens = tokens_of(text)
         self.at = 0
         self.depth = 0
 
     # --- tokens
 
     @property
-    def token(self) -> _Token:
+    def token(self) -> Token:
         return self.tokens[self.at]
 
-    def take(self) -> _Token:
+    def take(self) -> Token:
         token = self.tokens[self.at]
         if token.kind != "end":
             self.at += 1
         return token
 
-    def is_op(self, text: str) -> bool:
+    def is_op(self, *texts: str) -> bool:
         token = self.tokens[self.at]
-        return token.kind == "op" and token.text == text
+        return token.kind == "op" and token.text in texts
 
     def is_word(self, *words: str) -> bool:
         token = self.tokens[self.at]
         return token.kind == "name" and token.low in words
 
-    def expect(self, text: str, context: str) -> _Token:
+    def is_called(self) -> bool:
+        """Whether the token is followed by an opening parenthesis."""
+        following = self.tokens[min(self.at + 1, len(self.tokens) - 1)]
+        return following.kind == "op" and following.text == "("
+
+    def expect(self, text: str, context: str) -> Token:
         if not self.is_op(text):
             self.unexpected(context, quote(text))
         return self.take()
 
     def fail(self, at: int, message: str) -> NoReturn:
-        _error(self.text, at, message)
+        fail(self.text, at, message)
 
     def unexpected(self, context: str, expected: str = "") -> NoReturn:
         token = self.token
@@ -153,6 +103,11 @@ class _Parser:
     def end_of_last(self) -> int:
         return self.tokens[self.at - 1].end
 
+    def deeper(self) -> None:
+        self.depth += 1
+        if self.depth > DEPTH_MAX:
+            self.fail(self.token.start, f"the expression is nested more than {DEPTH_MAX} deep")
+
     # --- expressions
 
     def parse(self) -> Expr:
@@ -164,9 +119,7 @@ class _Parser:
         return expr
 
     def expression(self, level_min: int) -> Expr:
-        self.depth += 1
-        if self.depth > DEPTH_MAX:
-            self.fail(self.token.start, f"the expression is nested more than {DEPTH_MAX} deep")
+        self.deeper()
         left = self.unary()
         while True:
             op = self.operator()
@@ -180,7 +133,7 @@ class _Parser:
         token = self.token
         if token.kind == "op" and token.text in PRECEDENCE:
             return token.text
-        if token.kind == "name" and token.low in ("and", "or", "unless", "atan2"):
+        if token.kind == "name" and token.low in _OPERATOR_WORDS:
             return token.low
         return None
 
@@ -192,21 +145,24 @@ class _Parser:
             pos = (token.start, inner.pos[1])
             if isinstance(inner, NumberLiteral):
                 return replace(inner, value=-inner.value if token.text == "-" else inner.value, pos=pos)
-            return check(self, Unary(token.text, inner, pos=pos))
+            return Unary(token.text, inner, pos=pos)
         return self.postfix(self.primary())
 
     def binary(self, left: Expr, op: str) -> Expr:
-        operator = self.take()
+        self.take()
         returns_bool = False
         if self.is_word("bool"):
             self.take()
             returns_bool = True
+        matching = self.matching(op)
+        right = self.expression(PRECEDENCE[op] + (op != "^"))
+        return Binary(op, left, right, matching, returns_bool, pos=(left.pos[0], right.pos[1]))
+
+    def matching(self, op: str) -> VectorMatching:
         matching = VectorMatching(card="many-to-many" if op in SET_OPERATORS else "one-to-one")
-        explicit = False
         if self.is_word("on", "ignoring"):
             matching.on = self.take().low == "on"
             matching.labels = self.label_list("grouping opts")
-            explicit = True
             if self.is_word("group_left", "group_right"):
                 side = self.take()
                 matching.card = "many-to-one" if side.low == "group_left" else "one-to-many"
@@ -214,21 +170,45 @@ class _Parser:
                     self.fail(side.start, f"no grouping allowed for {quote(op)} operation")
                 if self.is_op("("):
                     matching.include = self.label_list("grouping opts")
-        right = self.expression(PRECEDENCE[op] + (op != "^"))
-        node = Binary(op, left, right, matching, returns_bool, pos=(left.pos[0], right.pos[1]))
-        return check(self, node, operator=operator, explicit=explicit)
+        while self.is_word("fill", "fill_left", "fill_right") and self.is_called():
+            word = self.token
+            if not self.features.binop_fill_modifiers:
+                self.fail(word.start, "binop fill modifiers are experimental and not enabled")
+            left, right = word.low != "fill_right", word.low != "fill_left"
+            if (left and matching.fill_left is not None) or (right and matching.fill_right is not None):
+                self.unexpected("")
+            self.take()
+            value = self.fill_value()
+            matching.fill_left = value if left else matching.fill_left
+            matching.fill_right = value if right else matching.fill_right
+        return matching
+
+    def fill_value(self) -> float:
+        self.expect("(", "fill value")
+        sign = -1.0 if self.is_op("-") else 1.0
+        if self.is_op("-", "+"):
+            self.take()
+        token = self.token
+        if token.kind == "number":
+            value = number_of(self.text, self.take())
+        elif token.kind == "duration":
+            value = duration_ms(self.text, self.take()) / 1000
+        elif self.is_word("inf", "nan"):
+            value = math.nan if self.take().low == "nan" else math.inf
+        else:
+            self.unexpected("fill value", "number")
+        self.expect(")", "fill value")
+        return sign * value
 
     def primary(self) -> Expr:
         token = self.token
+        pos = (token.start, token.end)
         if token.kind == "number":
-            self.take()
-            return NumberLiteral(self.number(token), pos=(token.start, token.end))
+            return NumberLiteral(number_of(self.text, self.take()), pos=pos)
         if token.kind == "duration":
-            self.take()
-            return NumberLiteral(self.duration_text(token) / 1000, True, pos=(token.start, token.end))
+            return NumberLiteral(duration_ms(self.text, self.take()) / 1000, True, pos=pos)
         if token.kind == "string":
-            self.take()
-            return StringLiteral(self.string(token), pos=(token.start, token.end))
+            return StringLiteral(string_of(self.text, self.take()), pos=pos)
         if self.is_op("("):
             self.take()
             inner = self.expression(0)
@@ -238,17 +218,15 @@ class _Parser:
             return self.selector(None)
         if token.kind != "name":
             self.unexpected("")
+        called = self.is_called()
         following = self.tokens[self.at + 1]
-        calls = following.kind == "op" and following.text == "("
-        if token.low in AGGREGATORS and (calls or (following.kind == "name" and following.low in ("by", "without"))):
+        if token.low in AGGREGATORS and (called or (following.kind == "name" and following.low in ("by", "without"))):
             return self.aggregate()
-        if token.low in ("inf", "nan") and not calls:
+        if token.low in ("inf", "nan") and not called:
             self.take()
-            return NumberLiteral(math.nan if token.low == "nan" else float(token.low), pos=(token.start, token.end))
-        if calls:
+            return NumberLiteral(math.nan if token.low == "nan" else math.inf, pos=pos)
+        if called:
             return self.call()
-        if token.low in ("and", "or", "unless", "atan2", "bool", "on", "ignoring") and token.low != token.text.lower():
-            self.unexpected("")
         return self.selector(self.take())
 
     def postfix(self, expr: Expr) -> Expr:
@@ -257,25 +235,23 @@ class _Parser:
                 expr = self.range_of(expr)
             elif self.is_word("offset"):
                 keyword = self.take()
-                sign = -1 if self.is_op("-") else 1
-                if self.is_op("-") or self.is_op("+"):
-                    self.take()
-                offset = sign * self.duration("offset", positive=False)
-                self.timed(expr, keyword, offset_ms=offset)
+                self.timed(expr, keyword, offset_ms=self.offset())
             elif self.is_op("@"):
                 keyword = self.take()
                 self.timed(expr, keyword, at=self.at_time())
+            elif self.is_word("anchored", "smoothed"):
+                self.extended(expr, self.take())
             else:
                 return expr
 
-    def timed(self, expr: Expr, keyword: _Token, offset_ms: int | None = None, at: int | str | None = None) -> None:
+    def timed(self, expr: Expr, keyword: Token, offset_ms: Duration | None = None, at: int | str | None = None) -> None:
         target = expr.vector if isinstance(expr, MatrixSelector) else expr
         if not isinstance(target, VectorSelector | Subquery):
             what = "offset modifier" if offset_ms is not None else "@ modifier"
             kinds = "an instant vector selector or range vector selector or a subquery"
             self.fail(expr.pos[0], f"{what} must be preceded by {kinds}")
         if offset_ms is not None:
-            if target.offset_ms:
+            if target.offset_ms != 0:
                 self.fail(keyword.start, "offset may not be set multiple times")
             target.offset_ms = offset_ms
         else:
@@ -285,6 +261,19 @@ class _Parser:
         target.pos = (target.pos[0], self.end_of_last())
         expr.pos = (expr.pos[0], self.end_of_last())
 
+    def extended(self, expr: Expr, keyword: Token) -> None:
+        word = keyword.low
+        if not self.features.extended_range_selectors:
+            self.fail(expr.pos[0], f"{word} modifier is experimental and not enabled")
+        if isinstance(expr, Subquery):
+            self.fail(expr.pos[0], f"{word} modifier is not supported for subqueries")
+        target = expr.vector if isinstance(expr, MatrixSelector) else expr
+        if not isinstance(target, VectorSelector):
+            self.fail(expr.pos[0], f"{word} modifier not implemented")
+        if target.extension not in ("", word):
+            self.fail(expr.pos[0], "anchored and smoothed modifiers cannot be used together")
+        target.extension = word
+
     def at_time(self) -> int | str:
         if self.is_word("start", "end"):
             word = self.take().low
@@ -292,13 +281,13 @@ class _Parser:
             self.expect(")", "@")
             return word
         sign = 1
-        if self.is_op("-") or self.is_op("+"):
+        if self.is_op("-", "+"):
             sign = -1 if self.take().text == "-" else 1
         token = self.token
         if token.kind == "number":
-            value = self.number(self.take())
+            value = number_of(self.text, self.take())
         elif token.kind == "duration":
-            value = self.duration_text(self.take()) / 1000
+            value = duration_ms(self.text, self.take()) / 1000
         elif self.is_word("inf", "nan"):
             value = float(self.take().low)
         else:
@@ -310,24 +299,97 @@ class _Parser:
 
     def range_of(self, expr: Expr) -> Expr:
         bracket = self.take()
-        range_ms = self.duration("range", positive=True)
+        range_ms = self.duration("subquery or range selector", "number, duration, step(), or range()")
         if self.is_op(":"):
             self.take()
-            step_ms = 0 if self.is_op("]") else self.duration("subquery step", positive=True)
+            step_ms: Duration = 0
+            if not self.is_op("]"):
+                step_ms = self.duration("subquery selector", 'number, duration, step(), range(), or "]"')
             close = self.expect("]", "subquery selector")
-            if expr.type is not ValueType.VECTOR:
-                self.fail(expr.pos[0], f"subquery is only allowed on instant vector, got {expr.type.value} instead")
             return Subquery(expr, range_ms, step_ms, pos=(expr.pos[0], close.end))
-        close = self.expect("]", "matrix selector")
+        if not self.is_op("]"):
+            self.unexpected("subquery or range", '":" or "]"')
+        close = self.take()
         if not isinstance(expr, VectorSelector):
             self.fail(bracket.start, "ranges only allowed for vector selectors")
-        if expr.offset_ms:
+        if expr.offset_ms != 0:
             self.fail(bracket.start, "no offset modifiers allowed before range")
         if expr.at is not None:
             self.fail(bracket.start, "no @ modifiers allowed before range")
         return MatrixSelector(expr, range_ms, pos=(expr.pos[0], close.end))
 
-    def selector(self, name: _Token | None) -> VectorSelector:
+    # --- durations
+
+    def duration(self, context: str, expected: str) -> Duration:
+        """A duration above 0, or an expression for one, up to ``:`` or ``]``."""
+        node = self.duration_expression(0, context, expected)
+        if isinstance(node, DurationExpr):
+            return node
+        if node.value <= 0:
+            self.fail(node.pos[0], "duration must be greater than 0")
+        return round(node.value * 1000)
+
+    def offset(self) -> Duration:
+        """What follows ``offset``: one operand, maybe with a sign; an operator behind it is not the offset's."""
+        start = self.token.start
+        sign = self.take().text if self.is_op("-", "+") else ""
+        node = self.duration_operand("offset", "number, duration, step(), or range()")
+        if isinstance(node, DurationExpr):
+            return DurationExpr("-", None, node, pos=(start, node.pos[1])) if sign == "-" else node
+        return round(node.value * 1000) * (-1 if sign == "-" else 1)
+
+    def duration_expression(self, level_min: int, context: str, expected: str) -> DurationExpr | NumberLiteral:
+        self.deeper()
+        start = self.token.start
+        left: DurationExpr | NumberLiteral
+        if self.is_op("-", "+"):
+            sign = self.take().text
+            left = self.duration_expression(PRECEDENCE["*"], context, expected)
+            if sign == "-" and isinstance(left, DurationExpr):
+                left = DurationExpr("-", None, left, pos=(start, left.pos[1]))
+            elif sign == "-" and isinstance(left, NumberLiteral):
+                left = replace(left, value=-left.value, pos=(start, left.pos[1]))
+        else:
+            left = self.duration_operand(context, expected)
+        while self.is_op("+", "-", "*", "/", "%", "^") and PRECEDENCE[self.token.text] >= level_min:
+            operator = self.take()
+            level = PRECEDENCE[operator.text] + (operator.text != "^")
+            right = self.duration_expression(level, context, expected)
+            if operator.text in "/%" and isinstance(right, NumberLiteral) and right.value == 0:
+                self.fail(operator.start, f"{'division' if operator.text == '/' else 'modulo'} by zero")
+            left = DurationExpr(operator.text, left, right, pos=(left.pos[0], right.pos[1]))
+        self.depth -= 1
+        return left
+
+    def duration_operand(self, context: str, expected: str) -> DurationExpr | NumberLiteral:
+        token = self.token
+        pos = (token.start, token.end)
+        if token.kind in ("duration", "number"):
+            self.take()
+            value = duration_ms(self.text, token) / 1000 if token.kind == "duration" else number_of(self.text, token)
+            if not abs(value) <= _SECONDS_MAX:
+                self.fail(token.start, "duration out of range")
+            return NumberLiteral(value, token.kind == "duration", pos=pos)
+        if self.is_op("("):
+            self.take()
+            node = self.duration_expression(0, context, expected)
+            close = self.expect(")", context)
+            return replace(node, wrapped=True, pos=(token.start, close.end)) if isinstance(node, DurationExpr) else node
+        if not self.is_word(*_DURATION_WORDS) or not self.is_called():
+            self.unexpected(context, expected)
+        self.take()
+        self.expect("(", context)
+        left = right = None
+        if token.low in ("min_of", "max_of"):
+            left = self.duration_expression(0, context, expected)
+            self.expect(",", context)
+            right = self.duration_expression(0, context, expected)
+        close = self.expect(")", context)
+        return DurationExpr(token.low, left, right, pos=(token.start, close.end))
+
+    # --- selectors
+
+    def selector(self, name: Token | None) -> VectorSelector:
         start = name.start if name else self.token.start
         metric = name.text if name else ""
         matchers: list[Matcher] = []
@@ -345,16 +407,14 @@ class _Parser:
                     both = f"{quote(metric)} or {quote(m.value)}"
                     self.fail(start, f"metric name must not be set twice: {both}")
             matchers.append(Matcher(MatchType.EQUAL, METRIC_NAME, metric))
-        if all(m.matches("") for m in matchers):
-            self.fail(start, "vector selector must contain at least one non-empty matcher")
         return VectorSelector(metric, tuple(matchers), pos=(start, self.end_of_last()))
 
     def matcher(self, metric: str, matchers: list[Matcher]) -> str:
         token = self.token
         if token.kind == "string":
             self.take()
-            label = self.string(token)
-            if self.is_op(",") or self.is_op("}"):
+            label = string_of(self.text, token)
+            if self.is_op(",", "}"):
                 if metric:
                     self.fail(token.start, f"metric name must not be set twice: {quote(metric)} or {quote(label)}")
                 return label
@@ -373,7 +433,7 @@ class _Parser:
             self.unexpected("label matching", "string")
         self.take()
         try:
-            matchers.append(Matcher(kind, label, self.string(value)))
+            matchers.append(Matcher(kind, label, string_of(self.text, value)))
         except re2.error as exc:
             self.fail(operator.start, f"error parsing regexp: {exc}")
         except UnicodeEncodeError:  # bytes of an \\x escape
@@ -388,7 +448,7 @@ class _Parser:
             if token.kind == "name" and ":" not in token.text:
                 labels.append(token.text)
             elif token.kind == "string":
-                labels.append(self.string(token))
+                labels.append(string_of(self.text, token))
             else:
                 self.unexpected(context, "label")
             self.take()
@@ -397,6 +457,8 @@ class _Parser:
             self.take()
         self.expect(")", context)
         return tuple(labels)
+
+    # --- calls
 
     def arguments(self, context: str) -> list[Expr]:
         self.expect("(", context)
@@ -424,6 +486,9 @@ class _Parser:
             node.without = self.take().low == "without"
             node.grouping = self.label_list("grouping opts")
         node.pos = (token.start, self.end_of_last())
+        if op in EXPERIMENTAL and not self.features.experimental_functions:
+            switch = "--enable-feature=promql-experimental-functions"
+            self.fail(token.start, f"{op}() is experimental and must be enabled with {switch}")
         wanted = 2 if AGGREGATORS[op] is not None else 1
         if not args:
             self.fail(token.start, "no arguments for aggregate expression provided")
@@ -432,172 +497,42 @@ class _Parser:
             self.fail(token.start, f"{message}, expected {wanted}, got {len(args)}")
         node.expr = args[-1]
         node.param = args[0] if wanted == 2 else None
-        return check(self, node)
+        return node
 
     def call(self) -> Expr:
         token = self.take()
-        name = token.text
+        name = token.low if token.low in _DURATION_WORDS or token.low in ("start", "end") else token.text
         signature = FUNCTIONS.get(name)
         if signature is None:
-            if name in NOT_YET:
-                self.fail(token.start, f"function {quote(name)} is experimental in Prometheus and not available here")
             self.fail(token.start, f"unknown function with name {quote(name)}")
+        if name in EXPERIMENTAL and not self.features.experimental_functions:
+            self.fail(token.start, f"function {quote(name)} is not enabled")
         args = self.arguments(f"call to function {quote(name)}")
-        node = Call(name, tuple(args), signature.returns, pos=(token.start, self.end_of_last()))
-        return check(self, node)
-
-    # --- literals
-
-    def number(self, token: _Token) -> float:
-        digits = token.text.replace("_", "")
-        if token.text.endswith("_") or "__" in token.text:
-            self.fail(token.start, f"error parsing number: invalid syntax {quote(token.text)}")
-        if digits[:2].lower() == "0x":
-            return float(int(digits, 16))
-        if len(digits) > 1 and digits[0] == "0" and digits.isdigit() and not set(digits) - set("01234567"):
-            return float(int(digits, 8))
-        return float(digits)
-
-    def duration_text(self, token: _Token) -> int:
-        parts = _DURATION_PART.findall(token.text)
-        order = [list(_UNITS_MS).index(unit) for _, unit in parts]
-        if order != sorted(set(order)):
-            self.fail(token.start, f"bad number or duration syntax: {quote(token.text)}")
-        total = sum(int(amount) * _UNITS_MS[unit] for amount, unit in parts)
-        if total >= 2**63 // 1_000_000:
-            self.fail(token.start, f"duration out of range: {quote(token.text)}")
-        return total
-
-    def duration(self, context: str, *, positive: bool) -> int:
-        token = self.token
-        if token.kind == "duration":
-            total = self.duration_text(self.take())
-        elif token.kind == "number":
-            value = self.number(self.take())
-            if not abs(value) < 9_223_372_036:
-                self.fail(token.start, "duration out of range")
-            total = round(value * 1000)
-        else:
-            self.unexpected(context, "number or duration")
-        if positive and total <= 0:
-            self.fail(token.start, "duration must be greater than 0")
-        return total
-
-    def string(self, token: _Token) -> str:
-        body = token.text[1:-1]
-        if token.text[0] == "`" or "\\" not in body:
-            return body
-        raw = False
-
-        def escape(found: "re.Match[str]") -> str:
-            nonlocal raw
-            simple, hexa, octal, four, eight, bad = found.groups()
-            if simple is not None:
-                return _SIMPLE.get(simple, simple)
-            if bad is not None:
-                self.fail(token.start, f"unknown escape sequence U+{ord(bad or ' '):04X} {bad!r}")
-            if hexa is not None or octal is not None:
-                byte = int(hexa, 16) if hexa is not None else int(octal, 8)
-                if byte > 255:
-                    self.fail(token.start, f"escape sequence is an invalid octal value: {byte}")
-                raw = raw or byte > 127
-                return chr(byte) if byte < 128 else chr(0xDC00 + byte)
-            code = int(four or eight, 16)
-            if code > 0x10FFFF or 0xD800 <= code < 0xE000:
-                self.fail(token.start, "escape sequence is an invalid Unicode code point")
-            return chr(code)
-
-        text = _ESCAPE.sub(escape, body)
-        return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape") if raw else text
-
-
-# --- type check
-
-
-def _expect(parser: _Parser, expr: Expr, wanted: ValueType, context: str) -> None:
-    if expr.type is not wanted:
-        parser.fail(expr.pos[0], f"expected type {wanted.documented} in {context}, got {expr.type.documented}")
-
-
-def check(parser: _Parser, expr: Expr, *, operator: _Token | None = None, explicit: bool = False) -> Expr:
-    """The node itself, once its operands have the types it takes."""
-    if isinstance(expr, Unary):
-        if expr.type not in (ValueType.SCALAR, ValueType.VECTOR):
-            message = "unary expression only allowed on expressions of type scalar or instant vector"
-            parser.fail(expr.pos[0], f"{message}, got {quote(expr.type.documented)}")
-    elif isinstance(expr, Aggregate):
-        _expect(parser, expr.expr, ValueType.VECTOR, "aggregation expression")
-        wanted = AGGREGATORS[expr.op]
-        if wanted is not None and expr.param is not None:
-            _expect(parser, expr.param, wanted, "aggregation parameter")
-    elif isinstance(expr, Call):
-        _check_call(parser, expr)
-    elif isinstance(expr, Binary):
-        _check_binary(parser, expr, operator, explicit)
-    return expr
-
-
-def _check_call(parser: _Parser, call: Call) -> None:
-    signature = FUNCTIONS[call.name]
-    given, wanted, quoted = len(call.args), len(signature.args), quote(call.name)
-    if signature.variadic == 0:
-        if given != wanted:
-            parser.fail(call.pos[0], f"expected {wanted} argument(s) in call to {quoted}, got {given}")
-    else:
-        fewest = wanted - 1
-        if given < fewest:
-            parser.fail(call.pos[0], f"expected at least {fewest} argument(s) in call to {quoted}, got {given}")
-        most = fewest + signature.variadic
-        if signature.variadic > 0 and given > most:
-            parser.fail(call.pos[0], f"expected at most {most} argument(s) in call to {quoted}, got {given}")
-    for i, arg in enumerate(call.args):
-        _expect(parser, arg, signature.args[min(i, wanted - 1)], f"call to function {quoted}")
-
-
-def _check_binary(parser: _Parser, node: Binary, operator: _Token | None, explicit: bool) -> None:
-    at = operator.start if operator else node.pos[0]
-    types = (node.left.type, node.right.type)
-    scalar = types == (ValueType.SCALAR, ValueType.SCALAR)
-    if node.bool and node.op not in COMPARISONS:
-        parser.fail(at, "bool modifier can only be used on comparison operators")
-    if node.op in COMPARISONS and scalar and not node.bool:
-        parser.fail(at, "comparisons between scalars must use BOOL modifier")
-    m = node.matching
-    if m is not None and m.on and m.card in ("many-to-one", "one-to-many"):
-        for label in m.labels:
-            if label in m.include:
-                parser.fail(at, f"label {quote(label)} must not occur in ON and GROUP clause at once")
-    for side in (node.left, node.right):
-        if side.type not in (ValueType.SCALAR, ValueType.VECTOR):
-            parser.fail(side.pos[0], "binary expression must contain only scalar and instant vector types")
-    if types != (ValueType.VECTOR, ValueType.VECTOR):
-        if explicit and m is not None and m.labels:
-            parser.fail(node.pos[0], "vector matching only allowed between instant vectors")
-        node.matching = None
-        if node.op in SET_OPERATORS:
-            parser.fail(at, f"set operator {quote(node.op)} not allowed in binary scalar expression")
+        return Call(name, tuple(args), signature.returns, pos=(token.start, self.end_of_last()))
 
 
 # --- entry
 
-_cache: OrderedDict[str, Expr] = OrderedDict()
+_cache: OrderedDict[tuple[str, Features], Expr] = OrderedDict()
 _cache_lock = Lock()
 
 
-def parse(text: str) -> Expr:
+def parse(text: str, features: Features = STABLE) -> Expr:
     """The tree of an expression. Trees are shared through a bounded cache: never change one.
 
     Raises:
         QueryError: the text is not an expression; the message begins with ``line:column``.
     """
+    key = (text, features)
     with _cache_lock:
-        found = _cache.get(text)
+        found = _cache.get(key)
         if found is not None:
-            _cache.move_to_end(text)
+            _cache.move_to_end(key)
             return found
-    expr = _Parser(text).parse()
+    expr = _Parser(text, features).parse()
+    check(text, expr)
     with _cache_lock:
-        _cache[text] = expr
+        _cache[key] = expr
         while len(_cache) > CACHE_ENTRIES_MAX:
             _cache.popitem(last=False)
     return expr
@@ -610,13 +545,6 @@ def parse_selector(text: str) -> tuple[Matcher, ...]:
         QueryError: the text is not a plain series selector.
     """
     expr = unwrap(parse(text))
-    if not isinstance(expr, VectorSelector) or expr.offset_ms or expr.at is not None:
+    if not isinstance(expr, VectorSelector) or expr.offset_ms != 0 or expr.at is not None:
         raise QueryError(f'"{text}" is not a series selector; write one like up{{job="x"}}')
     return expr.matchers
-
-
-def line_column(text: str, pos: Position) -> str:
-    """``line:column`` of a position, as annotations carry it."""
-    at = pos[0]
-    line = text.count("\n", 0, at) + 1
-    return f"{line}:{at - (text.rfind(chr(10), 0, at) + 1) + 1}"

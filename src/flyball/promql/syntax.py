@@ -27,9 +27,10 @@ class ValueType(StrEnum):
 
 COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">="})
 SET_OPERATORS = frozenset({"and", "or", "unless"})
+TRIMS = frozenset({"</", ">/"})
 PRECEDENCE = {
     "or": 1, "and": 2, "unless": 2,
-    "==": 3, "!=": 3, "<": 3, "<=": 3, ">": 3, ">=": 3,
+    "==": 3, "!=": 3, "<": 3, "<=": 3, ">": 3, ">=": 3, "</": 3, ">/": 3,
     "+": 4, "-": 4,
     "*": 5, "/": 5, "%": 5, "atan2": 5,
     "^": 6,
@@ -115,7 +116,7 @@ class NumberLiteral(Expr):
         return ValueType.SCALAR
 
     def __str__(self) -> str:
-        return format_number(self.value).replace("+Inf", "Inf")
+        return format_number(self.value)
 
 
 @dataclass(slots=True)
@@ -131,10 +132,49 @@ class StringLiteral(Expr):
 
 
 @dataclass(slots=True)
+class DurationExpr(Expr):
+    """Arithmetic on durations, in seconds: ``step`` and ``range`` of the query, or an operator over one or two
+    operands. It is computed when the query's step is known."""
+
+    op: str  # + - * / % ^ min_of max_of step range
+    left: "DurationExpr | NumberLiteral | None" = None
+    right: "DurationExpr | NumberLiteral | None" = None
+    wrapped: bool = False
+
+    @property
+    def type(self) -> ValueType:
+        return ValueType.SCALAR
+
+    def children(self) -> Iterator[Expr]:
+        yield from (side for side in (self.left, self.right) if side is not None)
+
+    def __str__(self) -> str:
+        if self.op in ("step", "range"):
+            text = f"{self.op}()"
+        elif self.op in ("min_of", "max_of"):
+            text = f"{self.op}({self.left}, {self.right})"
+        elif self.left is None:
+            text = f"{'-' if self.op == '-' else ''}{self.right}"
+        else:
+            text = f"{self.left} {self.op} {self.right}"
+        return f"({text})" if self.wrapped else text
+
+
+#: Milliseconds, or how to find them.
+Duration = int | DurationExpr
+
+
+def _duration_text(value: Duration) -> str:
+    if isinstance(value, DurationExpr):
+        return str(value)
+    return f"-{format_duration(-value)}" if value < 0 else format_duration(value)
+
+
+@dataclass(slots=True)
 class Timing(Expr):
     """What ``offset`` and ``@`` may follow. ``at`` is ms since the epoch, or ``"start"`` or ``"end"``."""
 
-    offset_ms: int = field(default=0, kw_only=True)
+    offset_ms: Duration = field(default=0, kw_only=True)
     at: int | str | None = field(default=None, kw_only=True)
 
     def _modifiers(self) -> str:
@@ -145,9 +185,8 @@ class Timing(Expr):
             else:
                 sign = "-" if self.at < 0 else ""
                 text += f" @ {sign}{abs(self.at) // 1000}.{abs(self.at) % 1000:03d}"
-        if self.offset_ms:
-            sign = "-" if self.offset_ms < 0 else ""
-            text += f" offset {sign}{format_duration(abs(self.offset_ms))}"
+        if self.offset_ms != 0:
+            text += f" offset {_duration_text(self.offset_ms)}"
         return text
 
 
@@ -155,6 +194,7 @@ class Timing(Expr):
 class VectorSelector(Timing):
     name: str
     matchers: tuple[Matcher, ...]  # the one of the metric name included
+    extension: str = ""  # anchored or smoothed
 
     @property
     def type(self) -> ValueType:
@@ -173,13 +213,16 @@ class VectorSelector(Timing):
         return name + ("{" + ",".join(parts) + "}" if parts or not name else "")
 
     def __str__(self) -> str:
-        return self._selector() + self._modifiers()
+        return self._selector() + self._extension() + self._modifiers()
+
+    def _extension(self) -> str:
+        return f" {self.extension}" if self.extension else ""
 
 
 @dataclass(slots=True)
 class MatrixSelector(Expr):
     vector: VectorSelector
-    range_ms: int
+    range_ms: Duration
 
     @property
     def type(self) -> ValueType:
@@ -189,14 +232,15 @@ class MatrixSelector(Expr):
         yield self.vector
 
     def __str__(self) -> str:
-        return f"{self.vector._selector()}[{format_duration(self.range_ms)}]{self.vector._modifiers()}"
+        vector = self.vector
+        return f"{vector._selector()}[{_duration_text(self.range_ms)}]{vector._extension()}{vector._modifiers()}"
 
 
 @dataclass(slots=True)
 class Subquery(Timing):
     expr: Expr
-    range_ms: int
-    step_ms: int  # 0: the default step
+    range_ms: Duration
+    step_ms: Duration  # 0: the default step
 
     @property
     def type(self) -> ValueType:
@@ -206,8 +250,8 @@ class Subquery(Timing):
         yield self.expr
 
     def __str__(self) -> str:
-        step = format_duration(self.step_ms) if self.step_ms else ""
-        return f"{_atom(self.expr)}[{format_duration(self.range_ms)}:{step}]{self._modifiers()}"
+        step = _duration_text(self.step_ms) if self.step_ms != 0 else ""
+        return f"{_atom(self.expr)}[{_duration_text(self.range_ms)}:{step}]{self._modifiers()}"
 
 
 @dataclass(slots=True)
@@ -252,6 +296,23 @@ class VectorMatching:
     labels: tuple[str, ...] = ()
     card: str = "one-to-one"  # many-to-one, one-to-many, many-to-many
     include: tuple[str, ...] = ()
+    fill_left: float | None = None
+    fill_right: float | None = None
+
+    def __str__(self) -> str:
+        text = ""
+        if self.labels or self.on or self.card in ("many-to-one", "one-to-many"):
+            text += f" {'on' if self.on else 'ignoring'} ({', '.join(map(_label, self.labels))})"
+        if self.card in ("many-to-one", "one-to-many"):
+            side = "group_left" if self.card == "many-to-one" else "group_right"
+            text += f" {side} ({', '.join(map(_label, self.include))})"
+        if self.fill_left is not None and self.fill_left == self.fill_right:
+            return text + f" fill ({format_number(self.fill_left)})"
+        if self.fill_left is not None:
+            text += f" fill_left ({format_number(self.fill_left)})"
+        if self.fill_right is not None:
+            text += f" fill_right ({format_number(self.fill_right)})"
+        return text
 
 
 @dataclass(slots=True)
@@ -273,14 +334,7 @@ class Binary(Expr):
 
     def __str__(self) -> str:
         modifiers = " bool" if self.bool else ""
-        m = self.matching
-        if m is not None and (m.labels or m.on):
-            modifiers += f" {'on' if m.on else 'ignoring'} ({', '.join(map(_label, m.labels))})"
-        if m is not None and m.card in ("many-to-one", "one-to-many"):
-            if not (m.labels or m.on):
-                modifiers += " ignoring ()"
-            side = "group_left" if m.card == "many-to-one" else "group_right"
-            modifiers += f" {side} ({', '.join(map(_label, m.include))})"
+        modifiers += str(self.matching) if self.matching is not None else ""
         left, right = str(self.left), str(self.right)
         level = PRECEDENCE[self.op]
         if isinstance(self.left, Binary):

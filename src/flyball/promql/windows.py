@@ -1,20 +1,18 @@
-"""Window kernels: the functions over range vectors, for all series and steps of a frame at once.
+"""Windows: what a range vector is at every step.
 
-A window of step k holds the samples with starts[k] < t <= ends[k] (left-open, as Prometheus 3). Nothing here
-loops over series; ``fold`` loops over the positions within a window. Formulas: promql/functions.go of Prometheus.
+A window of step k holds the samples with starts[k] < t <= ends[k] (left-open, as Prometheus 3).
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flyball.model.frames import Codes, Floats, Frame, Mask, Times, is_absent, is_stale
+from flyball.model.frames import Codes, Floats, Frame, Histograms, Mask, Times, has_histogram, is_absent, is_stale
 from flyball.model.labels import Labels
 
 Index = NDArray[np.int64]
-Result = tuple[Floats, Mask]
 
 
 @dataclass(slots=True, eq=False)
@@ -25,6 +23,7 @@ class Windows:
         values: [R, n]; times: [R, p] ms; target: [n] the column of ``times`` of each series.
         lo, hi: [n, T], or [1, T] when all series share them; window k is rows lo <= r < hi.
         starts, ends: [T] ms.
+        histograms, starts_ms: [R, n] as in a frame, or None.
     """
 
     labels: tuple[Labels, ...]
@@ -35,6 +34,8 @@ class Windows:
     hi: Index
     starts: Times
     ends: Times
+    histograms: Histograms | None = None
+    starts_ms: Times | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -49,6 +50,16 @@ class Windows:
         if rows.shape[0] == 1:
             return np.asarray(source[rows[0]].T)
         return np.asarray(source[rows, np.arange(source.shape[1])[:, None]])
+
+    def take_histograms(self, rows: Index) -> Histograms | None:
+        """As ``take``, of the histograms; None when there are none."""
+        if self.histograms is None:
+            return None
+        if self.histograms.shape[0] == 0:
+            return np.full(self.shape, None, object)
+        rows = np.broadcast_to(np.clip(rows, 0, self.histograms.shape[0] - 1), self.shape)
+        table: Histograms = self.histograms[rows, np.arange(self.shape[0])[:, None]]
+        return table
 
     def time(self, rows: Index) -> Floats:
         """Times in ms as floats, [n, T] or [1, T]."""
@@ -66,6 +77,10 @@ class Windows:
     def full(self, mask: Mask) -> Mask:
         return np.broadcast_to(mask, self.shape)
 
+    def counts(self) -> Index:
+        """Samples in each window, [n, T]."""
+        return np.broadcast_to(self.count(), self.shape)
+
     def positions(self) -> Iterator[tuple[Floats, Mask, Index]]:
         """Values [n, T] at the first, second... position of every window, where there is one."""
         longest = int(self.count().max(initial=0))
@@ -73,367 +88,91 @@ class Windows:
             rows = self.lo + k
             yield self.take(rows), self.full(rows < self.hi), rows
 
+    def steps(self, first: int, last: int) -> "Windows":
+        """The windows of some steps."""
+        return replace(
+            self,
+            lo=self.lo[:, first:last],
+            hi=self.hi[:, first:last],
+            starts=self.starts[first:last],
+            ends=self.ends[first:last],
+        )
 
-def cut(frame: Frame, starts: Times, ends: Times, *, keep_stale: bool = False) -> Windows:
-    """The windows of a frame. ``keep_stale`` keeps staleness markers as samples (for instant selectors)."""
-    values = frame.values
-    n = len(frame.labels)
+
+def cut(frame: Frame, starts: Times, ends: Times, *, keep_stale: bool = False, floats_only: bool = False) -> Windows:
+    """The windows of a frame.
+
+    Args:
+        keep_stale: staleness markers are samples (for instant selectors).
+        floats_only: native histograms are not.
+    """
     times = np.maximum.accumulate(frame.times_ms, axis=0) if frame.times_ms.shape[0] else frame.times_ms
+    lo, hi = _bounds(times, frame.target, starts, ends)
+    histograms = None if floats_only else frame.histograms
+    windows = Windows(
+        frame.labels, frame.values, times, frame.target, lo, hi, starts, ends, histograms, frame.starts_ms
+    )
+    hole = None
+    if np.isnan(frame.values).any():
+        packed = np.ascontiguousarray(frame.values)
+        hole = is_absent(packed)
+        if not keep_stale:
+            hole |= is_stale(packed)
+    if floats_only and frame.histograms is not None:
+        is_histogram = has_histogram(frame.histograms)
+        hole = is_histogram if hole is None else hole | is_histogram
+    return windows if hole is None or not hole.any() else _without(windows, hole)
+
+
+def _bounds(times: Times, target: Codes, starts: Times, ends: Times) -> tuple[Index, Index]:
+    """The first row of each window and the first one behind it, [n or 1, T]."""
     targets = times.shape[1]
     if targets == 1:
         column = np.ascontiguousarray(times[:, 0])
-        lo = np.searchsorted(column, starts, side="right")[None, :]
-        hi = np.searchsorted(column, ends, side="right")[None, :]
-    else:
-        # One search for all targets: their times follow each other, moved apart by more than their span.
-        # Outside the windows a time only has to stay outside: clipped, the far marks of a store's unused cells
-        # cannot overflow.
-        base, top = int(starts.min()), int(ends.max()) + 1
-        apart = np.arange(targets, dtype=np.int64)[:, None] * (top - base + 1) - base
-        flat = (np.clip(times, base, top).T + apart).ravel()
-        first = np.arange(targets, dtype=np.int64)[:, None] * times.shape[0]
-        lo = (np.searchsorted(flat, (starts + apart).ravel(), side="right").reshape(targets, -1) - first)[frame.target]
-        hi = (np.searchsorted(flat, (ends + apart).ravel(), side="right").reshape(targets, -1) - first)[frame.target]
-    windows = Windows(frame.labels, values, times, frame.target, lo, hi, starts, ends)
-    if not np.isnan(values).any():
-        return windows
-    packed = np.ascontiguousarray(values)
-    hole = is_absent(packed)
-    if not keep_stale:
-        hole |= is_stale(packed)
-    if not hole.any():
-        return windows
+        return (
+            np.searchsorted(column, starts, side="right")[None, :],
+            np.searchsorted(column, ends, side="right")[None, :],
+        )
+    # One search for all targets: their times follow each other, moved apart by more than their span.
+    # Outside the windows a time only has to stay outside: clipped, the far marks of a store's unused cells
+    # cannot overflow.
+    base, top = int(starts.min()), int(ends.max()) + 1
+    apart = np.arange(targets, dtype=np.int64)[:, None] * (top - base + 1) - base
+    flat = (np.clip(times, base, top).T + apart).ravel()
+    first = np.arange(targets, dtype=np.int64)[:, None] * times.shape[0]
+    lo = np.searchsorted(flat, (starts + apart).ravel(), side="right").reshape(targets, -1) - first
+    hi = np.searchsorted(flat, (ends + apart).ravel(), side="right").reshape(targets, -1) - first
+    return lo[target], hi[target]
+
+
+def _without(w: Windows, hole: Mask) -> Windows:
+    """Without some cells: the samples of every series move up."""
+    n = len(w.labels)
     valid = ~hole
-    before = np.zeros((values.shape[0] + 1, n), np.int64)
+    before = np.zeros((w.values.shape[0] + 1, n), np.int64)
     np.cumsum(valid, axis=0, out=before[1:])
     rows, columns = np.nonzero(valid)
     to = before[rows, columns]
     height = int(before[-1].max(initial=0))
     dense = np.zeros((height, n))
-    dense[to, columns] = packed[rows, columns]
+    dense[to, columns] = w.values[rows, columns]
     stamps = np.zeros((height, n), np.int64)
-    stamps[to, columns] = times[rows, frame.target[columns]]
+    stamps[to, columns] = w.times[rows, w.target[columns]]
+    histograms = starts_ms = None
+    if w.histograms is not None:
+        histograms = np.full((height, n), None, object)
+        histograms[to, columns] = w.histograms[rows, columns]
+    if w.starts_ms is not None:
+        starts_ms = np.zeros((height, n), np.int64)
+        starts_ms[to, columns] = w.starts_ms[rows, columns]
     index = np.arange(n)[:, None]
-    lo = before[np.broadcast_to(lo, (n, starts.size)), index]
-    hi = before[np.broadcast_to(hi, (n, starts.size)), index]
-    return Windows(frame.labels, dense, stamps, np.arange(n, dtype=np.int32), lo, hi, starts, ends)
-
-
-# --- compensated sums
-
-
-def kahan_add(value: Floats, total: Floats, lost: Floats) -> tuple[Floats, Floats]:
-    """Neumaier's step: the new total and what rounding lost (0 once the total is infinite)."""
-    new = total + value
-    kept = np.where(np.abs(total) >= np.abs(value), (total - new) + value, (value - new) + total)
-    return new, np.where(np.isinf(new), 0.0, lost + kept)
-
-
-def _sums(w: Windows, of: Callable[[Floats, Index], Floats] | None = None) -> tuple[Floats, Floats]:
-    total, lost = np.zeros(w.shape), np.zeros(w.shape)
-    for value, inside, rows in w.positions():
-        item = np.where(inside, value if of is None else of(value, rows), 0.0)
-        total, lost = kahan_add(item, total, lost)
-    return total, lost
-
-
-def _any(w: Windows) -> Mask:
-    return w.full(w.count() > 0)
-
-
-def sum_over_time(w: Windows) -> Result:
-    total, lost = _sums(w)
-    return np.where(np.isinf(total), total, total + lost), _any(w)
-
-
-def avg_over_time(w: Windows) -> Result:
-    total, lost = _sums(w)
-    count = np.maximum(w.count(), 1)
-    mean = np.where(np.isinf(total), total, total / count + lost / count)
-    overflow = np.isinf(total)
-    if overflow.any():  # finite samples whose sum is not: add up their shares instead
-        shares, rest = _sums(w, lambda value, _: value / count)
-        mean = np.where(overflow, np.where(np.isinf(shares), shares, shares + rest), mean)
-    return mean, _any(w)
-
-
-def count_over_time(w: Windows) -> Result:
-    return np.array(np.broadcast_to(w.count().astype(np.float64), w.shape)), _any(w)
-
-
-def present_over_time(w: Windows) -> Result:
-    return np.ones(w.shape), _any(w)
-
-
-def last_over_time(w: Windows) -> Result:
-    return w.take(w.hi - 1), _any(w)
-
-
-def first_over_time(w: Windows) -> Result:
-    return w.take(w.lo), _any(w)
-
-
-def _extreme(w: Windows, pick: Callable[..., Floats]) -> Result:
-    count = w.count()
-    longest = int(count.max(initial=0))
-    ok = _any(w)
-    if longest == 0:
-        return np.zeros(w.shape), ok
-    if w.starts.size * longest <= 4 * w.values.shape[0]:
-        result = w.take(w.lo)
-        for value, inside, _ in w.positions():
-            result = np.where(inside, pick(result, value), result)
-        return result, ok
-    # Sparse table: the extreme of 2**level rows from each row on; a window is two such stretches.
-    level_of = np.frexp(np.maximum(count, 1).astype(np.float64))[1] - 1
-    result, table = np.zeros(w.shape), np.asarray(w.values)
-    for level in range(int(level_of.max()) + 1):
-        if level:
-            half = 1 << (level - 1)
-            table = np.concatenate([pick(table[:-half], table[half:]), table[-half:]])
-        here = level_of == level
-        if here.any():
-            both = pick(w.take(w.lo, table), w.take(w.hi - (1 << level), table))
-            result = both if here.all() else np.where(here, both, result)
-    return result, ok
-
-
-def max_over_time(w: Windows) -> Result:
-    return _extreme(w, np.fmax)
-
-
-def min_over_time(w: Windows) -> Result:
-    return _extreme(w, np.fmin)
-
-
-def stdvar_over_time(w: Windows) -> Result:
-    mean, ok = avg_over_time(w)
-    squares, lost = _sums(w, lambda value, _: (value - mean) ** 2)
-    variance = (squares + lost) / np.maximum(w.count(), 1)
-    low, high = _extreme(w, np.minimum)[0], _extreme(w, np.maximum)[0]
-    return np.where((low == high) & np.isfinite(low), 0.0, variance), ok
-
-
-def stddev_over_time(w: Windows) -> Result:
-    variance, ok = stdvar_over_time(w)
-    return np.sqrt(variance), ok
-
-
-def _stacked(w: Windows) -> Iterator[tuple[int, int, Floats, Index]]:
-    """Blocks of steps: their sorted windows [n, steps, longest] (NaN at the end) and numbers of real NaN."""
-    longest = int(w.count().max(initial=0))
-    n, steps = w.shape
-    block = max(1, 4_000_000 // max(1, n * longest))
-    for a in range(0, steps, block):
-        b = min(steps, a + block)
-        part = Windows(w.labels, w.values, w.times, w.target, w.lo[:, a:b], w.hi[:, a:b], w.starts[a:b], w.ends[a:b])
-        stack = np.full((n, b - a, longest), np.nan)
-        for k, (value, inside, _) in enumerate(part.positions()):
-            stack[:, :, k] = np.where(inside, value, np.nan)
-        count = np.broadcast_to(part.count(), part.shape)
-        nans = count - (~np.isnan(stack)).sum(axis=2)
-        stack.sort(axis=2)
-        yield a, b, stack, nans
-
-
-def quantile_of_sorted(q: Floats, stack: Floats, nans: Index, count: Index) -> Floats:
-    """Quantiles along the last axis, sorted with NaN at the end; real NaN count as smallest.
-
-    Args:
-        q: broadcastable to stack.shape[:-1].
-    """
-    rank = np.where(np.isnan(q), 0.0, np.clip(q, 0, 1)) * np.maximum(count - 1, 0)
-    lower = np.floor(rank)
-    upper = np.minimum(lower + 1, np.maximum(count - 1, 0))
-    weight = rank - lower
-
-    def at(position: Floats) -> Floats:
-        index = position.astype(np.int64) - nans
-        found = np.take_along_axis(stack, np.clip(index, 0, stack.shape[-1] - 1)[..., None], axis=-1)[..., 0]
-        return np.where(index < 0, np.nan, found)
-
-    low, high = at(lower), at(upper)
-    result = low * (1 - weight) + high * weight
-    result = np.where(q < 0, -np.inf, np.where(q > 1, np.inf, result))
-    return np.where(np.isnan(q), np.nan, result)
-
-
-def quantile_over_time(w: Windows, q: Floats) -> Result:
-    """``q`` [T]."""
-    result = np.zeros(w.shape)
-    for a, b, stack, nans in _stacked(w):
-        if stack.shape[2]:
-            count = np.broadcast_to(w.count(), w.shape)[:, a:b]
-            result[:, a:b] = quantile_of_sorted(np.broadcast_to(q[a:b], count.shape), stack, nans, count)
-    return result, _any(w)
-
-
-def mad_over_time(w: Windows) -> Result:
-    """Median of the absolute deviations from the median."""
-    half = np.full(w.starts.size, 0.5)
-    median = quantile_over_time(w, half)[0]
-    result = np.zeros(w.shape)
-    for a, b, stack, nans in _stacked(w):
-        if stack.shape[2]:
-            count = np.broadcast_to(w.count(), w.shape)[:, a:b]
-            away = np.sort(np.abs(stack - median[:, a:b, None]), axis=2)
-            middle = quantile_of_sorted(np.full(count.shape, 0.5), away, nans, count)
-            result[:, a:b] = np.where(nans > 0, np.nan, middle)
-    return result, _any(w)
-
-
-# --- counters
-
-
-def _between(w: Windows, per_row: Floats) -> Floats:
-    """Sums of a per-row figure (0 in row 0) over the second to the last sample of each window."""
-    running = np.cumsum(per_row, axis=0)
-    return w.take(w.hi - 1, running) - w.take(w.lo, running)
-
-
-def _rows_flagged(w: Windows, flag: Callable[[Floats, Floats], Mask]) -> Result:
-    flags = np.zeros(w.values.shape)
-    if w.values.shape[0] > 1:
-        flags[1:] = flag(w.values[:-1], w.values[1:])
-    return _between(w, flags), _any(w)
-
-
-def changes(w: Windows) -> Result:
-    return _rows_flagged(w, lambda a, b: (a != b) & ~(np.isnan(a) & np.isnan(b)))
-
-
-def resets(w: Windows) -> Result:
-    return _rows_flagged(w, lambda a, b: b < a)
-
-
-def _extrapolated(w: Windows, *, counter: bool, rate: bool) -> Result:
-    ok = w.full(w.count() >= 2)
-    first, last = w.take(w.lo), w.take(w.hi - 1)
-    result = last - first
-    if counter and w.values.shape[0] > 1:
-        dropped = w.values[1:] < w.values[:-1]
-        if dropped.any():
-            drops = np.zeros(w.values.shape)
-            drops[1:] = np.where(dropped, w.values[:-1], 0.0)
-            if np.isinf(drops).any():  # a running sum would spoil every later window
-                before = np.zeros(w.values.shape)
-                before[1:] = drops[1:]
-                for k, (_, inside, rows) in enumerate(w.positions()):
-                    if k:
-                        result = result + np.where(inside, w.take(rows, before), 0.0)
-            else:
-                result = result + _between(w, drops)
-    first_at, last_at = w.time(w.lo), w.time(w.hi - 1)
-    to_start = (first_at - w.starts) / 1000
-    to_end = (w.ends - last_at) / 1000
-    sampled = (last_at - first_at) / 1000
-    average = sampled / np.maximum(w.count() - 1, 1)
-    threshold = average * 1.1
-    to_start = np.where(to_start >= threshold, average / 2, to_start)
-    to_end = np.where(to_end >= threshold, average / 2, to_end)
-    if counter:  # a counter never was below zero: do not extrapolate past where it would have been
-        shape = np.broadcast_shapes(to_start.shape, result.shape)
-        to_start_all = np.broadcast_to(to_start, shape)
-        # first/result < to_start/sampled, written without division so that it is cheap when nothing is near zero
-        near = (result > 0) & (first >= 0) & (sampled * first < to_start_all * result)
-        if near.any():
-            to_zero = sampled * (first / np.where(near, result, 1.0))
-            to_start = np.where(near & (to_zero < to_start_all), to_zero, to_start_all)
-    factor = (sampled + to_start + to_end) / np.where(sampled == 0, 1.0, sampled)
-    if rate:
-        factor = factor / ((w.ends - w.starts) / 1000)
-    return result * factor, ok & (sampled > 0)
-
-
-def rate(w: Windows) -> Result:
-    return _extrapolated(w, counter=True, rate=True)
-
-
-def increase(w: Windows) -> Result:
-    return _extrapolated(w, counter=True, rate=False)
-
-
-def delta(w: Windows) -> Result:
-    return _extrapolated(w, counter=False, rate=False)
-
-
-def _instant(w: Windows, *, per_second: bool) -> Result:
-    last, previous = w.take(w.hi - 1), w.take(w.hi - 2)
-    span = (w.time(w.hi - 1) - w.time(w.hi - 2)) / 1000
-    result = last - previous
-    if per_second:
-        result = np.where(last < previous, last, result) / np.where(span == 0, 1.0, span)
-    return result, w.full(w.count() >= 2) & (span > 0)
-
-
-def irate(w: Windows) -> Result:
-    return _instant(w, per_second=True)
-
-
-def idelta(w: Windows) -> Result:
-    return _instant(w, per_second=False)
-
-
-# --- regression
-
-
-def _regression(w: Windows, origin_ms: Floats) -> tuple[Floats, Floats]:
-    """Slope per second and value at ``origin_ms`` ([n or 1, T])."""
-
-    def x(rows: Index) -> Floats:
-        return np.broadcast_to((w.time(rows) - origin_ms) / 1000, w.shape)
-
-    n = np.maximum(w.count(), 1).astype(np.float64)
-    sum_x = np.add(*_sums(w, lambda _, rows: x(rows)))
-    sum_y = np.add(*_sums(w))
-    sum_xy = np.add(*_sums(w, lambda value, rows: x(rows) * value))
-    sum_xx = np.add(*_sums(w, lambda _, rows: x(rows) ** 2))
-    covariance = sum_xy - sum_x * sum_y / n
-    variance = sum_xx - sum_x * sum_x / n
-    slope = covariance / variance
-    intercept = sum_y / n - slope * sum_x / n
-    first = w.take(w.lo)
-    constant = (_extreme(w, np.minimum)[0] == first) & (_extreme(w, np.maximum)[0] == first)
-    slope = np.where(constant, np.where(np.isinf(first), np.nan, 0.0), slope)
-    intercept = np.where(constant, np.where(np.isinf(first), np.nan, first), intercept)
-    return slope, intercept
-
-
-def deriv(w: Windows) -> Result:
-    return _regression(w, w.time(w.lo))[0], w.full(w.count() >= 2)
-
-
-def predict_linear(w: Windows, at_ms: Times, ahead_s: Floats) -> Result:
-    """``at_ms`` [T] the evaluation times, ``ahead_s`` [T]."""
-    slope, intercept = _regression(w, at_ms[None, :].astype(np.float64))
-    return slope * ahead_s + intercept, w.full(w.count() >= 2)
-
-
-def double_exponential_smoothing(w: Windows, smoothing: Floats, trend: Floats) -> Result:
-    """Holt's linear method; factors [T] in (0, 1)."""
-    level, slope, previous = np.zeros(w.shape), np.zeros(w.shape), np.zeros(w.shape)
-    for k, (value, inside, _) in enumerate(w.positions()):
-        if k == 0:
-            level = np.where(inside, value, level)
-            continue
-        if k == 1:
-            slope = np.where(inside, value - level, slope)
-            grown = slope
-        else:
-            grown = trend * (level - previous) + (1 - trend) * slope
-        fitted = smoothing * value + (1 - smoothing) * (level + grown)
-        slope = np.where(inside, grown, slope)
-        previous = np.where(inside, level, previous)
-        level = np.where(inside, fitted, level)
-    return level, w.full(w.count() >= 2)
-
-
-#: Kernels that take nothing but the windows.
-KERNELS: dict[str, Callable[[Windows], Result]] = {
-    kernel.__name__: kernel
-    for kernel in (
-        avg_over_time, changes, count_over_time, delta, deriv, first_over_time, idelta, increase, irate,
-        last_over_time, mad_over_time, max_over_time, min_over_time, present_over_time, rate, resets,
-        stddev_over_time, stdvar_over_time, sum_over_time,
+    return replace(
+        w,
+        values=dense,
+        times=stamps,
+        target=np.arange(n, dtype=np.int32),
+        lo=before[np.broadcast_to(w.lo, w.shape), index],
+        hi=before[np.broadcast_to(w.hi, w.shape), index],
+        histograms=histograms,
+        starts_ms=starts_ms,
     )
-}  # fmt: skip

@@ -1,0 +1,174 @@
+"""Aggregation operators: ``sum by (...)`` and its kin."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flyball.model.frames import Floats, Mask
+from flyball.model.histograms import Histogram
+from flyball.model.labels import METRIC_NAME, Labels
+from flyball.promql.aggregation import Groups, quantile, ranks
+from flyball.promql.aggregation import aggregate as aggregate_floats
+from flyball.promql.hashing import label_hash
+from flyball.promql.histograms import IncompatibleError, Total, compact, format_g, mean
+from flyball.promql.histograms import text as histogram_text
+from flyball.promql.syntax import Aggregate, quote
+from flyball.promql.values import EvaluationError, format_value
+from flyball.promql.vectors import Vec, groups_of, metric_name, remember, with_label
+
+if TYPE_CHECKING:
+    from flyball.promql.evaluator import Evaluator
+
+_INT64 = 2.0**63
+#: Those that histograms take no part in.
+_OF_FLOATS = frozenset({"min", "max", "stddev", "stdvar", "quantile", "topk", "bottomk"})
+
+
+def aggregate(ev: "Evaluator", expr: Aggregate) -> Vec:
+    if expr.op == "count_values":
+        return _count_values(ev, expr)
+    param = ev.scalar(expr.param) if expr.param is not None else np.zeros(0)
+    vec = ev.vector(expr.expr)
+    labels, groups = groups_of(vec.labels, _names(expr), expr.without)
+    if expr.op in _OF_FLOATS and vec.histograms is not None:
+        if vec.is_histogram().any():
+            ev.run.notes.ignored_in_aggregation(expr.op, expr if expr.op in ("topk", "bottomk") else expr.expr)
+        vec = vec.floats()
+    if expr.op in ("topk", "bottomk", "limitk", "limit_ratio"):
+        return _selection(ev, expr, vec, groups, param)
+    if expr.op == "quantile":
+        _check_quantile(ev, expr, param)
+        values, ok = quantile(param, vec.values, vec.ok, groups)
+    elif expr.op in ("sum", "avg") and vec.histograms is not None:
+        return _with_histograms(ev, expr, vec, labels, groups)
+    else:
+        values, ok = aggregate_floats(expr.op, vec.values, vec.ok, groups)
+    return Vec(labels, values, ok, _drop(vec, groups))
+
+
+def _names(expr: Aggregate) -> tuple[str, ...]:
+    return (*expr.grouping, METRIC_NAME) if expr.without else expr.grouping
+
+
+def _drop(vec: Vec, groups: Groups) -> Mask | None:
+    if vec.drop is None:
+        return None
+    drop = np.zeros(groups.count, bool)
+    drop[groups.code[vec.drop]] = True
+    return drop
+
+
+def _check_quantile(ev: "Evaluator", expr: Aggregate, q: Floats) -> None:
+    assert expr.param is not None
+    bad = {float(value) for value in (np.nanmax(q, initial=0.0), np.nanmin(q, initial=1.0)) if not 0 <= value <= 1}
+    if np.isnan(q).any():
+        bad.add(float("nan"))
+    for value in bad:
+        ev.run.notes.invalid_quantile(value, expr.param)
+
+
+def _with_histograms(ev: "Evaluator", expr: Aggregate, vec: Vec, labels: tuple[Labels, ...], groups: Groups) -> Vec:
+    """``sum`` and ``avg`` where some samples are histograms; a group of both kinds has no value."""
+    is_histogram = vec.is_histogram()
+    values, ok = aggregate_floats(expr.op, vec.values, vec.ok & ~is_histogram, groups)
+    members: dict[tuple[int, int], list[int]] = {}
+    for i, k in np.argwhere(is_histogram).tolist():
+        members.setdefault((int(groups.code[i]), k), []).append(i)
+    cells: list[tuple[int, int, Histogram | None]] = []
+    notes = ev.run.notes
+    assert vec.histograms is not None
+    for (g, k), rows in members.items():
+        if ok[g, k]:
+            notes.warn("encountered a mix of histograms and floats for aggregation", expr.expr)
+            cells.append((g, k, None))
+            continue
+        total: Total | None = None
+        value: Histogram | None = None
+        try:
+            if expr.op == "avg":
+                value, total = mean(vec.histograms[i, k] for i in rows)
+            else:
+                total = Total(vec.histograms[rows[0], k])
+                for i in rows[1:]:
+                    total.add(vec.histograms[i, k])
+                value = total.result()
+        except IncompatibleError:
+            notes.mixed_schemas(metric_name(vec.labels[rows[-1]]), expr.expr)
+        if total is not None and value is not None:
+            if total.collision:
+                notes.reset_collision("aggregation", expr.expr)
+            if total.reconciled:
+                notes.reconciled("aggregation", expr.expr)
+            value = compact(value)
+        cells.append((g, k, value))
+    return Vec(labels, values, ok, _drop(vec, groups)).with_cells(cells).compact()
+
+
+# --- those that select series
+
+
+def _selection(ev: "Evaluator", expr: Aggregate, vec: Vec, groups: Groups, param: Floats) -> Vec:
+    if expr.op == "limit_ratio":
+        return _limit_ratio(ev, expr, vec, param)
+    if not param.size or np.nanmax(param, initial=-np.inf) < 1:
+        if np.isnan(param).any():
+            raise EvaluationError("Parameter value is NaN")
+        return ev.empty()
+    if np.isnan(param).any():
+        raise EvaluationError("Parameter value is NaN")
+    if param.min() <= -_INT64:
+        raise EvaluationError(f"Scalar value {format_g(float(param.min()))} underflows int64")
+    if param.max() >= _INT64:
+        raise EvaluationError(f"Scalar value {format_g(float(param.max()))} overflows int64")
+    if not vec.labels:
+        return vec
+    k = np.trunc(param)
+    if expr.op == "limitk":
+        order = np.cumsum(groups.arrange(vec.ok), axis=0)  # how many came up to here, the groups behind each other
+        before = np.concatenate([np.zeros((1, order.shape[1]), np.int64), order])[groups.starts]
+        place = np.empty(vec.ok.shape, np.int64)
+        place[groups.order] = order - np.repeat(before, groups.sizes, axis=0) - 1
+        return replace(vec, ok=vec.ok & (place < k)).compact()
+    place = ranks(vec.values, vec.ok, groups, descending=expr.op == "topk")
+    result = replace(vec, ok=vec.ok & (place < k))
+    if ev.ts.size == 1:
+        by_rank = np.lexsort((place[:, 0], groups.code))
+        return result.rows(by_rank[result.ok[by_rank, 0]])
+    return result.compact()
+
+
+def _limit_ratio(ev: "Evaluator", expr: Aggregate, vec: Vec, ratio: Floats) -> Vec:
+    assert expr.param is not None
+    if np.isnan(ratio).any():
+        raise EvaluationError("Ratio value is NaN")
+    for beyond, bound in ((float(ratio.max(initial=0)), 1.0), (float(ratio.min(initial=0)), -1.0)):
+        if abs(beyond) > 1:
+            got = f"got {format_g(beyond)}, capping to {format_g(bound)}"
+            ev.run.notes.warn(f"ratio value should be between -1 and 1, {got}", expr.param)
+    labels = vec.labels
+    share = remember((labels,), "hash", lambda: np.array([label_hash(s) / (2.0**64) for s in labels]))[:, None]
+    capped = np.clip(ratio, -1.0, 1.0)
+    kept = np.where(capped >= 0, share < capped, share >= 1.0 + capped)
+    return replace(vec, ok=vec.ok & kept).compact()
+
+
+def _count_values(ev: "Evaluator", expr: Aggregate) -> Vec:
+    assert expr.param is not None
+    name = ev.string(expr.param)
+    if not name or any(0xDC80 <= ord(ch) <= 0xDCFF for ch in name):
+        raise EvaluationError(f"invalid label name {quote(name)}")
+    vec = ev.vector(expr.expr)
+    labels, groups = groups_of(vec.labels, _names(expr), expr.without)
+    is_histogram = vec.is_histogram()
+    found: dict[Labels, Floats] = {}
+    for i, k in np.argwhere(vec.ok).tolist():
+        value = format_value(float(vec.values[i, k]))
+        if vec.histograms is not None and is_histogram[i, k]:
+            value = histogram_text(vec.histograms[i, k])
+        key = with_label(labels[int(groups.code[i])], name, value)
+        found.setdefault(key, np.zeros(ev.ts.size))[k] += 1
+    if not found:
+        return ev.empty()
+    values = np.stack(list(found.values()))
+    return Vec(tuple(found), values, values > 0)
