@@ -1,12 +1,20 @@
-"""PromQL: parse text to a tree, evaluate the tree over frames. Pure: time and samples are arguments."""
+"""PromQL: parse text to a tree, evaluate the tree over frames. Pure: time and samples are arguments.
 
-from flyball.promql.engine import evaluate
-from flyball.promql.evaluator import Options, Storage
+The evaluator is loaded when it is first named: whoever only reads queries (the adapter) does without numpy.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from flyball.promql.features import Features, features_of
 from flyball.promql.parser import parse, parse_selector
-from flyball.promql.rendering import data_json
 from flyball.promql.syntax import Expr
-from flyball.promql.values import EvaluationError, Matrix, Scalar, String, Value, Vector
+
+if TYPE_CHECKING:
+    from flyball.promql.engine import evaluate
+    from flyball.promql.evaluator import Options, Storage
+    from flyball.promql.rendering import data_json
+    from flyball.promql.values import EvaluationError, Matrix, Scalar, String, Value, Vector
 
 __all__ = [
     "EvaluationError",
@@ -25,3 +33,17 @@ __all__ = [
     "parse",
     "parse_selector",
 ]
+
+_EVALUATOR = {
+    "evaluate": "engine",
+    "data_json": "rendering",
+    **dict.fromkeys(("Options", "Storage"), "evaluator"),
+    **dict.fromkeys(("EvaluationError", "Matrix", "Scalar", "String", "Value", "Vector"), "values"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _EVALUATOR.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"flyball.promql.{module}"), name)

@@ -243,6 +243,24 @@ def labels_in(text: str) -> Labels:
     return labels_of((m.name, m.value) for m in expr.matchers if m.type is MatchType.EQUAL)
 
 
+def parse_series(text: str) -> Labels:
+    """The labels of ``name{label="value"}``.
+
+    Raises:
+        QueryError: it is not one.
+    """
+    return labels_in(text)
+
+
+def parse_values(text: str) -> list[tuple[int, float | Histogram]]:
+    """``1+1x3 _ stale`` as (step, value); steps without a point are left out.
+
+    Raises:
+        QueryError: it is not in that form.
+    """
+    return [(step, point.value) for step, point in enumerate(points_in(text)) if point.value is not None]
+
+
 def points_in(text: str) -> list[Point]:
     """The points of a line of items such as ``1 2+3x4 _x2 stale {{count:1}}x3``."""
     out: list[Point] = []

@@ -21,7 +21,18 @@ from flyball.promql.features import SCENARIOS
 from flyball.promql.histograms import compact, is_reset, with_hint
 from flyball.promql.histograms import text as histogram_text
 from flyball.promql.parser import parse
-from flyball.promql.scenario_language import Clear, Eval, Load, Point, commands, labels_in, points_in, split_line
+from flyball.promql.scenario_language import (
+    Clear,
+    Eval,
+    Load,
+    Point,
+    commands,
+    labels_in,
+    parse_series,
+    parse_values,
+    points_in,
+    split_line,
+)
 from flyball.promql.syntax import (
     Call,
     Expr,
@@ -400,3 +411,6 @@ def run(text: str) -> Outcome:
         ScenarioError: the text is not in the language.
     """
     return Runner().run(text)
+
+
+__all__ = ["MemoryStorage", "Outcome", "Runner", "parse_series", "parse_values", "run"]
