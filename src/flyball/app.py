@@ -30,12 +30,16 @@ QUERY_SWITCH_INTERVAL_S = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What ``flyball up`` hands to each process. ``manifests`` are applied once, by ``control``."""
+    """What ``flyball up`` hands to each process. ``manifests`` are applied once, by ``control``.
+
+    ``nodes`` is how many Node objects share this machine.
+    """
 
     data_dir: Path
     port_offset: int = 0
     sync_period_s: float = 5.0
     manifests: tuple[Path, ...] = ()
+    nodes: int = 1
 
     @property
     def kubeconfig(self) -> Path:
@@ -329,7 +333,7 @@ async def _node(settings: Settings, life: Life) -> None:
     from flyball.localcluster.node import Node
 
     client = await _connect(settings)
-    node = Node(settings.data_dir, settings.port_offset, client)
+    node = Node(settings.data_dir, settings.port_offset, client, settings.nodes)
     try:
         life.on_asked = node.stop_pods_at_end
         await _serve_until_stopped(life, {"node": node.run(), "readiness": _report_node(node)})

@@ -7,7 +7,10 @@ from flyball.localcluster.node import images
 
 POD = {
     "metadata": {"name": "p", "namespace": "n", "uid": "u", "labels": {"app": "web"}},
-    "spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "1500m"}, "requests": {"memory": "64Mi"}}}]},
+    "spec": {
+        "nodeName": "flyball",
+        "containers": [{"name": "c", "resources": {"limits": {"cpu": "1500m"}, "requests": {"memory": "64Mi"}}}],
+    },
 }
 
 
@@ -18,7 +21,6 @@ def build(container, objects=None):
         {"BASE": "b"},
         lambda kind, name: (objects or {}).get((kind, name)),
         pod_ip="127.10.0.2",
-        node_name="flyball",
         capacity={"cpu": "4"},
     )
 

@@ -12,9 +12,12 @@ from flyball.cli.options import data_dir_option, port_offset_option
 @data_dir_option
 @port_offset_option
 @click.option("--horizontal-pod-autoscaler-sync-period", "sync_period_s", type=float, default=5.0)
+@click.option("--nodes", type=int, default=1)
 @click.option("-f", "--filename", "manifests", type=click.Path(path_type=Path), multiple=True)
-def command(name: str, data_dir: Path, port_offset: int, sync_period_s: float, manifests: tuple[Path, ...]) -> None:
+def command(
+    name: str, data_dir: Path, port_offset: int, sync_period_s: float, nodes: int, manifests: tuple[Path, ...]
+) -> None:
     """Run one process of the embedded cluster."""
     import flyball.app as app
 
-    app.run_process(name, app.Settings(data_dir.absolute(), port_offset, sync_period_s, manifests))
+    app.run_process(name, app.Settings(data_dir.absolute(), port_offset, sync_period_s, manifests, nodes))

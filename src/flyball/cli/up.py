@@ -35,7 +35,11 @@ def check_ports(port_offset: int) -> None:
 
 
 def new_supervisor(
-    data_dir: Path, port_offset: int, manifests: tuple[Path, ...] = (), sync_period_s: float = SYNC_PERIOD_S
+    data_dir: Path,
+    port_offset: int,
+    manifests: tuple[Path, ...] = (),
+    sync_period_s: float = SYNC_PERIOD_S,
+    nodes: int = 1,
 ) -> Supervisor:
     """The three processes, not yet started; progress goes to standard error."""
     supervisor = Supervisor(data_dir, lambda line: click.echo(f"flyball: {line}", err=True))
@@ -44,7 +48,7 @@ def new_supervisor(
     period = ["--horizontal-pod-autoscaler-sync-period", str(sync_period_s)]
     supervisor.add("control", [*shared, *period], files)
     supervisor.add("data", shared)
-    supervisor.add("node", shared)
+    supervisor.add("node", [*shared, "--nodes", str(nodes)])
     return supervisor
 
 
@@ -67,20 +71,28 @@ def new_supervisor(
     show_default=True,
     help="Seconds between evaluations of an HPA; kube-controller-manager's default is 15.",
 )
-def command(manifests: tuple[Path, ...], data_dir: Path, port_offset: int, sync_period_s: float) -> None:
+@click.option(
+    "--nodes",
+    type=click.IntRange(1, 100),
+    default=1,
+    show_default=True,
+    help="Nodes that share this machine: placement, taints and DaemonSets can be tried with several.",
+)
+def command(manifests: tuple[Path, ...], data_dir: Path, port_offset: int, sync_period_s: float, nodes: int) -> None:
     """Run the whole of Flyball on this machine, until Ctrl-C.
 
     An embedded Kubernetes API, the store, the metrics APIs, the autoscaler and a node whose pods are
     processes of this machine. State is kept in the data directory and found again at the next start.
     """
-    asyncio.run(_up(data_dir.absolute(), port_offset, tuple(path.absolute() for path in manifests), sync_period_s))
+    files = tuple(path.absolute() for path in manifests)
+    asyncio.run(_up(data_dir.absolute(), port_offset, files, sync_period_s, nodes))
 
 
-async def _up(data_dir: Path, port_offset: int, manifests: tuple[Path, ...], sync_period_s: float) -> None:
+async def _up(data_dir: Path, port_offset: int, manifests: tuple[Path, ...], sync_period_s: float, nodes: int) -> None:
     started_s = monotonic_s()
     lock_data_dir(data_dir)
     check_ports(port_offset)
-    supervisor = new_supervisor(data_dir, port_offset, manifests, sync_period_s)
+    supervisor = new_supervisor(data_dir, port_offset, manifests, sync_period_s, nodes)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -60,6 +60,8 @@ def default_scrape_configs(node_port: int, pki_dir: Path, *, interval_ms: int = 
         relabel_configs=(
             RelabelConfig(target_label="__address__", replacement=f"127.0.0.1:{node_port}"),
             RelabelConfig(source_labels=(f"{_META}node_name",), target_label="node"),
+            # Several nodes may share one machine, and its port: each is asked for its own pods.
+            RelabelConfig(source_labels=(f"{_META}node_name",), target_label="__param_node"),
         ),
     )
     return [pods, endpoints, node]

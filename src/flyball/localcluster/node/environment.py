@@ -34,7 +34,7 @@ def expand(text: str, known: Mapping[str, str]) -> str:
     return _REFERENCE.sub(replaced, text)
 
 
-def field_value(pod: Object, path: str, pod_ip: str, node_name: str) -> str:
+def field_value(pod: Object, path: str, pod_ip: str) -> str:
     """A downward API field.
 
     Raises:
@@ -47,7 +47,7 @@ def field_value(pod: Object, path: str, pod_ip: str, node_name: str) -> str:
         "metadata.name": meta.get("name", ""),
         "metadata.namespace": meta.get("namespace", ""),
         "metadata.uid": meta.get("uid", ""),
-        "spec.nodeName": node_name,
+        "spec.nodeName": spec.get("nodeName") or "",
         "spec.serviceAccountName": spec.get("serviceAccountName") or "default",
         "status.podIP": pod_ip,
         "status.podIPs": pod_ip,
@@ -124,7 +124,6 @@ def container_environment(
     lookup: Lookup,
     *,
     pod_ip: str,
-    node_name: str,
     capacity: Mapping[str, str],
 ) -> dict[str, str]:
     """The whole environment: ``base``, then ``envFrom``, then ``env`` in order, each seeing those before it.
@@ -150,7 +149,7 @@ def container_environment(
         if source is None:
             env[name] = expand(str(item.get("value") or ""), env)
             continue
-        value = _value_from(pod, container, source, lookup, pod_ip, node_name, capacity)
+        value = _value_from(pod, container, source, lookup, pod_ip, capacity)
         if value is not None:
             env[name] = value
     return env
@@ -162,11 +161,10 @@ def _value_from(
     source: Object,
     lookup: Lookup,
     pod_ip: str,
-    node_name: str,
     capacity: Mapping[str, str],
 ) -> str | None:
     if "fieldRef" in source:
-        return field_value(pod, source["fieldRef"].get("fieldPath", ""), pod_ip, node_name)
+        return field_value(pod, source["fieldRef"].get("fieldPath", ""), pod_ip)
     if "resourceFieldRef" in source:
         return resource_value(pod, container, source["resourceFieldRef"], capacity)
     for key, kind in (("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret")):

@@ -42,11 +42,18 @@ def capacity() -> dict[str, str]:
     }
 
 
-def exposition(manager: PodManager) -> bytes:
-    """The text format, each sample with the ms time of its reading."""
+def exposition(manager: PodManager, node: str = "") -> bytes:
+    """The text format, each sample with the ms time of its reading.
+
+    Args:
+        node: only the pods of this node, when several share the machine; its own figures are then their sums.
+    """
     lines: dict[str, list[str]] = {name: [] for name, _, _ in _FAMILIES}
     failed = 0
+    total_cpu = total_memory = 0.0
     for worker in list(manager.workers.values()):
+        if node and worker.pod["spec"].get("nodeName") != node:
+            continue
         pod_cpu = pod_memory = 0.0
         alive = False
         where = f'namespace="{worker.namespace}",pod="{worker.name}"'
@@ -69,9 +76,13 @@ def exposition(manager: PodManager) -> bytes:
             at = clock.now_ms()
             lines["pod_cpu_usage_seconds_total"].append(f"{{{where}}} {pod_cpu!r} {at}")
             lines["pod_memory_working_set_bytes"].append(f"{{{where}}} {pod_memory:.0f} {at}")
+            total_cpu, total_memory = total_cpu + pod_cpu, total_memory + pod_memory
     at = clock.now_ms()
-    lines["node_cpu_usage_seconds_total"].append(f" {node_cpu_s()!r} {at}")
-    lines["node_memory_working_set_bytes"].append(f" {node_memory_bytes()} {at}")
+    if len(manager.nodes) == 1:
+        total_cpu, total_memory = node_cpu_s(), node_memory_bytes()
+    if not node or node in manager.nodes:
+        lines["node_cpu_usage_seconds_total"].append(f" {total_cpu!r} {at}")
+        lines["node_memory_working_set_bytes"].append(f" {total_memory:.0f} {at}")
     lines["resource_scrape_error"].append(f" {failed}")
     lines["scrape_error"].append(f" {failed}")
     return ("\n".join(_rendered(lines)) + "\n").encode()

@@ -33,7 +33,6 @@ def prepare(
     shim_dir: Path,
     *,
     pod_ip: str,
-    node_name: str,
     capacity: Mapping[str, str],
 ) -> Launch:
     """All that is needed to start a container.
@@ -51,9 +50,7 @@ def prepare(
     for folder in ("home", "tmp", "work"):
         (pod_dir / folder).mkdir(parents=True, exist_ok=True)
     own = {**base, "HOME": str(pod_dir / "home"), "TMPDIR": str(pod_dir / "tmp")}
-    env = environment.container_environment(
-        pod, container, own, lookup, pod_ip=pod_ip, node_name=node_name, capacity=capacity
-    )
+    env = environment.container_environment(pod, container, own, lookup, pod_ip=pod_ip, capacity=capacity)
     image, command, args = container.get("image") or "", container.get("command") or [], container.get("args") or []
     words = images.command_line(image, command, args)
     expanded = [environment.expand(str(word), env) for word in words]

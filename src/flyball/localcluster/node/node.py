@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-import platform
 from pathlib import Path
 from typing import Any
 
-import flyball
 from flyball import clock
 from flyball.errors import FlyballError, KubeApiError
 from flyball.http.server import Server, ServerTLS, serve
@@ -16,48 +14,52 @@ from flyball.localcluster.node import environment, figures
 from flyball.localcluster.node.httpapi import NodeApi
 from flyball.localcluster.node.ingress import IngressProxy
 from flyball.localcluster.node.names import NameTable
+from flyball.localcluster.node.nodeobjects import FIRST, names, node_object, share
 from flyball.localcluster.node.pods import PodManager
 from flyball.localcluster.node.serviceproxy import ServiceProxy
+from flyball.localcluster.node.simulated import SimulatedNodes, follow
 
 Object = dict[str, Any]
-NODE_NAME = "flyball"
 PORT = 10250
 HEARTBEAT_S = 30.0
 RETRY_S = 1.0
-ALLOWED_HOSTS = ("localhost", "127.0.0.1", "::1", "[::1]", NODE_NAME)
+ALLOWED_HOSTS = ("localhost", "127.0.0.1", "::1", "[::1]", FIRST)
 
 
 class Node:
-    """One node of the embedded cluster, all of whose pods are plain processes of this machine.
+    """The nodes of the embedded cluster, all of whose pods are plain processes of this machine.
 
     Args:
         data_dir: the cluster's; pods live below ``node/``, certificates and the token below ``pki/``.
         port_offset: added to port 10250; the API server's is 6443 plus it.
         client: how the API server is reached; the caller closes it.
+        count: how many Node objects share this machine.
     """
 
-    def __init__(self, data_dir: str | Path, port_offset: int, client: KubeClient) -> None:
+    def __init__(self, data_dir: str | Path, port_offset: int, client: KubeClient, count: int = 1) -> None:
         self.data_dir = Path(data_dir)
         self.port = PORT + port_offset
         self._client = client
-        self._recorder = EventRecorder(client, "kubelet", NODE_NAME)
-        self.capacity = figures.capacity()
+        self._recorder = EventRecorder(client, "kubelet", FIRST)
+        self.names = names(count)
+        self.capacity = share(figures.capacity(), count)
         directory = self.data_dir / "node"
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.pods = PodManager(
-            directory.resolve(), port_offset, client, self._recorder, node_name=NODE_NAME, capacity=self.capacity
+            directory.resolve(), port_offset, client, self._recorder, nodes=self.names, capacity=self.capacity
         )
-        self.proxy = ServiceProxy(client, EventRecorder(client, "flyball-service-proxy", NODE_NAME), port_offset)
-        ingress_events = EventRecorder(client, "flyball-ingress", NODE_NAME)
+        self.proxy = ServiceProxy(client, EventRecorder(client, "flyball-service-proxy", FIRST), port_offset)
+        ingress_events = EventRecorder(client, "flyball-ingress", FIRST)
         self.ingress = IngressProxy(client, ingress_events, self.proxy, port_offset)
-        self.names = NameTable(directory.resolve() / "names.json", self.proxy.table)
-        self.proxy.on_change = self.names.changed
+        self.name_table = NameTable(directory.resolve() / "names.json", self.proxy.table)
+        self.proxy.on_change = self.name_table.changed
         self.pods.service_environment = lambda namespace: environment.service_environment(
             self.proxy.services_of(namespace)
         )
         self.pods.withdraw = self.proxy.withdraw
         self.pods.yield_ports = self.proxy.yield_ports
         self.pods.take_back_ports = self.proxy.take_back
+        self.simulated = SimulatedNodes(client)
         self.ready = asyncio.Event()
         self._stop_pods = False
         self._ready_since_ms = 0
@@ -87,7 +89,9 @@ class Node:
             async with asyncio.TaskGroup() as group:
                 services: Informer[Object] = Informer(self._client, SERVICES)
                 slices: Informer[Object] = Informer(self._client, ENDPOINT_SLICES)
-                pods: Informer[Object] = Informer(self._client, PODS, field_selector=f"spec.nodeName={NODE_NAME}")
+                pods: Informer[Object] = Informer(self._client, PODS)
+                nodes: Informer[Object] = Informer(self._client, NODES)
+                follow(self.simulated, nodes, pods)
                 ingresses: Informer[Object] = Informer(self._client, INGRESSES)
                 classes: Informer[Object] = Informer(self._client, INGRESS_CLASSES)
                 ingresses.add_handler(lambda change, old, new: self.ingress.observe_ingress(change, _either(old, new)))
@@ -103,14 +107,21 @@ class Node:
                 # Pods are told where Services are, so those come first.
                 await services.wait_synced()
                 group.create_task(self.proxy.run(), name="service proxy")
-                group.create_task(self.names.run(), name="names")
-                pods.add_handler(lambda change, old, new: self.pods.observe(change, _either(old, new)))
+                group.create_task(self.name_table.run(), name="names")
+                pods.add_handler(self._on_pod)
+                group.create_task(nodes.run(), name="nodes")
+                group.create_task(self.simulated.run(), name="simulated nodes")
                 group.create_task(pods.run(), name="pods")
                 await pods.wait_synced()
                 await self.pods.remove_strangers()
                 self.ready.set()
         finally:
             await asyncio.shield(self._close(server))
+
+    def _on_pod(self, change: str, old: Object | None, new: Object | None) -> None:
+        pod = _either(old, new)
+        if pod["spec"].get("nodeName") in self.names:
+            self.pods.observe(change, pod)
 
     async def _close(self, server: Server | None) -> None:
         await self.pods.close(stop_pods=self._stop_pods)
@@ -134,74 +145,19 @@ class Node:
                 await asyncio.sleep(HEARTBEAT_S)
 
     async def _heartbeat(self) -> None:
-        body = self.node_object()
-        status = body.pop("status")
-        try:
-            await self._client.patch(NODES, NODE_NAME, {"status": status}, subresource="status")
-        except KubeApiError as exc:
-            if exc.code != 404:
-                raise
-            with contextlib.suppress(KubeApiError):  # another creator was quicker; the patch below tells
-                await self._client.create(NODES, body)
-            await self._client.patch(NODES, NODE_NAME, {"status": status}, subresource="status")
-
-    def node_object(self) -> Object:
-        """The Node, with its status as of now."""
-        now = clock.rfc3339(clock.now_ms())
         self._ready_since_ms = self._ready_since_ms or clock.now_ms()
-        since = clock.rfc3339(self._ready_since_ms)
-        system = platform.uname()
-        machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(system.machine, system.machine)
-        fine = (
-            ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-            ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-            ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-            ("Ready", "True", "KubeletReady", "pods run as plain processes of this machine"),
-        )
-        labels = {
-            "kubernetes.io/hostname": NODE_NAME,
-            "kubernetes.io/os": system.system.lower(),
-            "kubernetes.io/arch": machine,
-            "flyball.dev/runtime": "plain",
-        }
-        return {
-            "apiVersion": "v1",
-            "kind": "Node",
-            "metadata": {"name": NODE_NAME, "labels": labels},
-            "spec": {"providerID": f"flyball://{NODE_NAME}"},
-            "status": {
-                "capacity": dict(self.capacity),
-                "allocatable": dict(self.capacity),
-                "addresses": [
-                    {"type": "InternalIP", "address": "127.0.0.1"},
-                    {"type": "Hostname", "address": NODE_NAME},
-                ],
-                "daemonEndpoints": {"kubeletEndpoint": {"Port": self.port}},
-                "nodeInfo": {
-                    "architecture": machine,
-                    "operatingSystem": system.system.lower(),
-                    "osImage": f"{system.system} (plain processes)",
-                    "kernelVersion": system.release,
-                    "kubeletVersion": f"v1.33.0-flyball.{flyball.__version__}",
-                    "kubeProxyVersion": "",
-                    "containerRuntimeVersion": f"plain://{flyball.__version__}",
-                    "machineID": "",
-                    "systemUUID": "",
-                    "bootID": "",
-                },
-                "conditions": [
-                    {
-                        "type": kind,
-                        "status": status,
-                        "reason": reason,
-                        "message": message,
-                        "lastHeartbeatTime": now,
-                        "lastTransitionTime": since,
-                    }
-                    for kind, status, reason, message in fine
-                ],
-            },
-        }
+        now, since = clock.rfc3339(clock.now_ms()), clock.rfc3339(self._ready_since_ms)
+        for name in self.names:
+            body = node_object(name, self.port, self.capacity, now, since)
+            status = body.pop("status")
+            try:
+                await self._client.patch(NODES, name, {"status": status}, subresource="status")
+            except KubeApiError as exc:
+                if exc.code != 404:
+                    raise
+                with contextlib.suppress(KubeApiError):  # another creator was quicker; the patch below tells
+                    await self._client.create(NODES, body)
+                await self._client.patch(NODES, name, {"status": status}, subresource="status")
 
 
 def _either(old: Object | None, new: Object | None) -> Object:

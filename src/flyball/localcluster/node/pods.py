@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from flyball.localcluster.node import names, process, procfs
 from flyball.localcluster.node.addresses import Addresses
 from flyball.localcluster.node.container import Container
 from flyball.localcluster.node.limiter import CpuLimiter
+from flyball.localcluster.node.nodeobjects import FIRST
 from flyball.localcluster.node.podworker import PodWorker
 
 Object = dict[str, Any]
@@ -34,7 +35,7 @@ class PodManager:
         client: KubeClient,
         recorder: EventRecorder,
         *,
-        node_name: str = "flyball",
+        nodes: Sequence[str] = (FIRST,),
         capacity: Mapping[str, str] | None = None,
         backoff_first_s: float = BACKOFF_FIRST_S,
         backoff_max_s: float = BACKOFF_MAX_S,
@@ -42,7 +43,7 @@ class PodManager:
         self.directory = directory
         self.client = client
         self.recorder = recorder
-        self.node_name = node_name
+        self.nodes = tuple(nodes)
         self.capacity = dict(capacity or {})
         self.backoff_first_s = backoff_first_s
         self.backoff_max_s = backoff_max_s
@@ -194,6 +195,11 @@ class PodManager:
         task: asyncio.Task[None] = asyncio.create_task(work)
         self._loose.add(task)
         task.add_done_callback(self._loose.discard)
+
+    @property
+    def node_name(self) -> str:
+        """The first node's, by which the machine itself is known."""
+        return self.nodes[0]
 
     def find(self, namespace: str, name: str) -> PodWorker | None:
         """The youngest pod of that name."""

@@ -239,7 +239,6 @@ class PodWorker:
                 self._objects.claim_path,
                 self._objects.bytes_of,
                 pod_ip=self.state.ip,
-                node_name=self.manager.node_name,
                 capacity=self.manager.capacity,
             )
         except (environment.MissingReferenceError, ConfigError) as exc:
@@ -289,7 +288,6 @@ class PodWorker:
                 self._volumes or {},
                 self.manager.shim_directory,
                 pod_ip=self.state.ip,
-                node_name=self.manager.node_name,
                 capacity=self.manager.capacity,
             )
         except environment.MissingReferenceError as exc:

@@ -88,11 +88,11 @@ def _picked(kind: str, ref: Object, name: str, lookup: BinaryLookup) -> dict[str
     return out
 
 
-def _downward(pod: Object, ref: Object, pod_ip: str, node_name: str, capacity: Mapping[str, str]) -> dict[str, bytes]:
+def _downward(pod: Object, ref: Object, pod_ip: str, capacity: Mapping[str, str]) -> dict[str, bytes]:
     out = {}
     for item in ref.get("items") or []:
         if "fieldRef" in item:
-            text = field_value(pod, item["fieldRef"].get("fieldPath", ""), pod_ip, node_name)
+            text = field_value(pod, item["fieldRef"].get("fieldPath", ""), pod_ip)
         else:
             text = resource_value(pod, {}, item.get("resourceFieldRef") or {}, capacity)
         out[item["path"]] = text.encode()
@@ -100,7 +100,7 @@ def _downward(pod: Object, ref: Object, pod_ip: str, node_name: str, capacity: M
 
 
 def contents(
-    pod: Object, volume: Object, lookup: BinaryLookup, *, pod_ip: str, node_name: str, capacity: Mapping[str, str]
+    pod: Object, volume: Object, lookup: BinaryLookup, *, pod_ip: str, capacity: Mapping[str, str]
 ) -> dict[str, bytes] | None:
     """The files of a volume made from objects; None for a volume that is a plain directory.
 
@@ -114,7 +114,7 @@ def contents(
         ref = volume["secret"]
         return _picked("Secret", ref, ref.get("secretName", ""), lookup)
     if "downwardAPI" in volume:
-        return _downward(pod, volume["downwardAPI"], pod_ip, node_name, capacity)
+        return _downward(pod, volume["downwardAPI"], pod_ip, capacity)
     if "projected" not in volume:
         return None
     out: dict[str, bytes] = {}
@@ -124,7 +124,7 @@ def contents(
         elif "secret" in source:
             out |= _picked("Secret", source["secret"], source["secret"].get("name", ""), lookup)
         elif "downwardAPI" in source:
-            out |= _downward(pod, source["downwardAPI"], pod_ip, node_name, capacity)
+            out |= _downward(pod, source["downwardAPI"], pod_ip, capacity)
     return out
 
 
@@ -180,7 +180,6 @@ def prepare(
     lookup: BinaryLookup,
     *,
     pod_ip: str,
-    node_name: str,
     capacity: Mapping[str, str],
 ) -> dict[str, Path]:
     """Makes or refreshes every volume; name -> real directory (or file, for a hostPath that is one).
@@ -193,7 +192,7 @@ def prepare(
     for volume in pod.get("spec", {}).get("volumes") or []:
         name = volume["name"]
         path = pod_dir / "volumes" / name
-        files = contents(pod, volume, lookup, pod_ip=pod_ip, node_name=node_name, capacity=capacity)
+        files = contents(pod, volume, lookup, pod_ip=pod_ip, capacity=capacity)
         if files is not None:
             source = volume.get("configMap") or volume.get("secret") or volume.get("projected") or {}
             write_atomically(path, files, int(source.get("defaultMode") or 0o644))
