@@ -15,9 +15,10 @@ def report(
     peer: str = "none",
     peer_version: str = "",
 ) -> None:
-    """``ratio`` is above 1 where we are better; null without a peer."""
-    lower_is_better = unit in ("s", "ms", "MB", "%")
-    ratio = None if theirs is None else (theirs / ours if lower_is_better else ours / theirs)
+    """``ratio`` is above 1 where we are better; null without a peer, or against nothing at all."""
+    lower_is_better = unit in ("s", "ms", "MB", "%", "bytes") or unit.endswith("/round")
+    better, worse = (theirs, ours) if lower_is_better else (ours, theirs)
+    ratio = better / worse if better is not None and worse else None
     line = {
         "bench": bench,
         "case": case,
