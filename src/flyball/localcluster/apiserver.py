@@ -20,7 +20,7 @@ from flyball.localcluster.failures import ApiFailure
 from flyball.localcluster.nodes import NODE_PORT, NodeClient
 from flyball.localcluster.objects import CRD_STORE, Objects
 from flyball.localcluster.registry import Registry, Served
-from flyball.localcluster.requests import Request
+from flyball.localcluster.requests import Request, encode
 from flyball.localcluster.resources import Resources
 from flyball.localcluster.reviews import ADMIN, ADMIN_GROUPS
 from flyball.localcluster.storage import DELETED, Event, Expired, Storage
@@ -163,9 +163,7 @@ class Application:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
-            await send(
-                {"type": "websocket.close", "code": 1008, "reason": "exec, attach and port-forward are not served"}
-            )
+            await self._stream(scope, receive, send)
             return
         if scope["type"] != "http":
             return
@@ -191,6 +189,20 @@ class Application:
         except Exception as exc:
             log.exception("%s %s failed", request.method, request.raw_path)
             await self._fail(request, ApiFailure(500, f"Internal error occurred: {type(exc).__name__}: {exc}"))
+
+    async def _stream(self, scope: Any, receive: Any, send: Any) -> None:
+        """A WebSocket: exec or port-forward of a pod."""
+        request = Request({**scope, "method": "GET"}, receive, send)
+        self.requests += 1
+        await receive()
+        try:
+            self._authenticate(request)
+            await self._resources.answer_stream(request, scope.get("subprotocols") or [])
+        except ApiFailure as exc:
+            self.failed += 1
+            headers = [(b"content-type", b"application/json")]
+            await send({"type": "websocket.http.response.start", "status": exc.code, "headers": headers})
+            await send({"type": "websocket.http.response.body", "body": encode(exc.body())})
 
     async def _fail(self, request: Request, failure: ApiFailure) -> None:
         self.failed += 1

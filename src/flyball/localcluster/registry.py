@@ -20,13 +20,10 @@ SUBRESOURCE_VERBS: dict[str, tuple[str, ...]] = {
     "resize": ("get", "patch", "update"),
     "finalize": ("update",),
     "log": ("get",),
+    "exec": ("create", "get"),
+    "portforward": ("create", "get"),
     "binding": ("create",),
     "eviction": ("create",),
-}
-_SUBRESOURCE_KINDS = {
-    "scale": ("autoscaling", "v1", "Scale"),
-    "eviction": ("policy", "v1", "Eviction"),
-    "binding": ("", "v1", "Binding"),
 }
 
 
@@ -242,8 +239,8 @@ def legacy_resources(group_version: str, resources: list[Served]) -> Object:
                 "kind": kind.kind,
                 "verbs": list(SUBRESOURCE_VERBS[name]),
             }
-            if name in _SUBRESOURCE_KINDS:
-                sub["group"], sub["version"], sub["kind"] = _SUBRESOURCE_KINDS[name]
+            if name in schema.SUBRESOURCE_KINDS:
+                sub["group"], sub["version"], sub["kind"] = schema.SUBRESOURCE_KINDS[name]
             entries.append(sub)
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": entries}
 
@@ -267,7 +264,7 @@ def aggregated_version(version: str, resources: list[Served]) -> Object:
         subs = []
         for name in kind.subresources:
             if name in SUBRESOURCE_VERBS:
-                group, ver, word = _SUBRESOURCE_KINDS.get(name, (kind.group, kind.version, kind.kind))
+                group, ver, word = schema.SUBRESOURCE_KINDS.get(name, (kind.group, kind.version, kind.kind))
                 subs.append(
                     {
                         "subresource": name,

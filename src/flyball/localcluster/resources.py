@@ -60,6 +60,19 @@ class Resources:
         else:
             await self._subresource(request, served, namespace, rest[1], rest[2:])
 
+    async def answer_stream(self, request: Request, protocols: list[str]) -> None:
+        """A WebSocket to ``/api/v1/namespaces/NAMESPACE/pods/NAME/exec`` or ``portforward``.
+
+        Raises:
+            ApiFailure: there is no such pod, or it cannot be reached.
+        """
+        match request.segments:
+            case ["api", "v1", "namespaces", namespace, "pods", name, ("exec" | "portforward") as subresource]:
+                pod = self._objects.get(self._objects.served("", "v1", "pods"), namespace, name).object
+                await self._node.relay(request, pod, subresource, protocols)
+            case _:
+                raise failures.no_such_path()
+
     async def _create_only(self, request: Request, served: Served, namespace: str) -> None:
         if request.method != "POST":
             raise failures.method_not_allowed()
@@ -110,6 +123,9 @@ class Resources:
         if sub == "log":
             only_get(request)
             await self._node.answer_log(request, self._objects.get(served, namespace, name).object)
+        elif sub in ("exec", "portforward"):
+            self._objects.get(served, namespace, name)
+            raise failures.bad_request("Upgrade request required: use kubectl 1.31 or newer, which asks by WebSocket")
         elif sub == "binding":
             await answer_binding(self._objects, request, served, namespace, name)
         elif sub == "eviction":

@@ -147,13 +147,21 @@ class Container:
 
         Returns the exit code (None when it took too long) and the output, capped.
         """
-        argv = [environment.rewrite_argument(word, self.mounts) for word in command]
-        env = self.environment or self.pod.base_environment()
         try:
-            argv = images.resolve(argv, env.get("PATH", os.defpath), self.cwd)
+            argv, env, cwd = self.prepare(command)
         except images.NotRunnableError as exc:
             return 127, str(exc)
-        return await probes.run_command(argv, env, self.cwd, timeout_s)
+        return await probes.run_command(argv, env, cwd, timeout_s)
+
+    def prepare(self, command: Sequence[str]) -> tuple[list[str], dict[str, str], str]:
+        """What to start for a command beside the container: its words, environment and directory.
+
+        Raises:
+            NotRunnableError: there is no such program.
+        """
+        argv = [environment.rewrite_argument(word, self.mounts) for word in command]
+        env = self.environment or self.pod.base_environment()
+        return images.resolve(argv, env.get("PATH", os.defpath), self.cwd), env, self.cwd
 
     # -- probes --------------------------------------------------------------------------------------------------
 

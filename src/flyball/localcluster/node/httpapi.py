@@ -1,4 +1,7 @@
-"""The node's HTTPS server: logs, figures, health. Everything but ``/healthz`` asks for the bearer token."""
+"""The node's HTTPS server: logs, figures, health, exec and port-forward.
+
+Everything but ``/healthz`` asks for the bearer token.
+"""
 
 import asyncio
 import contextlib
@@ -10,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from flyball import clock
-from flyball.localcluster.node import containerlogs, figures, process
+from flyball.localcluster.node import containerlogs, figures, process, streams
 from flyball.localcluster.node.pods import PodManager
 
 TEXT = "text/plain; charset=utf-8"
@@ -25,9 +28,10 @@ class NodeApi:
         self._own_metrics = own_metrics
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await self._stream(scope, receive, send)
+            return
         if scope["type"] != "http":
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1003})
             return
         path = scope["path"]
         if path == "/healthz":
@@ -39,7 +43,8 @@ class NodeApi:
         if scope["method"] not in ("GET", "HEAD"):
             await _answer(send, 405, f"{scope['method']} is not served at {path}\n".encode())
         elif path == "/metrics/resource":
-            await _answer(send, 200, figures.exposition(self._manager), "text/plain; version=0.0.4; charset=utf-8")
+            text = figures.exposition(self._manager, _query(scope, "node"))
+            await _answer(send, 200, text, "text/plain; version=0.0.4; charset=utf-8")
         elif path == "/metrics":
             await _answer(send, 200, self._metrics(), "text/plain; version=0.0.4; charset=utf-8")
         elif path in ("/pods", "/pods/"):
@@ -93,6 +98,30 @@ class NodeApi:
             "memory": {"time": at, "workingSetBytes": figures.node_memory_bytes()},
         }
         return {"node": node, "pods": pods}
+
+    async def _stream(self, scope: Any, receive: Any, send: Any) -> None:
+        """``/exec/NAMESPACE/POD/CONTAINER?command=...`` and ``/portForward/NAMESPACE/POD``."""
+        await receive()
+        parts = [unquote(part) for part in scope["path"].split("/")[1:]]
+        offered = scope.get("subprotocols") or []
+        spoken = streams.EXEC_PROTOCOLS if parts[0] == "exec" else (streams.FORWARD_PROTOCOL,)
+        protocol = next((one for one in spoken if one in offered), None)
+        worker = self._manager.find(parts[1], parts[2]) if len(parts) > 2 else None
+        if not self._authorized(scope) or protocol is None or worker is None:
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if parts[0] == "portForward":
+            await send({"type": "websocket.accept", "subprotocol": protocol})
+            await streams.Forwarding(f"{worker.name}, uid {worker.uid}", worker.ip, send).run(receive)
+            return
+        container = worker.find(parts[3]) if parts[0] == "exec" and len(parts) == 4 else None
+        if container is None or not container.alive:
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await send({"type": "websocket.accept", "subprotocol": protocol})
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        wanted = {name: query.get(name, [""])[-1] in ("true", "1") for name in ("stdin", "tty")}
+        await streams.execute(container, query.get("command") or ["true"], wanted, receive, send)
 
     async def _logs(self, scope: Any, receive: Any, send: Any) -> None:
         parts = [unquote(part) for part in scope["path"].split("/")[2:]]
@@ -160,6 +189,10 @@ async def _stream(send: Any, chunks: Any) -> None:
 async def _disconnected(receive: Any) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _query(scope: Any, name: str) -> str:
+    return str(parse_qs(scope["query_string"].decode("latin-1")).get(name, [""])[-1])
 
 
 async def _answer(send: Any, status: int, body: bytes, content_type: str = TEXT) -> None:
