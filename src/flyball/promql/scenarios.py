@@ -42,7 +42,7 @@ from flyball.promql.syntax import (
     Unary,
     unwrap,
 )
-from flyball.promql.values import Matrix, Scalar, String, Value, Vector, almost_equal, at_instant
+from flyball.promql.values import Matrix, Scalar, String, Value, Vector, almost_equal, points_at
 
 EPSILON = 1e-6
 SAMPLES_MAX = 10_000
@@ -213,7 +213,7 @@ class Runner:
         if "ordered" in command.flags:
             return
         assert isinstance(again, Matrix)
-        found = at_instant(again, at_ms)
+        found = points_at(again, at_ms)
         if isinstance(value, Scalar):
             self.compare_scalar(found[()], command)
         else:
@@ -269,7 +269,7 @@ class Runner:
             if list(value.labels) != wanted:
                 raise _MismatchError(f"order {value.labels}, expected {wanted}")
         if isinstance(value, Vector):
-            self.same(_expected(command, 0), at_instant(value, int(value.times_ms[0])), where)
+            self.same(_expected(command, 0), points_at(value, int(value.times_ms[0])), where)
             return
         start, end, step = command.grid or (command.start_ms, command.end_ms, command.step_ms)
         grid = list(range(start, end + 1, step))
@@ -278,7 +278,7 @@ class Runner:
             raise _MismatchError(f"{longest} points in a line, {len(grid)} steps")
         times = value.times_ms.tolist()
         for k, at in enumerate(grid):
-            self.same(_expected(command, k), at_instant(value, at) if at in times else {}, f"{where}at {at} ms ")
+            self.same(_expected(command, k), points_at(value, at) if at in times else {}, f"{where}at {at} ms ")
         extra = set(times) - set(grid)
         if extra and value.labels:
             raise _MismatchError(f"points at {sorted(extra)}")

@@ -83,7 +83,7 @@ def valid_text(text: str) -> str:
     return _SURROGATES.sub("\ufffd", text)
 
 
-def at_instant(value: Matrix, at_ms: int) -> dict[Labels, float | Histogram]:
+def points_at(value: Matrix, at_ms: int) -> dict[Labels, float | Histogram]:
     """The points of one step by label set."""
     column = int(np.flatnonzero(value.times_ms == at_ms)[0])
     found = value.values[:, column]
@@ -93,6 +93,11 @@ def at_instant(value: Matrix, at_ms: int) -> dict[Labels, float | Histogram]:
         h = None if value.histograms is None else value.histograms[i, column]
         points[value.labels[i]] = float(found[i]) if h is None else h
     return points
+
+
+def at_instant(value: Matrix, at_ms: int) -> dict[Labels, float]:
+    """The floats of one step by label set; native histograms are left out."""
+    return {labels: point for labels, point in points_at(value, at_ms).items() if isinstance(point, float)}
 
 
 def almost_equal(a: float, b: float, epsilon: float) -> bool:
