@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from flyball.clock import now_ms, rfc3339
+from flyball.localcluster import eviction as eviction_rules
 from flyball.localcluster import failures, patching
 from flyball.localcluster.answers import is_dry_run, writer_of
 from flyball.localcluster.objects import Objects
@@ -100,7 +101,9 @@ async def answer_eviction(objects: Objects, request: Request, served: Served, na
         raise failures.method_not_allowed()
     eviction = await request.object()
     options = eviction.get("deleteOptions") or {}
-    objects.delete(served, namespace, name, dict(options), dry_run=is_dry_run(request) or bool(options.get("dryRun")))
+    dry_run = is_dry_run(request) or bool(options.get("dryRun"))
+    eviction_rules.allow(objects.storage, objects.get(served, namespace, name).object, dry_run=dry_run)
+    objects.delete(served, namespace, name, dict(options), dry_run=dry_run)
     await request.answer_object(
         201, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
     )

@@ -8,6 +8,7 @@ from flyball.kube import KubeClient
 from flyball.localcluster.workloads.controller import Controller, Informers
 from flyball.localcluster.workloads.daemonset import DaemonSetController
 from flyball.localcluster.workloads.deployment import DeploymentController
+from flyball.localcluster.workloads.disruption import DisruptionController
 from flyball.localcluster.workloads.endpoints import EndpointsController
 from flyball.localcluster.workloads.garbage import GarbageCollector
 from flyball.localcluster.workloads.job import JobController
@@ -36,6 +37,7 @@ class Workloads:
             StatefulSetController(client, self._informers),
             DaemonSetController(client, self._informers),
             JobController(client, self._informers),
+            DisruptionController(client, self._informers),
             PersistentVolumeController(client, self._informers, volumes_dir),
             EndpointsController(client, self._informers),
             Scheduler(client, self._informers),
