@@ -56,7 +56,7 @@ def loop_for(head, address, session, **settings):
         "job", **{"scrape_interval_ms": 15_000, "static_configs": (StaticConfig((address,), {}),), **settings}
     )
     (target,), _, _ = build_targets(config, config.static_groups())
-    return TargetLoop(head, config, target, session, None, lambda target, at_ms: None)
+    return TargetLoop(head, config, target, None, lambda target, at_ms: None)
 
 
 def values(head: Head, name: str, **rest: str) -> list:

@@ -26,22 +26,25 @@ scrape_configs:
 RULES = "groups: [{name: g, rules: [{alert: Down, expr: up == 0}, {record: a:b, expr: sum(up)}]}]\n"
 
 
+def until(condition: Any) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 class Process:
     """A server on a free port, with the files of ``directory``."""
 
     def __init__(self, directory: Path, *flags: str) -> None:
         command = [sys.executable, "-m", "flyball", "server", "--config.file=p.yml", "--web.listen-address=127.0.0.1:0"]
-        self.process = subprocess.Popen([*command, *flags], cwd=directory, stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr is not None
-        said = ""
-        for line in self.process.stderr:
-            said += line
-            found = re.search(r"ready at (\S+)", line)
-            if found is not None:
-                self.url = found[1]
-                break
-        else:
-            raise AssertionError(said)
+        log = directory / "log"
+        with log.open("w") as stderr:
+            self.process = subprocess.Popen([*command, *flags], cwd=directory, stderr=stderr)
+        until(lambda: "ready at" in log.read_text() or self.process.poll() is not None)
+        found = re.search(r"ready at (\S+)", log.read_text())
+        assert found is not None, log.read_text()
+        self.url = found[1]
 
     def ask(self, path: str, method: str = "GET") -> tuple[int, Any]:
         try:
@@ -57,13 +60,6 @@ class Process:
     def value(self, query: str) -> str | None:
         found = self.ask(f"/api/v1/query?query={query}")[1]["data"]["result"]
         return found[0]["value"][1] if found else None
-
-
-def until(condition: Any) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_server_scrapes_reloads_and_ends(tmp_path: Path) -> None:

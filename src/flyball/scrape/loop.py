@@ -6,7 +6,6 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-import aiohttp
 import numpy as np
 
 from flyball import clock
@@ -29,7 +28,7 @@ from flyball.model.frames import STALE, Floats, Times
 from flyball.model.labels import Labels, labels_of
 from flyball.model.scrapeconfigs import ScrapeConfig
 from flyball.relabel import relabel
-from flyball.scrape.fetch import fetch
+from flyball.scrape.fetch import Fetcher
 from flyball.scrape.targets import Target
 from flyball.store import Head, Plan, Ref, Writer
 
@@ -55,7 +54,6 @@ class TargetLoop:
         head: Head,
         config: ScrapeConfig,
         target: Target,
-        session: aiohttp.ClientSession,
         tls: ssl.SSLContext | None,
         landed: Callable[[Target, int], None],
         exemplars: TakeExemplar | None = None,
@@ -63,8 +61,7 @@ class TargetLoop:
         self.head = head
         self.config = config
         self.target = target
-        self.session = session
-        self.tls = tls
+        self._fetcher = Fetcher(target.url, config, tls)
         self.landed = landed
         self.exemplars = exemplars
         self.interval_ms = target.interval_ms
@@ -161,9 +158,7 @@ class TargetLoop:
 
     async def _fetch(self, timeout_ms: int) -> tuple[bytes, Format]:
         protocols = TEXT_PROTOCOLS if self._refused_openmetrics else self.config.scrape_protocols
-        body, content_type = await fetch(
-            self.session, self.target.url, self.config, timeout_ms, self.tls, protocols=protocols
-        )
+        body, content_type = await self._fetcher.fetch(timeout_ms, protocols)
         return body, format_of(content_type, self.config.fallback_scrape_protocol)
 
     def _parse(self, body: bytes, format_: Format) -> tuple[Samples, int | None]:
@@ -308,7 +303,12 @@ class TargetLoop:
 
     def stop(self, stale: bool) -> None:
         """Ends the target's series; ``stale`` marks them so (not on shutdown)."""
+        self.disconnect()
         self._writer.close(clock.now_ms() if stale else None)
+
+    def disconnect(self) -> None:
+        """Closes the connection to the target."""
+        self._fetcher.close()
 
     def describe(self) -> dict[str, Any]:
         """The target in the shape of ``/api/v1/targets``."""

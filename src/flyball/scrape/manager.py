@@ -4,12 +4,10 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import aiohttp
 from prometheus_client import Counter, Gauge
 
 from flyball import clock
 from flyball.errors import ConfigError
-from flyball.http.client import new_session
 from flyball.model.scrapeconfigs import ScrapeConfig, TargetGroup
 from flyball.scrape.exemplars import ExemplarStore
 from flyball.scrape.fetch import tls_context
@@ -26,24 +24,16 @@ Override = Callable[[Mapping[str, str]], int | None]
 
 
 class ScrapeManager:
-    """Scrapes every target of every job into the head, on one event loop.
+    """Scrapes every target of every job into the head, on one event loop; a target has one connection.
 
     Args:
-        session_factory: makes the HTTP session; each target has at most one request open.
         exemplars: takes the exemplars of OpenMetrics and protobuf.
     """
 
-    def __init__(
-        self,
-        head: Head,
-        session_factory: Callable[[], aiohttp.ClientSession] | None = None,
-        *,
-        exemplars: ExemplarStore | None = None,
-    ) -> None:
+    def __init__(self, head: Head, *, exemplars: ExemplarStore | None = None) -> None:
         self.head = head
         self.exemplars = exemplars if exemplars is not None else ExemplarStore()
-        self._factory = session_factory or (lambda: new_session(connections_max=0))
-        self._session: aiohttp.ClientSession | None = None
+        self._running = False
         self._configs: dict[str, ScrapeConfig] = {}
         self._groups: dict[str, dict[str, TargetGroup]] = {}
         self._loops: dict[str, dict[object, tuple[TargetLoop, asyncio.Task[None]]]] = {}
@@ -54,7 +44,7 @@ class ScrapeManager:
 
     async def run(self) -> None:
         """Scrapes until cancelled; writes no staleness markers on the way out."""
-        self._session = self._factory()
+        self._running = True
         try:
             for job in list(self._configs):
                 self._sync(job)
@@ -62,13 +52,14 @@ class ScrapeManager:
                 await asyncio.sleep(_COLLECT_EVERY_S)
                 self.head.collect(clock.now_ms())
         finally:
-            tasks = [task for loops in self._loops.values() for _, task in loops.values()]
-            for task in tasks:
+            running = [pair for loops in self._loops.values() for pair in loops.values()]
+            for _, task in running:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*(task for _, task in running), return_exceptions=True)
+            for loop, _ in running:
+                loop.disconnect()
             self._loops = {}
-            await self._session.close()
-            self._session = None
+            self._running = False
 
     def set_configs(self, configs: Sequence[ScrapeConfig]) -> None:
         """Replaces all jobs. Targets of unchanged jobs go on undisturbed."""
@@ -113,7 +104,7 @@ class ScrapeManager:
 
     def _sync(self, job: str) -> None:
         config = self._configs.get(job)
-        if config is None or self._session is None:
+        if config is None or not self._running:
             return
         groups = [*config.static_groups(), *self._groups.get(job, {}).values()]
         targets, dropped, errors = build_targets(config, groups)
@@ -138,7 +129,7 @@ class ScrapeManager:
                 running[key][0].target = target  # __meta_ labels may have changed
                 running[key][0].set_interval(self._interval(target))
                 continue
-            loop = TargetLoop(self.head, config, target, self._session, tls, self._landed, self.exemplars.add)
+            loop = TargetLoop(self.head, config, target, tls, self._landed, self.exemplars.add)
             loop.set_interval(self._interval(target))
             running[key] = (loop, asyncio.get_running_loop().create_task(loop.run(), name=f"scrape {target.url}"))
         _TARGETS.labels(job).set(len(running))

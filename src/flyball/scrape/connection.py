@@ -1,0 +1,243 @@
+"""A kept-alive HTTP/1.1 connection to one target, on httptools and a bare protocol.
+
+A scrape is one GET of a small page, thousands of times a minute: a general client spends several times what the
+page costs. What a target sends is bounded while it arrives: headers, compressed bytes, time.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httptools
+
+from flyball.errors import ScrapeError
+
+#: All headers of an answer may be this large.
+_HEADERS_MAX = 64 * 1024
+
+
+class ConnectionLostError(ScrapeError):
+    """The connection ended before the answer was complete.
+
+    Attributes:
+        unused: nothing of an answer had arrived; on a kept-alive connection the request may be sent again.
+    """
+
+    def __init__(self, message: str, *, unused: bool) -> None:
+        super().__init__(message)
+        self.unused = unused
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete answer; header names in lower case, the body as it came (perhaps compressed)."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class _Protocol(asyncio.Protocol):
+    """One request at a time; httptools calls the ``on_*`` methods."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.closed = False
+        self.reusable = True
+        self._parser: httptools.HttpResponseParser | None = None
+        self._done: asyncio.Future[Answer] | None = None
+        self._size_max = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._headers: dict[str, str] = {}
+        self._header_bytes = 0
+        self._reason = b""
+        self._body: list[bytes] = []
+        self._size = 0
+        self._started = False
+
+    def send(self, request: bytes, size_max: int) -> "asyncio.Future[Answer]":
+        assert self.transport is not None
+        self._begin()
+        self._size_max = size_max
+        self._parser = httptools.HttpResponseParser(self)
+        self._done = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        return self._done
+
+    def connection_made(self, transport: Any) -> None:  # uvloop's are no asyncio.Transport
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._parser is None or self._done is None or self._done.done():
+            self.abort()  # bytes that nobody asked for
+            return
+        self._started = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as exc:
+            self._fail(exc.__context__ if isinstance(exc.__context__, ScrapeError) else ScrapeError(str(exc)))
+        except httptools.HttpParserUpgrade:
+            self._fail(ScrapeError("the server changed the protocol"))
+        except httptools.HttpParserError as exc:
+            self._fail(ScrapeError(f"the answer is not HTTP: {exc}"))
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        done, parser = self._done, self._parser
+        if done is None or done.done() or parser is None:
+            return
+        no_length = self._headers and "content-length" not in self._headers and "transfer-encoding" not in self._headers
+        if self._started and no_length and exc is None:
+            self.on_message_complete()  # the end of the connection is the end of such a body
+            return
+        said = f": {exc}" if exc is not None else ""
+        done.set_exception(ConnectionLostError(f"the connection was closed early{said}", unused=not self._started))
+
+    def _fail(self, exc: Exception) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(exc)
+        self.abort()
+
+    def abort(self) -> None:
+        self.closed = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    # What httptools calls.
+
+    def on_status(self, status: bytes) -> None:
+        self._reason += status
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > _HEADERS_MAX:
+            raise ScrapeError(f"the headers are larger than the limit of {_HEADERS_MAX} bytes")
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        length = self._headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._size_max:
+            raise self._too_large()
+
+    def on_body(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size > self._size_max:
+            raise self._too_large()
+        self._body.append(chunk)
+
+    def _too_large(self) -> ScrapeError:
+        return ScrapeError(f"the body is larger than the limit of {self._size_max} bytes; raise body_size_limit")
+
+    def on_message_complete(self) -> None:
+        assert self._parser is not None
+        if self._done is None or self._done.done():
+            return
+        self.reusable = self._parser.should_keep_alive()
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body = []
+        reason = self._reason.decode("latin-1")
+        self._done.set_result(Answer(self._parser.get_status_code(), reason, self._headers, body))
+
+
+class Connection:
+    """Requests to one scheme, host and port. ``tls`` is None for http."""
+
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None, server_name: str = "") -> None:
+        self._host, self._port, self._tls = host, port, tls
+        self._server_name = server_name or host
+        self._protocol: _Protocol | None = None
+
+    async def get(self, request: bytes, size_max: int) -> Answer:
+        """The answer to one request.
+
+        Raises:
+            ScrapeError: no connection, not HTTP, or larger than ``size_max`` bytes.
+            OSError: the target cannot be reached.
+        """
+        protocol = self._protocol
+        if protocol is not None and not protocol.closed and protocol.reusable:
+            try:
+                return await self._asked(protocol, request, size_max)
+            except ConnectionLostError as exc:
+                if not exc.unused:  # the target had begun to answer: its fault
+                    raise
+        return await self._asked(await self._connect(), request, size_max)
+
+    async def _asked(self, protocol: _Protocol, request: bytes, size_max: int) -> Answer:
+        try:
+            answer = await protocol.send(request, size_max)
+        except BaseException:  # a time-out too: what still comes belongs to nobody
+            self.close()
+            raise
+        if not protocol.reusable:
+            self.close()
+        return answer
+
+    async def _connect(self) -> _Protocol:
+        self.close()
+        _, protocol = await asyncio.get_running_loop().create_connection(
+            _Protocol,
+            self._host,
+            self._port,
+            ssl=self._tls,
+            server_hostname=self._server_name if self._tls is not None else None,
+        )
+        self._protocol = protocol
+        return protocol
+
+    def close(self) -> None:
+        if self._protocol is not None:
+            self._protocol.abort()
+            self._protocol = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a URL leads."""
+
+    scheme: str
+    host: str
+    port: int
+    authority: str
+    path: str
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        return self.scheme, self.host, self.port
+
+
+def place_of(url: str) -> Place:
+    """The parts of an http or https URL.
+
+    Raises:
+        ScrapeError: it is neither.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise ScrapeError(f'"{url}" is not a URL: {exc}') from exc
+    if parts.scheme not in ("http", "https") or not parts.hostname or any(char <= " " for char in url):
+        raise ScrapeError(f'"{url}" is not an http or https URL')
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    port = port if port is not None else {"http": 80, "https": 443}[parts.scheme]
+    return Place(parts.scheme, parts.hostname, port, parts.netloc.rpartition("@")[2], path)
+
+
+def write_request(place: Place, headers: Mapping[str, str]) -> bytes:
+    """A GET; names and values must have no line breaks."""
+    lines = [f"GET {place.path} HTTP/1.1", f"Host: {place.authority}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    text = "\r\n".join(lines)
+    if text.count("\r") != len(lines) - 1 or text.count("\n") != len(lines) - 1:
+        raise ScrapeError("a header of the request has a line break; mend authorization or http_headers")
+    return f"{text}\r\n\r\n".encode("utf-8", "surrogateescape")
