@@ -4,7 +4,6 @@
 only once it is whole and on the disk. DESIGN.md of this room has every field.
 """
 
-import contextlib
 import os
 import struct
 import weakref
@@ -22,7 +21,7 @@ from flyball.model.frames import ABSENT_BITS, Codes, Floats, Histograms, Times
 from flyball.model.histograms import Histogram
 from flyball.model.labels import METRIC_NAME, Labels
 from flyball.store.codec import compress, decode, decode_times, decompress, encode, encode_times
-from flyball.store.files import sync_directory
+from flyball.store.files import NewFile
 
 MAGIC = b"FLYBLK\x01\n"
 END = b"FLYBEND\n"
@@ -142,9 +141,7 @@ class BlockWriter:
     """Writes one block; ``finish`` gives it its name."""
 
     def __init__(self, path: Path, origin: Origin) -> None:
-        self.path = path
-        self._temporary = path.with_name(path.name + ".tmp")
-        self._file = self._temporary.open("wb")
+        self._file = NewFile(path)
         self._file.write(MAGIC)
         self._at = len(MAGIC)
         self._footer = Footer(VERSION, 1 << 62, -(1 << 62), 0, 0, origin, [])
@@ -218,25 +215,14 @@ class BlockWriter:
         Raises:
             OSError: the disk did not take it; the temporary file is gone.
         """
-        try:
-            footer = compress(_encode(self._footer))
-            self._file.write(footer + _TAIL.pack(len(footer), zlib.crc32(footer), END))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._temporary.replace(self.path)
-            sync_directory(self.path.parent)
-        except OSError:
-            self.discard()
-            raise
+        footer = compress(_encode(self._footer))
+        self._file.write(footer + _TAIL.pack(len(footer), zlib.crc32(footer), END))
+        self._file.finish()
         return self._footer
 
     def discard(self) -> None:
         """Gives the block up."""
-        with contextlib.suppress(OSError):
-            self._file.close()
-        with contextlib.suppress(OSError):
-            self._temporary.unlink()
+        self._file.discard()
 
 
 class BlockReader:

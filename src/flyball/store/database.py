@@ -101,6 +101,10 @@ class Database:
             sequence = max([block.origin.wal_sequence for block in self.blocks], default=0)
             self.replayed = replay(self.head, directory / "wal", sequence)
             self.wal = Wal(directory / "wal", reserve_bytes=reserve_bytes, sync_each=sync_each)
+            last = self.replayed.last
+            if last is not None:
+                self.wal.resume(last.number, last.series, last.targets_last, last.layouts_last, last.sequence)
+                self.replayed.last = None
         except OSError as exc:
             raise StoreError(f"{directory}: {exc.strerror}; name another directory or mend the disk") from exc
         self.wal.newest_ms.update(self.replayed.newest_ms)

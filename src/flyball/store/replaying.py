@@ -1,5 +1,6 @@
 """Replaying the write-ahead log into a head on start."""
 
+import gc
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from flyball.store.blockfile import as_key
 from flyball.store.head import Head
 from flyball.store.matrix import BEFORE, Plan, Writer
 from flyball.store.records import Record, RecordType
-from flyball.store.wal import Segment, decoded, mend, row_of, samples_of, segment_numbers
+from flyball.store.wal import SEQUENCE_BITS, Segment, decoded, mend, row_of, samples_of, segment_numbers
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,18 @@ class Replay:
     unexplained: int = 0
     refused: int = 0
     newest_ms: dict[int, int] = field(default_factory=dict)
+    last: "LastSegment | None" = None
+
+
+@dataclass(slots=True)
+class LastSegment:
+    """What the log must know to go on in it."""
+
+    number: int
+    series: dict[int, Labels]
+    targets_last: int
+    layouts_last: int
+    sequence: int
 
 
 def replay(head: Head, directory: Path, sealed_sequence: int = 0) -> Replay:
@@ -47,6 +60,20 @@ def replay(head: Head, directory: Path, sealed_sequence: int = 0) -> Replay:
     samples before it that were logged no later than ``sealed_sequence``.
     """
     found = Replay()
+    collecting = gc.isenabled()
+    gc.disable()  # a hundred thousand new series and no garbage among them
+    try:
+        _replay(head, directory, sealed_sequence, found)
+    finally:
+        if collecting:
+            gc.enable()
+    head.close_writers()
+    if found.unexplained or found.refused:
+        log.error("the log: %d records refer to lost definitions, %d were refused", found.unexplained, found.refused)
+    return found
+
+
+def _replay(head: Head, directory: Path, sealed_sequence: int, found: Replay) -> None:
     for number in segment_numbers(directory):
         segment = Segment(directory, number)
         found.segments += 1
@@ -58,17 +85,15 @@ def replay(head: Head, directory: Path, sealed_sequence: int = 0) -> Replay:
             except StoreError:
                 found.refused += 1
         found.newest_ms[number] = reader.newest_ms
-        _look_after(directory, segment, found)
-    head.close_writers()
-    if found.unexplained or found.refused:
-        log.error("the log: %d records refer to lost definitions, %d were refused", found.unexplained, found.refused)
-    return found
+        mended = _look_after(directory, segment, found)
+        found.last = reader.last(number, segment.records) if mended else None
 
 
-def _look_after(directory: Path, segment: Segment, found: Replay) -> None:
+def _look_after(directory: Path, segment: Segment, found: Replay) -> bool:
+    """Whether the files are whole now."""
     damages = [*segment.damages, *segment.defs_damages]
-    if not damages:
-        return
+    if not damages and not segment.incomplete:
+        return True
     size = sum(damage.end - damage.start for damage in damages)
     found.damaged_bytes += size
     if segment.torn:
@@ -79,11 +104,12 @@ def _look_after(directory: Path, segment: Segment, found: Replay) -> None:
         kept = mend(directory, segment)
     except (OSError, StoreError) as exc:
         log.error("log segment %08d: %d bytes are damaged; it could not be mended: %s", segment.number, size, exc)
-        return
+        return False
     if kept is None:
         log.warning("log segment %08d: cut %d bytes of a write that a crash interrupted", segment.number, size)
     else:
         log.error("log segment %08d: %d bytes are damaged; the files are kept in %s", segment.number, size, kept)
+    return True
 
 
 class _Reader:
@@ -97,6 +123,11 @@ class _Reader:
         self._series: dict[int, Labels] = {}
         self._writers: dict[int, Writer] = {}
         self._layouts: dict[int, tuple[Writer, list[int], Plan | None]] = {}
+
+    def last(self, number: int, records: list[Record]) -> LastSegment:
+        """What the log must know to go on in this segment."""
+        sequence = max([record.sequence for record in records], default=number << SEQUENCE_BITS)
+        return LastSegment(number, self._series, max(self._writers, default=0), max(self._layouts, default=0), sequence)
 
     def take(self, record: Record) -> None:
         match record.type:

@@ -25,7 +25,7 @@ from flyball import clock
 from flyball.errors import DiskFullError, StoreError
 from flyball.model.frames import Floats
 from flyball.model.labels import Labels
-from flyball.store.files import free_bytes, sync_directory, write_atomically
+from flyball.store.files import free_bytes, sync_directory, write_all, write_atomically
 from flyball.store.records import Damage, Record, RecordType, frame, read_records, rewritten
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ SEGMENT_MAGIC = b"FLYBWAL\x01"
 DEFINITIONS = frozenset({RecordType.SERIES, RecordType.TARGET, RecordType.LAYOUT})
 _ROW = struct.Struct("<IqII")
 _SAMPLE_DTYPE = np.dtype([("series", "<u4"), ("at_ms", "<i8"), ("value", "<f8")])
-_SEQUENCE_BITS = 40
+SEQUENCE_BITS = 40
 _NO_SAMPLES = -(1 << 62)
 _CHECK_SPACE_EVERY_S = 0.2
 _CHECK_SPACE_EVERY_BYTES = 1 << 20
@@ -82,7 +82,8 @@ class Wal:
         self._series_last = 0
         self._defined = bytearray()
         self._targets: dict[Any, int] = {}
-        self._layouts = 0
+        self._targets_last = self._layouts = 0
+        self._resumed: dict[Labels, int] = {}
         self._checked_s = -1.0
         self._unchecked_bytes = 0
 
@@ -133,7 +134,8 @@ class Wal:
     def _target(self, writer: Any, definitions: list[tuple[RecordType, bytes]]) -> int:
         number = self._targets.get(writer)
         if number is None:
-            number = self._targets[writer] = len(self._targets) + 1
+            self._targets_last += 1
+            number = self._targets[writer] = self._targets_last
             group_key, interval_ms = writer.group.key
             definitions.append((RecordType.TARGET, _encode((number, group_key, interval_ms, writer.key))))
         return number
@@ -149,8 +151,11 @@ class Wal:
                 continue
             number = place.number
             if not number:
-                self._series_last += 1
-                number = place.number = self._series_last
+                number = self._resumed.pop(place.labels, 0)
+                if not number:
+                    self._series_last += 1
+                    number = self._series_last
+                place.number = number
             if number >= len(defined):
                 defined.extend(bytes(max(1024, number - len(defined) + 1, len(defined) // 2)))
             if not defined[number]:
@@ -169,9 +174,9 @@ class Wal:
         try:
             self._check_space(len(whole) + len(first))
             if first:
-                _write_all(self._defs_fd, first)
+                write_all(self._defs_fd, first)
                 self._defs_size += len(first)
-            _write_all(self._fd, whole)
+            write_all(self._fd, whole)
             self._size += len(whole)
             self._dirty = True
             if self.sync_each:
@@ -192,7 +197,7 @@ class Wal:
 
     def _framed(self, type_: RecordType, payload: bytes) -> bytes:
         self._records += 1
-        return frame(self.number << _SEQUENCE_BITS | self._records, type_, payload)
+        return frame(self.number << SEQUENCE_BITS | self._records, type_, payload)
 
     def _check_space(self, coming: int) -> None:
         now_s = clock.monotonic_s()
@@ -231,8 +236,8 @@ class Wal:
             self._fd, self._defs_fd = fd, defs_fd
             self.number = number
             self._size = self._defs_size = len(SEGMENT_MAGIC)
-            _write_all(defs_fd, SEGMENT_MAGIC)
-            _write_all(fd, SEGMENT_MAGIC)
+            write_all(defs_fd, SEGMENT_MAGIC)
+            write_all(fd, SEGMENT_MAGIC)
             sync_directory(self.directory)
         except OSError as exc:
             self._abandon()
@@ -243,8 +248,29 @@ class Wal:
             raise StoreError(f"opening a log segment in {self.directory}: {exc.strerror}; mend the disk") from exc
         self._records = 0
         self._defined = bytearray(1024)
-        self._targets = {}
-        self._layouts = 0
+        self._targets, self._resumed = {}, {}
+        self._targets_last = self._layouts = 0
+
+    def resume(self, number: int, series: dict[int, Labels], targets_last: int, layouts_last: int, last: int) -> None:
+        """Goes on in the last segment after a restart, whole as it is on the disk, with what it defines already.
+
+        Args:
+            last: the sequence number of its last record.
+        """
+        path, defs_path = _path(self.directory, number), _defs_path(self.directory, number)
+        if not defs_path.exists() or path.stat().st_size + defs_path.stat().st_size >= self.segment_bytes:
+            return
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+        self._fd, self._defs_fd = os.open(path, flags), os.open(defs_path, flags)
+        self._size, self._defs_size = path.stat().st_size, defs_path.stat().st_size
+        self.number, self._dirty = number, True
+        self._records = last & ((1 << SEQUENCE_BITS) - 1)
+        self._series_last = max(series, default=0)
+        self._defined = bytearray(self._series_last + 1024)
+        for known in series:
+            self._defined[known] = 1
+        self._resumed = {labels: known for known, labels in series.items()}
+        self._targets_last, self._layouts = targets_last, layouts_last
 
     def rotate(self) -> None:
         """Ends the segment; the next write begins another. Its bytes are synced by the next ``sync``."""
@@ -324,7 +350,7 @@ class Wal:
     @property
     def sequence(self) -> int:
         """The number of the last record."""
-        return self.number << _SEQUENCE_BITS | self._records
+        return self.number << SEQUENCE_BITS | self._records
 
     def bytes_on_disk(self) -> int:
         """The size of all segments."""
@@ -340,7 +366,6 @@ class Segment:
     Attributes:
         records: the intact ones in the order in which they were written.
         damages: the places that are not.
-        lost_definitions: whether a damaged definition could not be had from the companion either.
     """
 
     def __init__(self, directory: Path, number: int) -> None:
@@ -352,6 +377,11 @@ class Segment:
         twins, self.defs_damages = _read(defs)
         known = {record.sequence for record in self.records}
         missing = [twin for twin in twins if twin.sequence not in known]
+        twice = {twin.sequence for twin in twins}
+        #: A definition is in one of the files only: a crash came between the two writes, or one file is damaged.
+        self.incomplete = bool(missing) or any(
+            record.type in DEFINITIONS and record.sequence not in twice for record in self.records
+        )
         if missing:
             self.records = sorted([*self.records, *missing], key=lambda record: record.sequence)
 
@@ -421,9 +451,3 @@ def _path(directory: Path, number: int) -> Path:
 
 def _defs_path(directory: Path, number: int) -> Path:
     return directory / f"{number:08d}.defs"
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
