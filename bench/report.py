@@ -16,7 +16,7 @@ def report(
     peer_version: str = "",
 ) -> None:
     """``ratio`` is above 1 where we are better; null without a peer, or against nothing at all."""
-    lower_is_better = unit in ("s", "ms", "MB", "%", "bytes") or unit.endswith("/round")
+    lower_is_better = unit in ("s", "ms", "MB", "%", "bytes", "changes") or unit.endswith("/round")
     better, worse = (theirs, ours) if lower_is_better else (ours, theirs)
     ratio = better / worse if better is not None and worse else None
     line = {

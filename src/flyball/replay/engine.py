@@ -1,0 +1,233 @@
+"""Drives the arithmetic of ``scaling`` over recorded load.
+
+Parity policies run side by side, one column each, tick by tick through ``decide_batch``; a fast policy runs alone,
+second by second through ``scaling.fast``. Both see the load as the workload's pods would report it.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flyball.replay.traces import Trace
+from flyball.replay.workload import Workload
+from flyball.scaling import Spec
+from flyball.scaling.batch import (
+    PER_POD,
+    TOTAL_PER_POD,
+    BatchHistory,
+    BatchRules,
+    BatchSeen,
+    batch_spec,
+    decide_batch,
+)
+from flyball.scaling.fast import needed, sized
+from flyball.scaling.forecast import Forecaster
+from flyball.scaling.types import MAX_INT32, MIN_INT32
+
+Counts = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Progress = Callable[[float], None]  # the share that is done
+
+_REQUEST = 1000  # milli-units of each pod
+_REPORT_EVERY = 256  # ticks
+SEASONS_S = (86_400.0, 604_800.0)
+
+
+def run_parity(
+    specs: list[Spec], trace: Trace, workload: Workload, period_s: int = 15, progress: Progress | None = None
+) -> Counts:
+    """Desired replicas a second of each spec, [len(specs), seconds], evaluated every ``period_s``."""
+    run = _Columns(specs, trace.rate, workload, period_s)
+    seconds = len(trace)
+    desired = np.empty((len(specs), seconds), np.int32)
+    for tick, at_s in enumerate(range(0, seconds, period_s)):
+        desired[:, at_s : at_s + period_s] = run.step(at_s)[:, None]
+        if progress is not None and tick % _REPORT_EVERY == 0:
+            progress(at_s / seconds)
+    return desired.astype(np.int64)
+
+
+class _Columns:
+    """The state of many policies that see the same load and are evaluated at the same instants."""
+
+    def __init__(self, specs: list[Spec], rate: Floats, workload: Workload, period_s: int) -> None:
+        self.spec, self.rate, self.workload, self.period_s = batch_spec(specs), rate, workload, period_s
+        count = len(specs)
+        self.current = np.full(count, workload.start(rate), np.int64)
+        # a cpu value counts once a whole window was measured of the ready pod (groupPods)
+        settle = workload.window_s + workload.age_s
+        self.settle_s = np.array([settle if spec.metrics[0].type.endswith("Resource") else 0 for spec in specs])
+        self.starting: deque[tuple[int, Counts]] = deque()  # (ready at, how many), oldest first
+        self.busy = _Tail(workload.window_s + workload.age_s + period_s, count, np.float64)
+        longest = max(int(self.spec.up.window_ms.max()), int(self.spec.down.window_ms.max())) // 1000
+        self.recommended = _Tail(longest // period_s + 2, count, np.int64)
+        periods = max(int(self.spec.up.period_ms.max()), int(self.spec.down.period_ms.max())) // 1000
+        self.raised = _Tail(periods // period_s + 2, count, np.int64)
+        self.lowered = _Tail(periods // period_s + 2, count, np.int64)
+        self._up_rows = _rows_within(self.spec.up.window_ms, period_s, strict=True)
+        strictly = _rows_within(self.spec.down.window_ms, period_s, strict=True)
+        loosely = _rows_within(self.spec.down.window_ms, period_s, strict=False)
+        self._down_rows = np.where(self.spec.behaved, strictly, loosely)
+        self.recommended.push(self.current)  # as a controller does at its first sight of an HPA
+
+    def step(self, at_s: int) -> Counts:
+        """Evaluate at one instant; the sizes from now on."""
+        self._measure(at_s)
+        history = BatchHistory(
+            self.recommended.reduce(self._up_rows, np.minimum, MAX_INT32),
+            self.recommended.reduce(self._down_rows, np.maximum, MIN_INT32),
+            self._starts(self.spec.up),
+            self._starts(self.spec.down),
+        )
+        decision = decide_batch(self.spec, self._seen(at_s), history)
+        change = decision.desired - self.current
+        known = decision.recommended >= 0
+        # where there is no recommendation the row must not count: neutral to both the least and the largest
+        self.recommended.push(np.where(known, decision.recommended, -1))
+        self.raised.push(np.where(self.spec.behaved, np.maximum(change, 0), 0))
+        self.lowered.push(np.where(self.spec.behaved, np.maximum(-change, 0), 0))
+        if change.any():
+            self._apply(at_s, change)
+            self.current = decision.desired
+        return self.current
+
+    def _measure(self, at_s: int) -> None:
+        """The utilization of each second since the last instant."""
+        begin_s = max(0, at_s - self.period_s)
+        rate = self.rate[begin_s:at_s]
+        if not len(rate):
+            return
+        ready = np.repeat(self.current[None, :], len(rate), axis=0)
+        for ready_s, count in self.starting:
+            ready[: max(0, ready_s - begin_s)] -= count
+        busy = rate[:, None] / (np.maximum(ready, 1) * self.workload.capacity)
+        self.busy.extend(np.minimum(busy, self.workload.saturation))
+        longest_s = self.workload.startup_s + self.workload.window_s + self.workload.age_s
+        while self.starting and self.starting[0][0] + longest_s <= at_s:
+            self.starting.popleft()
+
+    def _seen(self, at_s: int) -> BatchSeen:
+        workload, spec, current = self.workload, self.spec, self.current
+        counted = current.copy()
+        for ready_s, count in self.starting:
+            counted -= np.where(ready_s + self.settle_s > at_s, count, 0)
+        busy = self.busy.mean(workload.window_s, workload.age_s)
+        end_s = max(1, at_s - workload.age_s)
+        total = float(self.rate[max(0, end_s - workload.window_s) : end_s].mean())
+        usage = np.where(
+            spec.kind >= TOTAL_PER_POD,
+            int(total * 1000),
+            np.where(spec.kind == PER_POD, busy * workload.capacity * 1000, busy * _REQUEST).astype(np.int64) * counted,
+        )
+        return BatchSeen(
+            current, current, counted, current - counted, np.zeros_like(current),
+            usage, np.full_like(spec.kind, _REQUEST), np.ones(spec.kind.shape, bool),
+        )  # fmt: skip
+
+    def _starts(self, rules: BatchRules) -> Counts:
+        rows = _rows_within(rules.period_ms, self.period_s, strict=True)
+        return self.current - self.raised.sums(rows) + self.lowered.sums(rows)
+
+    def _apply(self, at_s: int, change: Counts) -> None:
+        self.starting.append((at_s + self.workload.startup_s, np.maximum(change, 0)))
+        remaining = np.maximum(-change, 0)
+        for _, count in reversed(self.starting):
+            taken = np.minimum(count, remaining)
+            count -= taken
+            remaining -= taken
+            if not remaining.any():
+                break
+
+
+def _rows_within(window_ms: Counts, period_s: int, *, strict: bool) -> Counts:
+    """How many past ticks (the newest is one period ago) lie within a window that ends now."""
+    if strict:
+        return np.maximum(0, -(-window_ms // (period_s * 1000)) - 1)
+    return window_ms // (period_s * 1000)
+
+
+class _Tail:
+    """The newest rows of a growing table, contiguous, so that a window is a slice."""
+
+    def __init__(self, keep: int, columns: int, dtype: type) -> None:
+        self._keep = max(1, keep)
+        self._rows: NDArray[Any] = np.zeros((8 * self._keep + 64, columns), dtype)
+        self._end = 0
+
+    def push(self, row: NDArray[np.int64]) -> None:
+        self.extend(row[None, :])
+
+    def extend(self, rows: NDArray[np.int64] | NDArray[np.float64]) -> None:
+        if self._end + len(rows) > len(self._rows):
+            kept = self._rows[self._end - self._keep : self._end].copy()
+            self._rows[: self._keep] = kept
+            self._end = self._keep
+        self._rows[self._end : self._end + len(rows)] = rows
+        self._end += len(rows)
+
+    def mean(self, window: int, age: int) -> Floats:
+        """Over ``window`` rows, the newest ``age`` left out; zero before there are any."""
+        end = max(0, self._end - age)
+        rows = self._rows[max(0, end - window) : end]
+        return rows.mean(axis=0) if len(rows) else np.zeros(self._rows.shape[1])
+
+    def reduce(self, rows: Counts, how: "np.ufunc", neutral: int) -> Counts:
+        """The least or largest of each column's newest ``rows``; -1 marks a row that does not count."""
+        result = np.full(len(rows), neutral, np.int64)
+        for wanted in np.unique(rows).tolist():
+            if not wanted:
+                continue
+            part = self._rows[max(0, self._end - wanted) : self._end]
+            found = how.reduce(np.where(part < 0, neutral, part), axis=0, initial=neutral)
+            result = np.where(rows == wanted, found, result)
+        return result
+
+    def sums(self, rows: Counts) -> Counts:
+        """The sums of each column's newest ``rows`` [k, n]."""
+        result = np.zeros(rows.shape, np.int64)
+        for wanted in np.unique(rows).tolist():
+            if wanted:
+                total = self._rows[max(0, self._end - wanted) : self._end].sum(axis=0)
+                result = np.where(rows == wanted, total, result)
+        return result
+
+
+def run_fast(
+    trace: Trace,
+    workload: Workload,
+    *,
+    bounds: tuple[int, int] = (1, MAX_INT32),
+    forecaster: Forecaster | None = None,
+    progress: Progress | None = None,
+) -> Counts:
+    """Desired replicas a second of profile ``fast``, which sees each second's load."""
+    low, high = bounds
+    unit = workload.capacity * workload.busy
+    hold = workload.startup_s
+    current = max(low, min(high, workload.start(trace.rate)))
+    desired = np.empty(len(trace), np.int64)
+    largest: deque[tuple[int, int]] = deque()  # (second, need), needs falling
+    for at_s, load in enumerate((trace.rate / unit).tolist()):
+        if forecaster is not None and forecaster.due(at_s * 1000):
+            forecaster.observe(at_s * 1000, load)
+        need = needed(load, forecaster.forecast if forecaster is not None else None)
+        whole = math.ceil(need)
+        while largest and largest[-1][1] <= whole:
+            largest.pop()
+        largest.append((at_s, whole))
+        if largest[0][0] < at_s - hold:
+            largest.popleft()
+        current = max(low, min(high, sized(current, need, largest[0][1])))
+        desired[at_s] = current
+        if progress is not None and at_s % 4096 == 0:
+            progress(at_s / len(trace))
+    return desired
+
+
+def forecaster_for(trace: Trace, workload: Workload) -> Forecaster:
+    """The forecaster whose lead is the start-up time; a compressed trace has shorter days."""
+    return Forecaster(workload.startup_s, tuple(season / trace.compress for season in SEASONS_S))

@@ -1,0 +1,62 @@
+"""Sizing straight from demand: profile ``fast``.
+
+Demand is what the metrics say is needed now, in fractional replicas, before any rounding and without tolerance.
+The size to have when a pod that starts now is ready is the larger of demand and forecast, and it is kept steady by a
+dead band. The three constants were chosen by ``bench.elasticity`` on the first half of its trace; all else follows
+from the start-up time.
+"""
+
+import math
+from collections.abc import Iterable
+
+from flyball.scaling.forecast import Forecast
+from flyball.scaling.types import MAX_INT32, MetricEvaluation, Observation, PodGroups
+
+MARGIN = 0.76  # of the spread; how far above the expected demand to size
+HEADROOM = 0.05  # added when scaling up, so that the next small rise needs no write
+DEAD_BAND = 0.07  # scale down only when that much smaller
+_TYPICAL_SPREAD = 0.06  # an unusually large or small spread moves the margin by its square root only
+
+
+def needed(demand: float, forecast: Forecast | None) -> float:
+    """Fractional replicas to have when a pod that starts now is ready; a forecast never lowers it."""
+    if forecast is None:
+        return demand
+    margin = MARGIN * math.sqrt(forecast.spread * _TYPICAL_SPREAD)
+    return max(demand, forecast.expected * math.exp(margin))
+
+
+def sized(current: int, need: float, highest: int) -> int:
+    """The size to go to. ``highest``: the largest ceil(need) of the hold time, this one among them."""
+    if math.ceil(need) > current:
+        return min(MAX_INT32, math.ceil(need * (1 + HEADROOM)))
+    if highest < current * (1 - DEAD_BAND):
+        return highest
+    return current
+
+
+def demand_of(evaluation: MetricEvaluation, seen: Observation) -> float | None:
+    """Fractional replicas that one metric asks for; None when it says nothing.
+
+    A pod without a value is taken to carry as much as the others, so that a lost one never lowers the size.
+    """
+    if evaluation.error or evaluation.ratio is None:
+        return None
+    if evaluation.type in ("Object", "External"):
+        if evaluation.target.average_value is not None:
+            return evaluation.ratio * seen.status_replicas
+        return evaluation.ratio * (_running_ready(seen) if seen.spec_replicas else 1)
+    return evaluation.ratio * _carrying(evaluation.pods)
+
+
+def _running_ready(seen: Observation) -> int:
+    return sum(pod.phase == "Running" and pod.ready == "True" for pod in seen.pods)
+
+
+def _carrying(groups: PodGroups) -> int:
+    return len(groups.ready) + len(groups.missing)
+
+
+def largest(demands: Iterable[float | None]) -> float | None:
+    """The largest demand; None when there is none at all."""
+    return max((demand for demand in demands if demand is not None), default=None)
