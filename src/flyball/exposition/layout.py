@@ -8,10 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import compress
 
+import msgspec
 import numpy as np
 
 from flyball.exposition.parsed import NO_TIME, TIME_MAX_MS, Exemplar, Samples
-from flyball.model.frames import Times
+from flyball.model.frames import Floats, Times
+
+_NUMBERS = msgspec.json.Decoder(list[float])
 
 #: Reads the part of an OpenMetrics line behind " # "; None when it is not an exemplar.
 ReadExemplar = Callable[[bytes], Exemplar | None]
@@ -91,22 +94,34 @@ def parse_values(layout: Layout, body: bytes) -> Samples | None:
                 if exemplar is None:
                     return None
                 exemplars.append((index, exemplar))
-        joined = b"".join(words)
-    if b"_" in joined:  # float() would read 1_000
-        return None
     try:
         if layout.timed is None:
-            return Samples(np.fromiter(map(float, words), np.float64, layout.count), None, exemplars)
+            return Samples(_floats(words), None, exemplars)
         return _timed(layout, words, exemplars)
     except (ValueError, OverflowError):
         return None
+
+
+def _floats(words: list[bytes]) -> Floats:
+    """The numbers; most pages are a JSON list of them, which msgspec reads at twice the speed of ``float``."""
+    text = b",".join(words)
+    if b"-0," not in text and not text.endswith(b"-0"):  # JSON's integer -0 has no sign
+        try:
+            numbers = _NUMBERS.decode(b"[" + text + b"]")
+            if len(numbers) == len(words):  # a word with a comma is not a number
+                return np.fromiter(numbers, np.float64, len(words))
+        except msgspec.DecodeError:  # NaN, +Inf, 01, .5
+            pass
+    if b"_" in text:  # float() would read 1_000
+        raise ValueError(text)
+    return np.fromiter(map(float, words), np.float64, len(words))
 
 
 def _timed(layout: Layout, words: list[bytes], exemplars: list[tuple[int, Exemplar]]) -> Samples | None:
     parts = [word.split() for word in words]
     if [len(part) == 2 for part in parts] != layout.timed or any(len(part) > 2 for part in parts):
         return None
-    values = np.array([float(part[0]) for part in parts])
+    values = _floats([part[0] for part in parts])
     if layout.read_exemplar is not None:
         times = [seconds_to_ms(part[1]) if len(part) == 2 else NO_TIME for part in parts]
     else:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import lru_cache
 
 from flyball.errors import ConfigError, ScrapeError
 
@@ -25,6 +26,7 @@ DEFAULT_PROTOCOLS = tuple(_PROTOCOLS)
 TEXT_PROTOCOLS = tuple(name for name, (_, format_) in _PROTOCOLS.items() if format_ is Format.TEXT)
 
 
+@lru_cache(maxsize=64)
 def accept_header(protocols: Sequence[str] = DEFAULT_PROTOCOLS) -> str:
     """The Accept header for ``scrape_protocols``; protocols that are not read here (protobuf) are left out.
 
@@ -41,6 +43,7 @@ def accept_header(protocols: Sequence[str] = DEFAULT_PROTOCOLS) -> str:
     return ",".join([*parts, f"*/*;q=0.{weight - len(known)}"])
 
 
+@lru_cache(maxsize=1024)
 def format_of(content_type: str | None, fallback: str = "") -> Format:
     """The format of a response; ``fallback`` is the job's ``fallback_scrape_protocol``.
 

@@ -136,17 +136,18 @@ class Fetcher:
         raise ScrapeError(f"more than {_REDIRECTS_MAX} redirects")
 
     def _request(self, place: Place, first: Place, timeout_ms: int, protocols: Sequence[str]) -> bytes:
+        known = self._requests.get((timeout_ms, protocols)) if place is first else None
+        if known is not None:
+            return known
         headers = request_headers(self._config, timeout_ms, protocols)
         if place.origin != first.origin:  # no credentials for anyone else
             own = self._config.http_headers
             return write_request(place, {name: value for name, value in headers.items() if name not in own})
         credentials = authorization(self._config)
-        if credentials or place is not first:
-            return write_request(place, headers | credentials)
-        known = self._requests.get((timeout_ms, protocols))
-        if known is None:
-            known = self._requests[timeout_ms, protocols] = write_request(place, headers)
-        return known
+        request = write_request(place, headers | credentials)
+        if place is first and not credentials:  # those may change in their files
+            self._requests[timeout_ms, protocols] = request
+        return request
 
     def _connected(self, place: Place) -> Connection:
         if self._connection is None or self._origin != place.origin:
