@@ -10,6 +10,7 @@ from typing import Any
 from flyball.clock import now_ms, rfc3339
 from flyball.localcluster import admission, failures, managedfields, schema
 from flyball.localcluster.convert import convert
+from flyball.localcluster.failures import ApiFailure
 from flyball.localcluster.managedfields import UPDATE, Views, Writer
 from flyball.localcluster.registry import Registry, Served
 from flyball.localcluster.storage import Record, Storage
@@ -34,7 +35,8 @@ class Objects:
         """
         served = self.registry.find(group, version, plural)
         if served is None:
-            raise failures.no_such_path()
+            known = version in self.registry.groups().get(group, {})
+            raise failures.no_such_resource() if known else failures.no_such_path()
         return served
 
     def get(self, served: Served, namespace: str, name: str) -> Record:
@@ -103,13 +105,14 @@ class Objects:
             metadata["name"] = admission.generated_name(str(prefix))
         name = str(metadata["name"])
         if metadata.get("resourceVersion"):
-            raise failures.bad_request("resourceVersion should not be set on objects to be created")
+            raise ApiFailure(500, "resourceVersion should not be set on objects to be created", reason="")
         if namespace:
             self._check_namespace(kind.group, kind.plural, name, namespace)
         at_ms = now_ms()
         admission.stamp_new(obj, at_ms)
         stored = convert(obj, served.storage.api_version)
-        if "status" in served.storage.subresources:
+        # Whoever creates a node may say what it has, as upstream lets them.
+        if "status" in served.storage.subresources and served.store != "/nodes":
             stored.pop("status", None)
         served.default(stored)
         if managed is None:
@@ -322,18 +325,26 @@ class Objects:
         obj = record.copy()
         metadata = obj["metadata"]
         preconditions = options.get("preconditions") or {}
-        for field, shown in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+        for field, shown, happened in (
+            ("uid", "UID", "deleted and then recreated"),
+            ("resourceVersion", "ResourceVersion", "modified"),
+        ):
             wanted = preconditions.get(field)
             if wanted and wanted != metadata[field]:
-                why = (
-                    f"Precondition failed: {shown} in precondition: {wanted}, {shown} in object meta: {metadata[field]}"
-                )
-                raise failures.conflict(kind.group, kind.plural, name, why)
+                why = f"the {shown} in the precondition ({wanted}) does not match the {shown} in record "
+                why += f"({metadata[field]}). The object might have been {happened}"
+                raise failures.conflict(kind.group, kind.kind, name, why)
         if served.store == "/namespaces" and name in admission.SYSTEM_NAMESPACES:
             raise failures.forbidden("", "namespaces", name, "this namespace may not be deleted")
         policy = options.get("propagationPolicy")
         if policy not in (None, "", "Background", "Foreground", "Orphan"):
-            raise failures.bad_request(f'invalid propagationPolicy "{policy}"')
+            cause = {
+                "reason": "FieldValueNotSupported",
+                "message": f'Unsupported value: "{policy}": supported values: "Foreground", "Background", "Orphan", '
+                '"nil"',
+                "field": "propagationPolicy",
+            }
+            raise failures.invalid("meta.k8s.io", "DeleteOptions", "", [cause])
         finalizers = [f for f in metadata.get("finalizers") or [] if f not in ("orphan", "foregroundDeletion")]
         held = {"Orphan": "orphan", "Foreground": "foregroundDeletion"}.get(policy or "")
         if policy is None:
@@ -349,7 +360,8 @@ class Objects:
         marked = bool(metadata.get("deletionTimestamp"))
         if not marked:
             metadata["deletionTimestamp"] = rfc3339(at_ms + grace * 1000)
-            metadata["deletionGracePeriodSeconds"] = grace
+            if served.store != "/namespaces":
+                metadata["deletionGracePeriodSeconds"] = grace
             if admission.counts_generations(served.store, served.storage.subresources) or served.is_custom:
                 metadata["generation"] = int(metadata.get("generation") or 0) + 1
         elif grace < int(metadata.get("deletionGracePeriodSeconds") or 0):

@@ -12,9 +12,13 @@ from flyball import clock
 from flyball.localcluster.node import environment, images, probes, procfs
 from flyball.localcluster.node.process import ContainerProcess
 from flyball.localcluster.node.status import ContainerState
+from flyball.model.quantities import parse_quantity
 
 Object = dict[str, Any]
 STOP_GRACE_S = 30.0  # Kubernetes' default
+POST_START_MAX_S = 600.0
+MEMORY_LOOKS = ((0.5, 1.0), (0.8, 0.3), (1.0, 0.1))
+"""(share of the limit, seconds until the next look): a look reads /proc for every process of the container."""
 
 
 class Pod(Protocol):
@@ -57,6 +61,7 @@ class Container:
         self.cwd = "/"
         self.mounts: list[tuple[str, str]] = []
         self.claims_ports = False
+        self.oom_killed = False
         self._cpu_base_ns = 0
         self._cpu_last_ns = 0
         self._told = ""
@@ -101,8 +106,8 @@ class Container:
     def alive(self) -> bool:
         return self.process is not None and self.process.running
 
-    def attach(self, running: ContainerProcess) -> None:
-        """The process is this container's from now on, and is probed."""
+    def attach(self, running: ContainerProcess, *, adopted: bool = False) -> None:
+        """The process is this container's from now on, and is probed; an adopted one has had its postStart hook."""
         self.process = running
         self._cpu_base_ns = self._cpu_last_ns = 0
         state = self.state
@@ -110,9 +115,55 @@ class Container:
         state.terminated = None
         state.waiting = None
         state.container_id = f"plain://{running.pid}"
-        state.started = "startupProbe" not in self.spec
-        state.ready = state.started and "readinessProbe" not in self.spec
-        self._start_probes()
+        self.stop_tasks()
+        limit = ((self.spec.get("resources") or {}).get("limits") or {}).get("memory")
+        if limit is not None:
+            self._spawn("memory limit", self._watch_memory(running, parse_quantity(limit).value()))
+        hook = {} if adopted else (self.spec.get("lifecycle") or {}).get("postStart") or {}
+        if hook:
+            self._spawn("postStart", self._begin_after(hook))
+        else:
+            self._begin()
+
+    def _spawn(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        """A task that ends with the process."""
+        self._tasks.append(asyncio.create_task(work, name=f"{self.pod.name}/{self.name} {what}"))
+
+    async def _begin_after(self, hook: Object) -> None:
+        if await self._run_hook(hook, POST_START_MAX_S):
+            await self.pod.event("Warning", "FailedPostStartHook", "PostStartHook failed")
+            self.pod.spawn(self.stop(self._grace_s()))
+            return
+        self._begin()
+        self.pod.wake()
+
+    def _begin(self) -> None:
+        self.state.started = "startupProbe" not in self.spec
+        self.state.ready = self.state.started and "readinessProbe" not in self.spec
+        for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+            if self.spec.get(kind):
+                self._spawn(kind, self._probe(kind, self.spec[kind]))
+
+    async def _watch_memory(self, running: ContainerProcess, limit_bytes: int) -> None:
+        """Kills the container once its processes hold more than the limit; the nearer it is, the closer we look."""
+        while True:
+            used = procfs.tree_figures(running.shim_pid).memory_bytes
+            if used > limit_bytes:
+                self.oom_killed = True
+                running.signal(signal.SIGKILL)
+                return
+            await asyncio.sleep(next(wait_s for share, wait_s in MEMORY_LOOKS if used <= share * limit_bytes))
+
+    def _grace_s(self) -> float:
+        return float(self.pod.pod["spec"].get("terminationGracePeriodSeconds") or STOP_GRACE_S)
+
+    async def _run_hook(self, hook: Object, timeout_s: float) -> str:
+        """What went wrong; ``""`` when nothing did."""
+        if "sleep" in hook:
+            if self.process is not None:
+                await self.process.wait_for(min(timeout_s, float(hook["sleep"].get("seconds") or 0)))
+            return ""
+        return await probes.check({**hook, "timeoutSeconds": timeout_s}, self.spec, self.pod.ip, self.execute)
 
     def detach(self, cpu_ns: int) -> None:
         """The process has ended."""
@@ -141,6 +192,7 @@ class Container:
         """A new attempt begins: what was told before may be told again."""
         self._told = ""
         self.restart_at = None
+        self.oom_killed = False
 
     async def execute(self, command: Sequence[str], timeout_s: float) -> tuple[int | None, str]:
         """Runs a command beside the container: its environment, directory and paths.
@@ -164,14 +216,6 @@ class Container:
         return images.resolve(argv, env.get("PATH", os.defpath), self.cwd), env, self.cwd
 
     # -- probes --------------------------------------------------------------------------------------------------
-
-    def _start_probes(self) -> None:
-        self.stop_tasks()
-        for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
-            probe = self.spec.get(kind)
-            if probe:
-                name = f"{self.pod.name}/{self.name} {kind}"
-                self._tasks.append(asyncio.create_task(self._probe(kind, probe), name=name))
 
     def stop_tasks(self) -> None:
         for task in self._tasks:
@@ -204,7 +248,7 @@ class Container:
 
     async def _kill_unhealthy(self, word: str) -> None:
         await self.pod.event("Normal", "Killing", f"Container {self.name} failed {word} probe, will be restarted")
-        await self.stop(float(self.pod.pod["spec"].get("terminationGracePeriodSeconds") or STOP_GRACE_S))
+        await self.stop(self._grace_s())
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -215,10 +259,8 @@ class Container:
             return
         deadline = clock.monotonic_s() + grace_s
         hook = (self.spec.get("lifecycle") or {}).get("preStop") or {}
-        if "sleep" in hook:
-            await running.wait_for(min(grace_s, float(hook["sleep"].get("seconds") or 0)))
-        elif hook:
-            await probes.check({**hook, "timeoutSeconds": grace_s}, self.spec, self.pod.ip, self.execute)
+        if hook and await self._run_hook(hook, grace_s):
+            await self.pod.event("Warning", "FailedPreStopHook", "PreStopHook failed")
         running.signal(signal.SIGTERM)
         running.signal(signal.SIGCONT)
         if not await running.wait_for(max(0.0, deadline - clock.monotonic_s())):

@@ -33,6 +33,7 @@ NOT_RUNNABLE_RETRY_S = 20.0
 PORT_RETRY_S = 1.0
 STATUS_RETRY_S = 1.0
 ATTEMPTS_KEPT = 2
+SIDECAR_GRACE_MIN_S = 2.0
 
 
 class PodWorker:
@@ -126,7 +127,7 @@ class PodWorker:
                 continue
             running = process.adopt(one.directory, one.attempt, partial(self._exited, one))
             if running is not None:
-                self._attach(one, running)
+                self._attach(one, running, adopted=True)
                 if one.claims_ports:
                     self.manager.on_host_ports(one.tcp_ports(), self)
                 continue
@@ -339,8 +340,8 @@ class PodWorker:
         await self.event("Normal", "Started", f"Started container {one.name}")
         return now + 3600.0
 
-    def _attach(self, one: Container, running: ContainerProcess) -> None:
-        one.attach(running)
+    def _attach(self, one: Container, running: ContainerProcess, *, adopted: bool = False) -> None:
+        one.attach(running, adopted=adopted)
         limit = ((one.spec.get("resources") or {}).get("limits") or {}).get("cpu")
         if limit is not None:
             cores = parse_quantity(limit).as_float()
@@ -359,6 +360,8 @@ class PodWorker:
         self.manager.limiter.remove((self.uid, one.name))
         one.detach(ended.cpu_ns)
         state = one.state
+        if one.oom_killed:
+            reason = "OOMKilled"
         state.terminated = {
             "exitCode": ended.code,
             "reason": reason or ("Completed" if ended.code == 0 else "Error"),
@@ -427,7 +430,7 @@ class PodWorker:
             for one in alive:
                 await self.event("Normal", "Killing", f"Stopping container {one.name}")
         watch = asyncio.create_task(self._removed_meanwhile())
-        stops = asyncio.gather(*(self._stop(one, float(grace_s)) for one in alive))
+        stops = asyncio.ensure_future(self._stop_in_order(alive, float(grace_s)))
         try:
             waited: list[asyncio.Future[Any]] = [watch, stops]
             done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
@@ -438,6 +441,13 @@ class PodWorker:
             await stops
         finally:
             watch.cancel()
+
+    async def _stop_in_order(self, alive: list[Container], grace_s: float) -> None:
+        """The containers at once, then the sidecars, last one first, in what is left of the grace period."""
+        deadline = clock.monotonic_s() + grace_s
+        await asyncio.gather(*(self._stop(one, grace_s) for one in alive if not one.state.sidecar))
+        for one in reversed([one for one in alive if one.state.sidecar]):
+            await self._stop(one, max(min(grace_s, SIDECAR_GRACE_MIN_S), deadline - clock.monotonic_s()))
 
     async def _removed_meanwhile(self) -> None:
         """Returns when the pod is deleted by force while its grace period runs."""

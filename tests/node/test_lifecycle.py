@@ -1,0 +1,254 @@
+"""Hooks, sidecars, probes, limits and live volumes of real processes; the API is a fake that remembers."""
+
+import asyncio
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from flyball.localcluster.node import podworker
+from flyball.localcluster.node.pods import PodManager
+
+_spec = importlib.util.spec_from_file_location("node_fakes", Path(__file__).with_name("fakes.py"))
+fakes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fakes)
+until, pod = fakes.until, fakes.pod
+
+
+def run(tmp_path, story, **options):
+    async def main():
+        client, recorder = fakes.FakeClient(), fakes.FakeRecorder()
+        manager = PodManager(tmp_path / "node", 0, client, recorder, capacity={"cpu": "2"}, **options)
+        try:
+            await story(manager, client, recorder)
+        finally:
+            await manager.close(stop_pods=True, grace_s=0.5)
+
+    (tmp_path / "node").mkdir(exist_ok=True)
+    asyncio.run(main())
+
+
+def containers(client, name, group="containerStatuses"):
+    return {one["name"]: one for one in client.status(name).get(group) or []}
+
+
+def deleted(one, grace_s=5):
+    gone = {**one, "metadata": {**one["metadata"]}}
+    gone["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": grace_s}
+    return gone
+
+
+def shell(name, script, **more):
+    return {"name": name, "image": "busybox", "command": ["sh", "-c", script], **more}
+
+
+def test_init_containers_run_in_turn_and_sidecars_around_the_rest(tmp_path):
+    log = tmp_path / "log"
+    said = f"echo {{}} >> {log}"
+
+    def stays(word):
+        return f"trap '{said.format(word + ' ends')}; exit 0' TERM; {said.format(word)}; while :; do sleep 0.05; done"
+
+    one = pod("p")
+    one["spec"]["initContainers"] = [
+        shell("first", said.format("first")),
+        shell("proxy", stays("proxy"), restartPolicy="Always"),
+        shell("agent", stays("agent"), restartPolicy="Always"),
+        shell("last", f"sleep 0.1; {said.format('last')}"),
+    ]
+    one["spec"]["containers"] = [shell("main", stays("main"))]
+
+    async def story(manager, client, recorder):
+        manager.observe("ADDED", one)
+        await until(lambda: log.exists() and "main" in log.read_text().split())
+        await until(lambda: client.status("p").get("phase") == "Running")
+        inits = containers(client, "p", "initContainerStatuses")
+        assert {name: next(iter(s["state"])) for name, s in inits.items()} == {
+            "first": "terminated",
+            "proxy": "running",
+            "agent": "running",
+            "last": "terminated",
+        }
+        manager.observe("MODIFIED", deleted(one))
+        await until(lambda: "uid-p" not in manager.workers)
+        lines = log.read_text().splitlines()
+        assert lines[0] == "first" and lines.index("last") < lines.index("main")
+        assert lines[-3:] == ["main ends", "agent ends", "proxy ends"]
+
+    run(tmp_path, story)
+
+
+def test_a_job_pod_ends_although_its_sidecar_would_go_on(tmp_path):
+    one = pod("p")
+    one["spec"]["restartPolicy"] = "Never"
+    one["spec"]["initContainers"] = [shell("side", "sleep 60", restartPolicy="Always")]
+    one["spec"]["containers"] = [shell("main", "exit 0")]
+
+    async def story(manager, client, recorder):
+        manager.observe("ADDED", one)
+        await until(lambda: client.status("p").get("phase") == "Succeeded")
+        await until(lambda: manager.statistics()["containers"] == 0)
+
+    run(tmp_path, story)
+
+
+def test_hooks_run_after_the_start_and_before_the_end(tmp_path):
+    log = tmp_path / "log"
+    script = f"trap 'echo ended >> {log}; exit 0' TERM; while :; do sleep 0.05; done"
+    hooks = {
+        "postStart": {"exec": {"command": ["sh", "-c", f"sleep 0.2; echo started >> {log}"]}},
+        "preStop": {"exec": {"command": ["sh", "-c", f"echo stopping >> {log}"]}},
+    }
+    one = pod("p")
+    one["spec"]["containers"] = [shell("main", script, lifecycle=hooks)]
+
+    async def story(manager, client, recorder):
+        manager.observe("ADDED", one)
+        await until(lambda: containers(client, "p").get("main", {}).get("ready"))
+        assert log.read_text() == "started\n"  # not ready before the hook was done
+        manager.observe("MODIFIED", deleted(one))
+        await until(lambda: "uid-p" not in manager.workers)
+        assert log.read_text().split() == ["started", "stopping", "ended"]
+
+    run(tmp_path, story)
+
+
+def test_a_failing_post_start_hook_restarts_the_container(tmp_path):
+    one = pod("p")
+    hook = {"postStart": {"exec": {"command": ["false"]}}}
+    one["spec"]["containers"] = [shell("main", "exec sleep 60", lifecycle=hook)]
+
+    async def story(manager, client, recorder):
+        manager.observe("ADDED", one)
+        await until(lambda: containers(client, "p").get("main", {}).get("restartCount", 0) >= 1)
+        assert "FailedPostStartHook" in recorder.reasons()
+
+    run(tmp_path, story, backoff_first_s=0.1)
+
+
+def test_what_ignores_the_signal_is_killed_when_its_grace_is_over(tmp_path):
+    one = pod("p")
+    deaf = tmp_path / "deaf"
+    one["spec"]["containers"] = [shell("main", f"trap '' TERM; touch {deaf}; while :; do sleep 0.1; done")]
+
+    async def story(manager, client, recorder):
+        manager.observe("ADDED", one)
+        await until(lambda: client.status("p").get("phase") == "Running" and deaf.exists())
+        pid = int(containers(client, "p")["main"]["containerID"].rpartition("/")[2])
+        manager.observe("MODIFIED", deleted(one, grace_s=1))
+        await until(lambda: "uid-p" not in manager.workers)
+        assert not Path(f"/proc/{pid}").exists()
+        assert containers(client, "p")["main"]["state"]["terminated"]["exitCode"] == 137
+
+    run(tmp_path, story)
+
+
+def test_more_memory_than_the_limit_is_an_oom_kill(tmp_path):
+    script = "import time; held = bytearray(80 << 20); time.sleep(60)"
+    one = pod("p", ["python", "-S", "-c", script], resources={"limits": {"memory": "40Mi"}})
+
+    async def story(manager, client, recorder):
+        manager.observe("ADDED", one)
+        await until(lambda: containers(client, "p").get("main", {}).get("restartCount", 0) >= 1)
+        last = containers(client, "p")["main"]["lastState"]["terminated"]
+        assert (last["reason"], last["exitCode"]) == ("OOMKilled", 137)
+
+    run(tmp_path, story, backoff_first_s=0.1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: loopback addresses of a pod's own")
+@pytest.mark.parametrize("kind", ["httpGet", "tcpSocket", "exec", "grpc"])
+def test_readiness_follows_its_probe(tmp_path, kind):
+    flag = tmp_path / "flag"
+    server = (
+        "import http.server, os, sys, time\n"
+        f"while not os.path.exists({str(flag)!r}): time.sleep(0.02)\n"
+        "http.server.HTTPServer(('0.0.0.0', 8123), http.server.SimpleHTTPRequestHandler).serve_forever()\n"
+    )
+    action = {
+        "httpGet": {"path": "/", "port": "web"},
+        "tcpSocket": {"port": 8123},
+        "exec": {"command": ["test", "-e", str(flag)]},
+        "grpc": {"port": 8123},
+    }[kind]
+    probe = {kind: action, "periodSeconds": 1, "failureThreshold": 1}
+    ports = [{"name": "web", "containerPort": 8123}]
+    one = pod("p", ["python", "-c", server], ports=ports, readinessProbe=probe)
+
+    async def story(manager, client, recorder):
+        manager.observe("ADDED", one)
+        await until(lambda: "Unhealthy" in recorder.reasons())
+        assert not containers(client, "p")["main"]["ready"]
+        flag.touch()
+        await until(lambda: containers(client, "p")["main"]["ready"])
+
+    run(tmp_path, story)
+
+
+def test_liveness_restarts_and_startup_holds_it_back(tmp_path):
+    flag = tmp_path / "flag"
+    one = pod("p")
+    one["spec"]["containers"] = [
+        shell(
+            "main",
+            "exec sleep 60",
+            startupProbe={"exec": {"command": ["test", "-e", str(flag)]}, "periodSeconds": 1, "failureThreshold": 60},
+            livenessProbe={"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1},
+        )
+    ]
+
+    async def story(manager, client, recorder):
+        manager.observe("ADDED", one)
+        await until(lambda: any("Startup" in e[3] for e in recorder.events))
+        assert containers(client, "p")["main"]["restartCount"] == 0
+        assert not any("Liveness" in e[3] for e in recorder.events)
+        flag.touch()
+        await until(lambda: containers(client, "p")["main"]["restartCount"] >= 1)
+        assert any("failed liveness probe, will be restarted" in e[3] for e in recorder.events)
+
+    run(tmp_path, story)
+
+
+def test_volumes_made_from_objects_follow_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(podworker, "VOLUME_REFRESH_S", 0.2)
+    one = pod("p")
+    sources = [
+        {"configMap": {"name": "config"}},
+        {"secret": {"name": "secret", "items": [{"key": "word", "path": "deep/word"}]}},
+        {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+    ]
+    one["spec"]["volumes"] = [{"name": "all", "projected": {"sources": sources}}, {"name": "empty", "emptyDir": {}}]
+    mounts = [{"name": "all", "mountPath": "/all"}, {"name": "empty", "mountPath": "/empty"}]
+    copy = "cat /all/colour /all/deep/word /all/labels > /empty/new; mv /empty/new /empty/out"
+    script = f"while :; do {copy}; sleep 0.05; done"
+    one["spec"]["containers"] = [shell("main", script, volumeMounts=mounts)]
+
+    async def story(manager, client, recorder):
+        config = {"metadata": {"name": "config", "namespace": "default"}, "data": {"colour": "red\n"}}
+        client.put("ConfigMap", config)
+        client.put("Secret", {"metadata": {"name": "secret", "namespace": "default"}, "data": {"word": "aHVzaAo="}})
+        manager.observe("ADDED", one)
+        out = manager.directory / "pods" / "uid-p" / "volumes" / "empty" / "out"
+        await until(lambda: out.exists() and out.read_text() == 'red\nhush\napp="web"\n')
+        config["data"]["colour"] = "blue\n"
+        changed = {**one, "metadata": {**one["metadata"], "labels": {"app": "other"}}}
+        manager.observe("MODIFIED", changed)
+        await until(lambda: out.read_text() == 'blue\nhush\napp="other"\n')
+
+    run(tmp_path, story)
+
+
+def test_every_pod_knows_where_the_api_server_is(tmp_path):
+    names = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "HOSTNAME", "POD_IP")
+    one = pod("p", ["sh", "-c", "; ".join(f"echo ${name}" for name in names) + "; sleep 60"])
+
+    async def story(manager, client, recorder):
+        manager.observe("ADDED", one)
+        log = manager.directory / "pods" / "uid-p" / "containers" / "main" / "0.log"
+        await until(lambda: log.exists() and len(log.read_text().splitlines()) == 4)
+        words = [line.split()[-1] for line in log.read_text().splitlines()]
+        await until(lambda: client.status("p").get("podIP"))
+        assert words == ["127.0.0.1", "6443", "p", client.status("p")["podIP"]]
+
+    run(tmp_path, story)
