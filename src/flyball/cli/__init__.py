@@ -17,6 +17,7 @@ COMMANDS = {
     "adapter": "Serve the metrics APIs on any cluster, as prometheus-adapter does.",
     "explain": "Say why a workload has the replicas it has.",
     "doctor": "Find the first broken link from a pod's metric to its replicas.",
+    "exporter": "Run one exporter alone.",
     "test": "Run unit tests of alerting and recording rules.",
     "promql": "Run scenario files of the query language; print an expression in its plain form.",
     "kubeconfig": "Print the kubeconfig of the embedded cluster.",

@@ -1,0 +1,1 @@
+"""Exporters under the names that rules and dashboards know."""

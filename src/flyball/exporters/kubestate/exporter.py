@@ -1,0 +1,129 @@
+"""Keeps the text of every object's series in step with the cluster, and serves it."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from flyball.exporters.kubestate import KINDS
+from flyball.exporters.kubestate.families import Kind, Object
+from flyball.kube import Informer, KubeClient
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+
+Key = tuple[str, str]
+
+
+def render(kind: Kind, obj: Object) -> list[str]:
+    """The lines of an object, one text a family."""
+    own = kind.own(obj)
+    texts = []
+    for family in kind.families:
+        lines = []
+        for labels, value in family.series(obj):
+            pairs = ",".join(f'{name}="{text.translate(_ESCAPES)}"' for name, text in (*own, *labels))
+            lines.append(f"{family.name}{{{pairs}}} {_number(value)}\n")
+        texts.append("".join(lines))
+    return texts
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+
+
+class KindState:
+    """The rendered objects of one kind. An object is rendered when it changes, not when it is scraped."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self._heads = [f"# HELP {one.name} {one.help}\n# TYPE {one.name} {one.type}\n" for one in kind.families]
+        self._texts: list[dict[Key, str]] = [{} for _ in kind.families]
+
+    def put(self, key: Key, obj: Object) -> None:
+        for texts, text in zip(self._texts, render(self.kind, obj), strict=True):
+            if text:
+                texts[key] = text
+            else:
+                texts.pop(key, None)
+
+    def drop(self, key: Key) -> None:
+        for texts in self._texts:
+            texts.pop(key, None)
+
+    def exposition(self) -> Iterable[str]:
+        for head, texts in zip(self._heads, self._texts, strict=True):
+            yield head
+            yield from texts.values()
+
+
+class KubeState:
+    """Watches the cluster.
+
+    Args:
+        resources: plural names to watch; empty means all there are families for.
+        namespace: one namespace, or empty for all.
+    """
+
+    def __init__(self, client: KubeClient, *, resources: Sequence[str] = (), namespace: str = "") -> None:
+        self.registry = CollectorRegistry()
+        self._events = Counter(
+            "kube_state_metrics_watch", "Changes seen.", ["resource", "result"], registry=self.registry
+        )
+        self._kinds = [KindState(kind) for kind in KINDS if not resources or kind.resource.plural in resources]
+        self._informers: list[Informer[dict[str, Any]]] = []
+        for state in self._kinds:
+            inside = namespace if namespace and state.kind.resource.namespaced else None
+            informer: Informer[dict[str, Any]] = Informer(client, state.kind.resource, inside)
+            informer.add_handler(self._handler(state))
+            self._informers.append(informer)
+
+    def _handler(self, state: KindState) -> Any:
+        def handle(change: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:
+            obj = new if new is not None else old
+            assert obj is not None
+            self._events.labels(f"*v1.{state.kind.resource.kind}", "success").inc()
+            key = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
+            if change == "DELETED":
+                state.drop(key)
+            else:
+                state.put(key, obj)
+
+        return handle
+
+    async def run(self) -> None:
+        """Watches until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for informer in self._informers:
+                group.create_task(informer.run(), name=f"kube-state {informer.resource}")
+
+    async def wait_synced(self) -> None:
+        for informer in self._informers:
+            await informer.wait_synced()
+
+    def exposition(self) -> str:
+        """The whole body of /metrics."""
+        return "".join(text for state in self._kinds for text in state.exposition())
+
+    def app(self) -> Starlette:
+        """/metrics of the cluster, /telemetry of the exporter, /healthz."""
+
+        async def metrics(_: Request) -> Response:
+            return Response(self.exposition(), headers={"content-type": CONTENT_TYPE})
+
+        async def telemetry(_: Request) -> Response:
+            return Response(generate_latest(self.registry), headers={"content-type": CONTENT_TYPE})
+
+        async def healthz(_: Request) -> Response:
+            return PlainTextResponse("OK")
+
+        routes = [("/metrics", metrics), ("/telemetry", telemetry), ("/healthz", healthz), ("/livez", healthz)]
+        return Starlette(routes=[Route(path, handler) for path, handler in routes])
+
+
+__all__ = ["KindState", "KubeState", "render"]
