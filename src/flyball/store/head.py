@@ -396,6 +396,11 @@ class Head:
             }
         )
 
+    @property
+    def late_samples(self) -> int:
+        """Samples that were dropped because they came too late."""
+        return self._out_of_order
+
     def oldest_ms(self) -> int | None:
         """The time of the oldest sample that is not sealed; None when there is none."""
         sealed_ms = BEFORE if self.sealed_ms is None else self.sealed_ms
