@@ -55,7 +55,7 @@ def test_text_round_trip_keeps_the_value(unscaled: int, exponent: int, form: For
     quantity = Quantity(unscaled, exponent, form)
     again = parse_quantity(str(quantity))
     nano = quantity.nano
-    if form is Format.BINARY_SI:  # reading saturates
+    if again.format is Format.BINARY_SI:  # reading saturates
         bound = MAX_INT64 * 10**9
         nano = max(-bound, min(bound, nano))
     assert again.nano == nano

@@ -6,6 +6,8 @@ Observation, what it would write is in the Decision.
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from flyball.scaling.metrics import MetricFailedError, evaluate_metric
 from flyball.scaling.normalize import normalize, remember_event
 from flyball.scaling.types import (
@@ -83,7 +85,7 @@ def decide(spec: Spec, seen: Observation, history: History, now_ms: int) -> tupl
     current = seen.spec_replicas
     if not history.recommendations:
         # after a start with no memory, nothing scales down for one window
-        history = History((Recommendation(current, now_ms),), history.ups, history.downs)
+        history = replace(history, recommendations=(Recommendation(current, now_ms),))
 
     if current == 0:
         if not _wakes(spec, seen):
@@ -208,21 +210,26 @@ class _Draft:
     def rescale(self, desired: int, reason: str, **fields: Any) -> Decision:
         spec, current = self.spec, self.seen.spec_replicas
         to_zero = current > 0 and desired == 0 and spec.min_replicas == 0 and spec.has_object_or_external
-        periods = None
-        if spec.behavior is not None:
-            sides = (spec.behavior.up, spec.behavior.down)
-            up, down = (max((policy.period_s for policy in side.policies), default=0) for side in sides)
-            periods = (up, down)
         return self.decision(
             desired=desired,
             rescale=True,
             reason=reason,
             to_zero=to_zero and spec.settings.scale_to_zero,
-            event_periods_s=periods,
+            event_periods_s=event_periods(spec),
             status_current=current,
             status_desired=desired,
             **fields,
         )
+
+
+def event_periods(spec: Spec) -> tuple[int, int] | None:
+    """The longest period of the policies of each side, up to which a write counts; None without behavior."""
+    if spec.behavior is None:
+        return None
+    up, down = (
+        max((policy.period_s for policy in side.policies), default=0) for side in (spec.behavior.up, spec.behavior.down)
+    )
+    return up, down
 
 
 def applied(history: History, decision: Decision, outcome: Outcome, now_ms: int) -> History:
@@ -232,5 +239,5 @@ def applied(history: History, decision: Decision, outcome: Outcome, now_ms: int)
     up_s, down_s = decision.event_periods_s
     change = decision.desired - decision.current
     if change > 0:
-        return History(history.recommendations, remember_event(history.ups, change, up_s, now_ms), history.downs)
-    return History(history.recommendations, history.ups, remember_event(history.downs, -change, down_s, now_ms))
+        return replace(history, ups=remember_event(history.ups, change, up_s, now_ms))
+    return replace(history, downs=remember_event(history.downs, -change, down_s, now_ms))

@@ -9,8 +9,7 @@ from the start-up time.
 import math
 from collections.abc import Iterable
 
-from flyball.scaling.forecast import Forecast
-from flyball.scaling.types import MAX_INT32, MetricEvaluation, Observation, PodGroups
+from flyball.scaling.types import MAX_INT32, Forecast, MetricEvaluation, Observation
 
 MARGIN = 0.76  # of the spread; how far above the expected demand to size
 HEADROOM = 0.05  # added when scaling up, so that the next small rise needs no write
@@ -46,15 +45,11 @@ def demand_of(evaluation: MetricEvaluation, seen: Observation) -> float | None:
         if evaluation.target.average_value is not None:
             return evaluation.ratio * seen.status_replicas
         return evaluation.ratio * (_running_ready(seen) if seen.spec_replicas else 1)
-    return evaluation.ratio * _carrying(evaluation.pods)
+    return evaluation.ratio * (evaluation.carrying or 0)
 
 
 def _running_ready(seen: Observation) -> int:
     return sum(pod.phase == "Running" and pod.ready == "True" for pod in seen.pods)
-
-
-def _carrying(groups: PodGroups) -> int:
-    return len(groups.ready) + len(groups.missing)
 
 
 def largest(demands: Iterable[float | None]) -> float | None:

@@ -9,27 +9,15 @@ model that errs more than "as now" gives way to it.
 
 import math
 
-import msgspec
 import numpy as np
+
+from flyball.scaling.types import Forecast
 
 _SPANS = (0.2, 0.4, 0.8, 2.0, 4.0, 8.0)  # of the lead
 _STEPS_PER_LEAD = 10
 _FORGET = 0.9999  # a step: half is forgotten after 700 leads, some six hours of a lead of 30 s
 _HALF_LIFE_LEADS = 30.0  # of the error's mean square
 _FLOOR = 0.5  # replicas; below it a logarithm says nothing
-
-
-class Forecast(msgspec.Struct, frozen=True):
-    """Demand in replicas expected at ``for_ms``, made at ``at_ms``; ``spread`` is the typical relative error.
-
-    ``by_model`` is False when "as now" had the smaller error of late.
-    """
-
-    at_ms: int
-    for_ms: int
-    expected: float
-    spread: float
-    by_model: bool = True
 
 
 class Forecaster:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from flyball.scaling.types import (
     MAX_INT32,
     MIN_INT32,
@@ -86,7 +88,18 @@ def _recommend(history: History, slot: int | None, raw: int, now_ms: int) -> His
         past.append(Recommendation(raw, now_ms))
     else:
         past[slot] = Recommendation(raw, now_ms)
-    return History(tuple(past), history.ups, history.downs)
+    return replace(history, recommendations=tuple(past))
+
+
+def limited(spec: Spec, current: int, desired: int, history: History, now_ms: int) -> tuple[int, str, str]:
+    """Profile fast: the user's rate policies where there are any, else only the bounds."""
+    if spec.behavior is not None:
+        return _limit_with_behavior(spec, current, desired, history, now_ms)
+    if desired < spec.min_replicas:
+        return (spec.min_replicas, *_TOO_FEW)
+    if desired > spec.max_replicas:
+        return (spec.max_replicas, *_TOO_MANY)
+    return (desired, *_WITHIN)
 
 
 def _limit_without_behavior(spec: Spec, current: int, desired: int) -> tuple[int, str, str]:

@@ -186,11 +186,16 @@ class ScaleEvent(msgspec.Struct, frozen=True, array_like=True):
 
 
 class History(msgspec.Struct, frozen=True):
-    """All that an HPA's next decision remembers of earlier ones. Slot order matters; it is upstream's."""
+    """All that the next decision remembers of earlier ones. Slot order matters; it is upstream's.
+
+    ``failing_since_ms`` and ``began_ms`` (the first decision from demand) are a Governor's.
+    """
 
     recommendations: tuple[Recommendation, ...] = ()
     ups: tuple[ScaleEvent, ...] = ()
     downs: tuple[ScaleEvent, ...] = ()
+    failing_since_ms: int | None = None
+    began_ms: int | None = None
 
 
 class PodGroups(msgspec.Struct, frozen=True):
@@ -207,7 +212,8 @@ class MetricEvaluation(msgspec.Struct, frozen=True):
 
     ``usage`` is what the status shows (milli-units), ``ratio`` the first ratio, ``adjusted_ratio`` the one
     after missing and unready pods were filled in; neither is set when not finite. ``multiplier`` is the pod
-    count that the ratio was multiplied with. ``rule`` says in words which branch was taken.
+    count that the ratio was multiplied with, ``carrying`` that of the pods which bear load, with a value or
+    without. ``rule`` says in words which branch was taken.
     """
 
     type: str
@@ -226,6 +232,7 @@ class MetricEvaluation(msgspec.Struct, frozen=True):
     pods: PodGroups = PodGroups()
     filled: dict[str, int] = {}
     multiplier: int | None = None
+    carrying: int | None = None
     proposal: int | None = None
     rule: str = ""
     error: str = ""
@@ -256,6 +263,31 @@ class Event(msgspec.Struct, frozen=True):
     type: str
     reason: str
     message: str
+
+
+class Forecast(msgspec.Struct, frozen=True):
+    """Demand in replicas expected at ``for_ms``, made at ``at_ms``; ``spread`` is the typical relative error.
+
+    ``by_model`` is False when "as now" had the smaller error of late.
+    """
+
+    at_ms: int
+    for_ms: int
+    expected: float
+    spread: float
+    by_model: bool = True
+
+
+class Governed(msgspec.Struct, frozen=True):
+    """What a Governor adds to a decision: ``demand`` in fractional replicas, schedule ``rules`` in force."""
+
+    profile: str
+    rules: tuple[str, ...] = ()
+    demand: float | None = None
+    forecast: Forecast | None = None
+    override: str = ""
+    fallback: bool = False
+    shadow: bool = False
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -292,6 +324,7 @@ class Decision(msgspec.Struct, frozen=True):
     event_periods_s: tuple[int, int] | None = None
     profile: str = DEFAULT_PROFILE
     target: str = ""
+    governed: Governed | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True):
