@@ -43,9 +43,12 @@ def columns(base: str) -> dict[str, list[list[Any]]]:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="flyball-columns-") as name, RealControlPlane(Path(name)) as real:
-        with RecordingProxy(real.base, real.token, real.ca) as proxy:
-            found = columns(proxy.base)
+    with (
+        tempfile.TemporaryDirectory(prefix="flyball-columns-") as name,
+        RealControlPlane(Path(name)) as real,
+        RecordingProxy(real.base, real.token, real.ca) as proxy,
+    ):
+        found = columns(proxy.base)
     text = json.dumps(dict(sorted(found.items())), separators=(",", ":")).encode()
     OUT.write_bytes(gzip.compress(text, mtime=0))
     print(f"{len(found)} kinds, {len(text)} bytes, {OUT.stat().st_size} compressed")

@@ -1,5 +1,6 @@
 """What two API servers answered, compared: volatile values made equal, the rest as readable differences."""
 
+import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +12,13 @@ import yaml
 
 UID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+PLAIN_TIME = re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)? [+-]\d{4}( UTC)?")
+TOKEN = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+")
+QUOTED_VERSION = re.compile(r'(resourceVersion\\?": ?\\?"|Resource Version: +|in record \()\d+')
 LONG_TIME = re.compile(r"\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4}")
 AGE = re.compile(r"(?<![\w.])(\d+[ywdhms]){1,2}(?![\w.])")
 CLUSTER_IP = re.compile(r"\b(10\.96|127\.11)\.\d+\.\d+\b")
+DIFF_NAME = re.compile(r"/tmp/(LIVE|MERGED)-\d+")
 NODE_PORT = re.compile(r"\b(3[0-2]\d{3})(?=/(TCP|UDP)|\b$)")
 TOKEN_VOLUME = re.compile(r"kube-api-access-\w{5}")
 STALE_VERSION = re.compile(r"(too old resource version: |resource version: )\d+( \(\d+\)|, current: \d+)")
@@ -26,7 +31,9 @@ ABSENT = "<absent>"
 def text_of(text: str) -> str:
     """A text without ids, times, addresses and versions."""
     text = UID.sub("<uid>", text)
-    text = LONG_TIME.sub("<time>", TIME.sub("<time>", text))
+    for times in (TIME, LONG_TIME, PLAIN_TIME):
+        text = times.sub("<time>", text)
+    text = QUOTED_VERSION.sub(r"\1<version>", TOKEN.sub("<token>", text))
     text = CLUSTER_IP.sub("<cluster ip>", text)
     text = TOKEN_VOLUME.sub("kube-api-access-<random>", text)
     text = SERVER.sub("<server>", text)
@@ -38,7 +45,7 @@ def normal(value: Any, key: str = "", in_table: bool = False) -> Any:
     if isinstance(value, dict):
         found = {}
         for name, item in value.items():
-            found[name] = normal(item, name, in_table or name == "rows")
+            found[UID.sub("<uid>", name)] = normal(item, name, in_table or name == "rows")
         if value.get("generateName") and isinstance(value.get("name"), str):
             found["name"] = f"{value['generateName']}<random>"
         return found
@@ -57,6 +64,7 @@ def normal(value: Any, key: str = "", in_table: bool = False) -> Any:
 
 def normal_output(text: str) -> list[str]:
     """kubectl's lines: ages, versions and column widths made equal."""
+    text = DIFF_NAME.sub(r"/tmp/\1", text)
     text = IN_YAML.sub(lambda m: f"{m[1] or m[2]}<version>", text_of(text))
     text = NODE_PORT.sub("<node port>", AGE.sub("<age>", text))
     return [
@@ -79,7 +87,7 @@ class Difference:
 
 
 def _short(value: Any) -> str:
-    text = value if value == ABSENT else repr(value)
+    text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= 600 else f"{text[:600]} ... ({len(text)} characters)"
 
 
@@ -95,6 +103,15 @@ def compare(step: str, real: Any, ours: Any, path: str = "") -> Iterator[Differe
         yield Difference(step, path, real, ours)
 
 
+def compare_output(step: str, stream: str, real: str, ours: str) -> Iterator[Difference]:
+    """kubectl's words: one difference, which shows only the lines that differ."""
+    one, other = normal_output(real), normal_output(ours)
+    if one != other:
+        marked = [line for line in difflib.ndiff(one, other) if line[:2] in ("- ", "+ ")]
+        missing, extra = ([line[2:] for line in marked if line[0] == sign] for sign in "-+")
+        yield Difference(step, stream, "\n            ".join(missing) or ABSENT, "\n            ".join(extra) or ABSENT)
+
+
 def compare_exchange(step: str, real: dict[str, Any], ours: dict[str, Any]) -> list[Difference]:
     """Status, media type, warnings and body of two answers to the same request.
 
@@ -104,11 +121,14 @@ def compare_exchange(step: str, real: dict[str, Any], ours: dict[str, Any]) -> l
     if one != other:
         return [Difference(step, "answer", f"{one}{_message(real)}", f"{other}{_message(ours)}")]
     fields = ("type", "warnings", "response")
-    return [
+    found = [
         difference
         for field in fields
         for difference in compare(step, normal(real.get(field, ABSENT)), normal(ours.get(field, ABSENT)), field)
     ]
+    # A Status' message repeats its causes.
+    told = [d for d in found if d.path == "response.message"]
+    return told if told and one.endswith(" Status") else found
 
 
 def _kind_of(exchange: dict[str, Any]) -> str:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from tests.cluster import build
-from tests.cluster.compare import Difference, compare, compare_exchange, known_differences, normal_output, sort_out
+from tests.cluster.compare import Difference, compare, compare_exchange, compare_output, known_differences, sort_out
 from tests.cluster.control_plane import ControlPlane, EmbeddedControlPlane, RealControlPlane
-from tests.cluster.golden import exchanges_of
-from tests.cluster.recording import RecordingProxy
+from tests.cluster.golden import comparable, exchanges_of
+from tests.cluster.recording import Exchange, RecordingProxy
 from tests.cluster.scenarios import SCENARIOS
 from tests.cluster.steps import Outcome, Runner
 from tools.kubectl import find
@@ -39,30 +39,27 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
     yield from runner_of(EmbeddedControlPlane(directory), directory)
 
 
-def differences(real: list[Outcome], ours: list[Outcome]) -> Iterator[Difference]:
+def differences(scenario: str, real: list[Outcome], ours: list[Outcome]) -> Iterator[Difference]:
     for one, other in zip(real, ours, strict=True):
+        theirs, mine = (list(comparable(scenario, exchanges_of([outcome]))) for outcome in (one, other))
         if one.exit is not None:
-            said = {"exit": one.exit, "out": normal_output(one.stdout), "err": normal_output(one.stderr)}
-            given = {"exit": other.exit, "out": normal_output(other.stdout), "err": normal_output(other.stderr)}
-            yield from compare(one.step, said, given)
-        theirs, mine = list(exchanges_of([one])), list(exchanges_of([other]))
+            yield from compare(one.step, one.exit, other.exit, "exit")
+            yield from compare_output(one.step, "out", one.stdout, other.stdout)
+            yield from compare_output(one.step, "err", one.stderr, other.stderr)
+            yield from compare(one.step, [_request(e) for e in theirs], [_request(e) for e in mine], "requests")
         for first, second in zip(theirs, mine, strict=False):
-            if (first["method"], first["target"].partition("?")[0]) == (
-                second["method"],
-                second["target"].partition("?")[0],
-            ):
+            if one.exit is None or _request(first) == _request(second):
                 yield from compare_exchange(first["step"], first, second)
-        yield from compare(
-            one.step,
-            {"requests": [f"{e['method']} {e['target'].partition('?')[0]}" for e in theirs]},
-            {"requests": [f"{e['method']} {e['target'].partition('?')[0]}" for e in mine]},
-        )
+
+
+def _request(exchange: Exchange) -> str:
+    return f"{exchange['method']} {exchange['target'].partition('?')[0]}"
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_the_embedded_server_answers_as_the_real_one(scenario: str, real: Runner, embedded: Runner) -> None:
     steps = SCENARIOS[scenario]
-    found = list(differences(real.run(scenario, steps), embedded.run(scenario, steps)))
+    found = list(differences(scenario, real.run(scenario, steps), embedded.run(scenario, steps)))
     new, seen = sort_out(found, KNOWN)
     for known, times in seen.items():
         print(f"known ({times}): {known.step} {known.path}: {known.reason}")
