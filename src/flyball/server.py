@@ -189,6 +189,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
     from flyball.scrape import ExemplarStore, ScrapeManager
     from flyball.store import Database
     from flyball.web.prometheus_api import Budget, Instance, create_app
+    from flyball.web.receiving import Receiver
 
     sys.setswitchinterval(QUERY_SWITCH_INTERVAL_S)  # a query in a worker thread must not delay a scrape
     loop = asyncio.get_running_loop()
@@ -237,8 +238,14 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
         lookback_ms=settings.lookback_ms,
     )
     with ThreadPoolExecutor(settings.queries_max, thread_name_prefix="query") as executor:
+        receiver = Receiver(store.head, manager.exemplars.add)
         app: Any = create_app(
-            store, executor=executor, instance=instance, budget=budget, queries_max=settings.queries_max
+            store,
+            executor=executor,
+            routes=receiver.routes(remote_write=settings.remote_write_receiver, otlp=settings.otlp_receiver),
+            instance=instance,
+            budget=budget,
+            queries_max=settings.queries_max,
         )
         if settings.route_prefix:
             from starlette.applications import Starlette

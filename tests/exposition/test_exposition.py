@@ -3,7 +3,6 @@ import os
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -167,6 +166,26 @@ def test_exemplars_are_read_on_both_paths() -> None:
     assert fast is not None
     assert fast.exemplars == [(0, Exemplar({"trace_id": "x"}, 4.0, None)), (1, Exemplar({"c": "d"}, 1.0, None))]
     assert parse_values(full.layout, body.replace(b"} 3 1.5", b"} x")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("1", "1.0"),
+        ("0", "0.0"),
+        ("100000", "100000.0"),
+        ("1000000", "1e+06"),
+        ("123456789.5", "1.234567895e+08"),
+        ("0.0001", "0.0001"),
+        ("0.00001", "1e-05"),
+        ("-2500000", "-2.5e+06"),
+        ("1e23", "1e+23"),
+        ("+Inf", "+Inf"),
+        ("x", "x"),
+    ],
+)
+def test_bounds_are_spelled_as_go_spells_them(text, normal) -> None:
+    assert parse_series(b'h_bucket{le="%s"}' % text.encode(), "histogram")["le"] == normal
 
 
 def test_series_that_are_known_are_not_read_again() -> None:

@@ -1,4 +1,4 @@
-"""Metric formats: the Prometheus text format, OpenMetrics 1.0, with a layout cache. Pure."""
+"""Metric formats: the Prometheus text format, OpenMetrics 1.0 and protobuf, with a layout cache; remote write. Pure."""
 
 from collections.abc import Container
 
@@ -6,6 +6,7 @@ from flyball.exposition.layout import Layout, parse_values
 from flyball.exposition.negotiation import DEFAULT_PROTOCOLS, TEXT_PROTOCOLS, Format, accept_header, format_of
 from flyball.exposition.openmetrics import parse_openmetrics
 from flyball.exposition.parsed import NO_TIME, Exemplar, Exposition, Metadata, Samples
+from flyball.exposition.protobuf import parse_protobuf
 from flyball.exposition.series import parse_series
 from flyball.exposition.text import parse_text
 
@@ -16,7 +17,11 @@ def parse(body: bytes, format_: Format = Format.TEXT, known: Container[bytes] = 
     Raises:
         ScrapeError: the body is malformed; names the line.
     """
-    return parse_openmetrics(body) if format_ is Format.OPENMETRICS else parse_text(body, known)
+    if format_ is Format.OPENMETRICS:
+        return parse_openmetrics(body)
+    if format_ is Format.PROTOBUF:
+        return parse_protobuf(body)
+    return parse_text(body, known)
 
 
 __all__ = [

@@ -12,23 +12,29 @@ class Format(StrEnum):
 
     TEXT = "text"
     OPENMETRICS = "openmetrics"
+    PROTOBUF = "protobuf"
 
 
+_PROTOBUF_TYPE = "application/vnd.google.protobuf"
 _PROTOCOLS = {
+    "PrometheusProto": (
+        f"{_PROTOBUF_TYPE};proto=io.prometheus.client.MetricFamily;encoding=delimited",
+        Format.PROTOBUF,
+    ),
     "OpenMetricsText1.0.0": ("application/openmetrics-text;version=1.0.0;escaping=allow-utf-8", Format.OPENMETRICS),
     "OpenMetricsText0.0.1": ("application/openmetrics-text;version=0.0.1", Format.OPENMETRICS),
     "PrometheusText1.0.0": ("text/plain;version=1.0.0;escaping=allow-utf-8", Format.TEXT),
     "PrometheusText0.0.4": ("text/plain;version=0.0.4", Format.TEXT),
 }
 
-#: Prometheus' own order of preference.
-DEFAULT_PROTOCOLS = tuple(_PROTOCOLS)
+#: Prometheus' own order of preference; protobuf is asked for by jobs that name it.
+DEFAULT_PROTOCOLS = tuple(name for name, (_, format_) in _PROTOCOLS.items() if format_ is not Format.PROTOBUF)
 TEXT_PROTOCOLS = tuple(name for name, (_, format_) in _PROTOCOLS.items() if format_ is Format.TEXT)
 
 
 @lru_cache(maxsize=64)
 def accept_header(protocols: Sequence[str] = DEFAULT_PROTOCOLS) -> str:
-    """The Accept header for ``scrape_protocols``; protocols that are not read here (protobuf) are left out.
+    """The Accept header for ``scrape_protocols``; protocols that are not known are left out.
 
     Raises:
         ConfigError: none of the protocols is read here.
@@ -53,6 +59,8 @@ def format_of(content_type: str | None, fallback: str = "") -> Format:
     media_type = (content_type or "").partition(";")[0].strip().lower()
     if media_type == "application/openmetrics-text":
         return Format.OPENMETRICS
+    if media_type == _PROTOBUF_TYPE:
+        return Format.PROTOBUF
     if media_type == "text/plain":
         return Format.TEXT
     if fallback in _PROTOCOLS:

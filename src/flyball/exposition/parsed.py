@@ -1,9 +1,11 @@
 """What every format is parsed into."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from flyball.model.frames import Floats, Times
+from flyball.model.histograms import Histogram
 
 if TYPE_CHECKING:
     from flyball.exposition.layout import Layout
@@ -39,11 +41,13 @@ class Samples(NamedTuple):
         values: [n] float64.
         times_ms: [n] int64 with ``NO_TIME`` where the sample has no time, or None when no sample has one.
         exemplars: (index of its sample, exemplar).
+        histograms: (index of its sample, native histogram); the sample's value is its count.
     """
 
     values: Floats
     times_ms: Times | None
-    exemplars: list[tuple[int, Exemplar]]
+    exemplars: Sequence[tuple[int, Exemplar]] = ()
+    histograms: Sequence[tuple[int, Histogram]] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """A series as written, ``name{label="value"}``, into labels. Read once for each new series."""
 
 import re
+from decimal import Decimal
 
 from flyball.errors import ScrapeError
 
@@ -71,7 +72,7 @@ def parse_labels(inside: str, name: str, text: bytes) -> tuple[str, dict[str, st
 
 
 def normal_float(text: str) -> str:
-    """``1`` and ``1e0`` as ``1.0``; what is not a number stays."""
+    """``1`` and ``1e0`` as ``1.0``, ``1000000`` as ``1e+06``: Go's %g and a ``.0``; what is not a number stays."""
     try:
         value = float(text)
     except ValueError:
@@ -80,11 +81,14 @@ def normal_float(text: str) -> str:
         return "NaN"
     if value in (float("inf"), float("-inf")):
         return "+Inf" if value > 0 else "-Inf"
-    spelled = repr(value)
-    mantissa, e, exponent = spelled.partition("e")
-    if not e:
-        return spelled
-    return f"{mantissa}e{exponent[0]}{exponent[1:].zfill(2)}"
+    if value == 0 or 1e-4 <= abs(value) < 1e6:
+        return repr(value)
+    digits, exponent = Decimal(repr(value)).normalize().as_tuple()[1:]
+    assert isinstance(exponent, int)
+    fraction = "".join(map(str, digits[1:]))
+    power = exponent + len(digits) - 1
+    sign = "-" if value < 0 else ""
+    return f"{sign}{digits[0]}{'.' if fraction else ''}{fraction}e{'-' if power < 0 else '+'}{abs(power):02d}"
 
 
 def unescaped(text: str) -> str:

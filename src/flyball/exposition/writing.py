@@ -23,7 +23,7 @@ def write_samples(samples: Iterable[tuple[Labels, float, int]], *, utf8_names: b
         if name != named:
             named = name
             lines.append(f"# TYPE {_spelled(name, utf8_names)} untyped")
-        lines.append(f"{_series(name, labels, utf8_names)} {format_float(value)} {at_ms}")
+        lines.append(f"{series_text(name, labels, utf8_names=utf8_names)} {format_float(value)} {at_ms}")
     return ("\n".join(lines) + "\n").encode("utf-8", "replace") if lines else b""
 
 
@@ -54,7 +54,8 @@ def _spelled(name: str, utf8_names: bool) -> str:
     return f'"{escape_value(name)}"' if utf8_names else escape_name(name)
 
 
-def _series(name: str, labels: Labels, utf8_names: bool) -> str:
+def series_text(name: str, labels: Labels, *, utf8_names: bool) -> str:
+    """A series as the text format writes it; a ``__name__`` among the labels is left out."""
     pairs = []
     for label, text in labels:
         if label == METRIC_NAME:

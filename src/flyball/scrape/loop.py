@@ -179,7 +179,7 @@ class TargetLoop:
     def _take(self, samples: Samples, at_ms: int, duration_s: float, added: int | None) -> None:
         plan = self._plan
         assert plan is not None
-        values, times, exemplars = samples
+        values, times, exemplars, _ = samples
         if times is not None and self.config.honor_timestamps:
             self._append_stamped(values, times, at_ms)
         report = np.array([1.0, duration_s, len(self._order), self._kept, added or 0])
@@ -204,9 +204,12 @@ class TargetLoop:
         known = self._series
         fresh: dict[tuple[bytes, str], Labels | None] = {}
         order: list[Labels | None] = []
-        for text, type_ in zip(exposition.series, exposition.types, strict=True):
+        natives = {index for index, _ in exposition.samples.histograms}  # the head takes floats: their classic form
+        for index, (text, type_) in enumerate(zip(exposition.series, exposition.types, strict=True)):
             key = (text, type_ if type_ in ("histogram", "summary") else "")
-            if key in known:
+            if index in natives:
+                labels = None
+            elif key in known:
                 labels = known[key]
             elif key in fresh:
                 labels = fresh[key]

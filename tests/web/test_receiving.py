@@ -1,0 +1,112 @@
+"""Remote write and OTLP over a socket: what is taken, what is refused, what may be sent again."""
+
+import asyncio
+import gzip
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import aiohttp
+import cramjam
+import pytest
+
+from flyball import clock
+from flyball.exposition.messages import write_types
+from flyball.http.server import serve
+from flyball.model.labels import labels_of
+from flyball.store import Head
+from flyball.web.prometheus_api import create_app
+from flyball.web.receiving import Receiver
+
+WRITE = "/api/v1/write"
+HEADERS = {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
+
+
+def request(*samples: tuple[str, int, float]) -> bytes:
+    t = write_types()
+    series = [
+        t["TimeSeries"](
+            labels=[t["Label"](name=b"__name__", value=name.encode()).SerializeToString()],
+            samples=[t["Sample"](timestamp=at, value=value)],
+            exemplars=[t["Exemplar"](labels=[t["Label"](name=b"id", value=b"x")], value=value, timestamp=at)],
+        )
+        for name, at, value in samples
+    ]
+    return bytes(cramjam.snappy.compress_raw(t["WriteRequest"](timeseries=series).SerializeToString()))
+
+
+def posted(*posts: tuple[str, bytes, dict[str, str]], on: bool = True) -> tuple[Head, list[tuple[int, str]], list[Any]]:
+    head, exemplars, answers = Head(), [], []
+
+    async def go() -> None:
+        receiver = Receiver(head, lambda *exemplar: exemplars.append(exemplar))
+        routes = receiver.routes(remote_write=on, otlp=on)
+        with ThreadPoolExecutor(1) as executor:
+            server = await serve(create_app(head, executor=executor, routes=routes), port=0)
+            try:
+                async with aiohttp.ClientSession(f"http://127.0.0.1:{server.port}") as session:
+                    for path, body, headers in posts:
+                        async with session.post(path, data=body, headers=headers) as answer:
+                            answers.append((answer.status, await answer.text()))
+            finally:
+                await server.close()
+
+    asyncio.run(go())
+    return head, answers, exemplars
+
+
+def test_what_is_acknowledged_is_stored_and_may_come_twice() -> None:
+    now = clock.now_ms()
+    body = request(("a", now - 10, 1.0), ("b", now - 10, 2.0))
+    head, answers, exemplars = posted((WRITE, body, HEADERS), (WRITE, body, HEADERS))
+    assert [status for status, _ in answers] == [204, 204]
+    assert [dict(labels)["__name__"] for labels in head.series([], 0, now)] == ["a", "b"]
+    assert exemplars[0] == (labels_of({"__name__": "a"}), (("id", "x"),), 1.0, now - 10)
+
+
+def test_late_and_future_samples_are_named_and_the_rest_is_taken() -> None:
+    now = clock.now_ms()
+    head, answers, _ = posted(
+        (WRITE, request(("a", now - 10, 1.0)), HEADERS),
+        (WRITE, request(("a", now - 20, 1.0), ("b", now, 1.0), ("c", now + 3_600_000, 1.0)), HEADERS),
+    )
+    assert answers[1][0] == 400
+    assert "1 samples out of order" in answers[1][1] and "1 samples too far ahead" in answers[1][1]
+    assert [dict(labels)["__name__"] for labels in head.series([], 0, now + 1)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "said"),
+    [
+        (b"\xff\xff\xff\xff\x0f", {}, 400, "claims"),
+        (b"\x04\x00", {}, 400, "snappy"),
+        (bytes(cramjam.snappy.compress_raw(b"\xff\xff")), {}, 400, "WriteRequest"),
+        (request(("", 1, 1.0)), {}, 400, "metric name"),
+        (b"", {"Content-Encoding": "zstd"}, 415, "snappy"),
+        (b"", {"Content-Type": "application/x-protobuf;proto=io.prometheus.write.v2.Request"}, 415, "2.0"),
+    ],
+)
+def test_what_is_no_remote_write(body: bytes, headers: dict[str, str], status: int, said: str) -> None:
+    _, answers, _ = posted((WRITE, body, {**HEADERS, **headers}))
+    assert answers[0][0] == status and said in answers[0][1]
+
+
+def test_otlp() -> None:
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+    message = ExportMetricsServiceRequest()
+    metric = message.resource_metrics.add().scope_metrics.add().metrics.add(name="depth")
+    metric.gauge.data_points.add(time_unix_nano=(clock.now_ms() - 5) * 1_000_000, as_double=1.5)
+    headers = {"Content-Type": "application/x-protobuf"}
+    path = "/api/v1/otlp/v1/metrics"
+    head, answers, _ = posted(
+        (path, gzip.compress(message.SerializeToString()), {**headers, "Content-Encoding": "gzip"}),
+        (path, b"{}", {"Content-Type": "application/json"}),
+        (path, gzip.compress(bytes(200_000_000)), {**headers, "Content-Encoding": "gzip"}),
+    )
+    assert [status for status, _ in answers] == [200, 415, 400]
+    assert [dict(labels)["__name__"] for labels in head.series([], 0, clock.now_ms())] == ["depth"]
+
+
+def test_off_says_how_to_switch_it_on() -> None:
+    _, answers, _ = posted((WRITE, b"", HEADERS), on=False)
+    assert answers[0][0] == 404 and "--web.enable-remote-write-receiver" in answers[0][1]
