@@ -194,9 +194,10 @@ async def _apply_manifests(client: Any, settings: Settings) -> None:
 
 
 async def _publish_metrics_apis(client: Any, settings: Settings) -> None:
-    """The adapter's Service, its endpoint on the host and its APIServices, as on any cluster."""
+    """The adapter's Service, its endpoint on the host and its APIServices, and our own kind, as on any cluster."""
     import base64
 
+    from flyball.autoscaler.definition import governor_definition
     from flyball.kube.applying import apply
 
     ca = base64.b64encode((settings.pki / "ca.crt").read_bytes()).decode()
@@ -239,7 +240,7 @@ async def _publish_metrics_apis(client: Any, settings: Settings) -> None:
                 },
             }
         )
-    for obj in objects:
+    for obj in (governor_definition(), *objects):
         await apply(client, obj)
 
 

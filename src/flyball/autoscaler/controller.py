@@ -1,16 +1,14 @@
-"""The controller that acts on HorizontalPodAutoscalers: gather, decide, journal, write, tell.
+"""The controller that acts on HorizontalPodAutoscalers and Governors: gather, decide, journal, write, tell.
 
-Each HPA has its own fixed beat; creation, a change of its spec and ``wake`` bring the next evaluation forward.
-Whatever goes wrong with one HPA stays with it: reads time out, evaluations time out, failures are recorded.
+Each has its own fixed beat; creation, a change of its spec and ``wake`` bring the next evaluation forward.
+Whatever goes wrong with one stays with it: reads time out, evaluations time out, failures are recorded.
 """
 
 import asyncio
 import contextlib
-import heapq
-import itertools
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -18,11 +16,13 @@ from prometheus_client import CollectorRegistry
 from flyball import clock as wall_clock
 from flyball.autoscaler.gather import ClockLike, Gatherer
 from flyball.autoscaler.pods import Key, PodIndex, PodView, SelectorIndex
+from flyball.autoscaler.queue import BeatQueue
+from flyball.autoscaler.subjects import Subject, key_of, refusal, startup_s
 from flyball.autoscaler.telemetry import Telemetry
 from flyball.errors import ConfigError, FlyballError, KubeApiError, QueryError
 from flyball.journal import Intent, Journal
 from flyball.kube import EventRecorder, Informer, KubeClient, Resource
-from flyball.kube.kinds import HPAS_V2, PODS
+from flyball.kube.kinds import GOVERNORS, HPAS_V2, PODS
 from flyball.model.selectors import parse_selector
 from flyball.scaling import (
     PROFILES,
@@ -42,15 +42,18 @@ from flyball.scaling import (
     metrics_skipped,
     next_status,
     same_status,
-    spec_from_hpa,
 )
+from flyball.scaling.governor import NAME_PREFIX, decide_governor
+
+if TYPE_CHECKING:
+    from flyball.scaling.forecast import Forecaster
 
 log = logging.getLogger(__name__)
 
 COMPONENT = "horizontal-pod-autoscaler"
 CONFLICT_TRIES = 5
 CONFLICT_PAUSE_S = 0.01
-WAKE_SPACING_S = 0.2  # between two evaluations of one HPA, however often it is woken
+FAST_PERIOD_S = 1.0  # the beat of a Governor of profile fast; a landed sample or a push comes before
 
 Object = dict[str, Any]
 
@@ -66,6 +69,8 @@ class Autoscaler:
         profile: the version whose arithmetic is reproduced, one of ``flyball.scaling.PROFILES``.
         metric_timeout_s: for one metric; a metric that does not answer in time has failed.
         evaluation_timeout_s: for one evaluation with its writes.
+        act_on_hpas: False leaves HPAs to kube-controller-manager: decisions are recorded, nothing is written.
+        may_write: asked before each write; False while another instance leads.
         concurrency: evaluations at once.
 
     Raises:
@@ -87,6 +92,8 @@ class Autoscaler:
         metric_timeout_s: float = 10.0,
         evaluation_timeout_s: float = 60.0,
         concurrency: int = 256,
+        act_on_hpas: bool = True,
+        may_write: Callable[[], bool] = lambda: True,
         registry: CollectorRegistry | None = None,
     ) -> None:
         if profile not in PROFILES:
@@ -111,7 +118,11 @@ class Autoscaler:
         self._histories: dict[Key, tuple[str, History]] = {}
         self._open: dict[Key, list[Intent]] = {}
         self._written: dict[Key, tuple[str, Object]] = {}
-        self._queue = _Queue(self._period_s, clock)
+        self._queue = BeatQueue(self._beat_s, clock)
+        self._governors: Informer[Object] = Informer(client, GOVERNORS)
+        self._fast: set[Key] = set()
+        self._forecasters: dict[Key, Forecaster] = {}
+        self._act_on_hpas, self._may_write = act_on_hpas, may_write
         self._concurrency = concurrency
         self._running: dict[Key, asyncio.Task[None]] = {}
         self._last_error: dict[Key, str] = {}
@@ -124,11 +135,13 @@ class Autoscaler:
         """Act until cancelled."""
         for intent in self._journal.open_intents():
             self._open.setdefault((intent.namespace, intent.name), []).append(intent)
-        informers = [asyncio.create_task(self._pod_informer.run()), asyncio.create_task(self._hpas.run())]
+        # Governors may not be known to a cluster: nothing waits for them
+        informers = [asyncio.create_task(i.run()) for i in (self._pod_informer, self._hpas, self._governors)]
         try:
             await self._first(informers, asyncio.gather(self._pod_informer.wait_synced(), self._hpas.wait_synced()))
             self._drop_orphans()
-            self._hpas.add_handler(self._on_hpa)
+            self._hpas.add_handler(lambda *change: self._on_object(HPAS_V2, *change))
+            self._governors.add_handler(lambda *change: self._on_object(GOVERNORS, *change))
             await self._first(informers, self._dispatch())
         finally:
             tasks = [*informers, *self._running.values()]
@@ -178,6 +191,7 @@ class Autoscaler:
         """What is under way and what was remembered."""
         return {
             "hpas": len(self._hpas.cache),
+            "governors": len(self._governors.cache),
             "pods": len(self._pods),
             "running": len(self._running),
             "concurrency": self._concurrency,
@@ -191,27 +205,38 @@ class Autoscaler:
             "journal": self._journal.statistics(),
         }
 
-    def _on_hpa(self, change: str, old: Object | None, new: Object | None) -> None:
+    def _beat_s(self, key: Key) -> float:
+        return min(FAST_PERIOD_S, self._period_s) if key in self._fast else self._period_s
+
+    def _on_object(self, resource: Resource, change: str, old: Object | None, new: Object | None) -> None:
         obj = new if new is not None else old
         if obj is None:
             return
-        key = _key(obj)
+        key = key_of(resource, obj)
         if change == "DELETED":
             self._queue.remove(key)
             self._selectors.remove(key)
-            for memory in (self._histories, self._written, self._last_error):
+            self._fast.discard(key)
+            for memory in (self._histories, self._written, self._last_error, self._forecasters):
                 memory.pop(key, None)
             try:
                 self._journal.forget(*key)
-                self._close_intents(key, "the HPA was deleted")
+                self._close_intents(key, "the object was deleted")
             except FlyballError as error:
-                log.error("journal_failed hpa=%s/%s error=%s", *key, error)
+                log.error("journal_failed of=%s/%s error=%s", *key, error)
         elif change == "ADDED" or old is None or old.get("spec") != obj.get("spec"):
             self._queue.add(key)
         self.telemetry.hpas.set(len(self._hpas.cache))
+        self.telemetry.governors.set(len(self._governors.cache))
+
+    def _cached(self, key: Key) -> Object | None:
+        namespace, name = key
+        if name.startswith(NAME_PREFIX):
+            return self._governors.cache.get((namespace, name.removeprefix(NAME_PREFIX)))
+        return self._hpas.cache.get(key)
 
     def _drop_orphans(self) -> None:
-        for key in [key for key in self._open if key not in self._hpas.cache]:
+        for key in [key for key in self._open if not key[1].startswith(NAME_PREFIX) and key not in self._hpas.cache]:
             self._close_intents(key, "the HPA was deleted")
 
     def _close_intents(self, key: Key, why: str) -> None:
@@ -235,7 +260,7 @@ class Autoscaler:
             # one HPA that trips over a bug must not end the others
             log.exception("evaluation_failed hpa=%s/%s", *key)
             result, error = "bug", f"{type(failure).__name__}: {failure}"
-        if error and key in self._hpas.cache:
+        if error and self._cached(key) is not None:
             if self._last_error.get(key) != error:
                 log.warning("evaluation_incomplete hpa=%s/%s error=%s", *key, error)
             self._last_error[key] = error
@@ -245,46 +270,84 @@ class Autoscaler:
         self.telemetry.seconds.observe(self._clock.monotonic_s() - began_s)
 
     async def evaluate(self, namespace: str, name: str) -> str:
-        """Evaluate one HPA now and act on it; the decision's error, "" when all went well.
+        """Evaluate one HPA (or ``governor/NAME``) now and act on it; the decision's error, "" when all went well.
 
         Raises:
-            FlyballError: the HPA could not be understood, journalled or told.
+            FlyballError: the object could not be understood, journalled or told.
         """
         key = (namespace, name)
-        hpa = self._current(key)
-        if hpa is None:
+        obj = self._current(key)
+        if obj is None:
             return ""
         try:
-            spec = spec_from_hpa(hpa, self._settings)
+            subject = Subject.of(GOVERNORS if name.startswith(NAME_PREFIX) else HPAS_V2, obj, self._settings)
         except ConfigError as error:
-            await self._events.event(hpa, "Warning", "InvalidSpec", str(error))
+            await self._event(obj, name, Event("Warning", "InvalidSpec", str(error)))
             raise
+        spec, governor = subject.spec, subject.governor
+        (self._fast.add if governor is not None and governor.profile == "fast" else self._fast.discard)(key)
+        refused = refusal(subject, self._hpas.cache.values(), self._governors.cache.values())
+        if refused:
+            await self._refuse(key, subject, refused)
+            return refused
         resource, scale, failure = await self._scale_of(spec)
         if scale is None:
             seen = Observation(scale_error=failure)
         else:
             self._settle(key, spec, scale)
-            seen = await self._observe(key, spec, hpa, scale)
-        history = self._history(key, spec.uid)
+            seen = await self._observe(key, subject, scale)
         now_ms = self._clock.now_ms()
-        decision, history = decide(spec, seen, history, now_ms)
+        decision, history = self._decide(key, subject, seen, self._history(key, spec.uid), now_ms)
         for metric in decision.metrics:
             if metric.error:
                 self.telemetry.read_failures.labels(metric.type).inc()
         record = self._journal.append_decision(decision, history, spec.uid)
         self._histories[key] = (spec.uid, history)
-        await self._tell(hpa, decision.events)
+        if not subject.acts(self._act_on_hpas) or not self._may_write():
+            return decision.error
+        for event in decision.events:
+            await self._event(obj, name, event)
         outcome: Outcome | None = None
         if decision.rescale and scale is not None and resource is not None:
             outcome = await self._write(key, spec, resource, scale, decision, record)
         more, events = after_write(decision, outcome) if outcome is not None else ((), ())
-        await self._tell(hpa, events)
-        await self._write_status(key, hpa, decision, outcome, (*decision.conditions, *more))
+        for event in events:
+            await self._event(obj, name, event)
+        await self._write_status(key, subject, decision, outcome, (*decision.conditions, *more))
         return ending_error(decision, outcome)
 
+    def _decide(
+        self, key: Key, subject: Subject, seen: Observation, history: History, now_ms: int
+    ) -> tuple[Decision, History]:
+        governor = subject.governor
+        if governor is None:
+            return decide(subject.spec, seen, history, now_ms)
+        known = self._forecasters.get(key)
+        forecast = known.forecast if known is not None else None
+        decision, history = decide_governor(governor, seen, history, now_ms, forecast)
+        demand = decision.governed.demand if decision.governed is not None else None
+        if governor.forecast is not None and demand is not None:
+            if known is None:
+                from flyball.scaling.forecast import Forecaster  # numpy only where someone wants it
+
+                known = self._forecasters[key] = Forecaster(startup_s(governor, seen))
+            known.observe(now_ms, demand)
+        return decision, history
+
+    async def _refuse(self, key: Key, subject: Subject, why: str) -> None:
+        conditions = (Condition("ScalingActive", "False", "TargetShared", why),)
+        spec = subject.spec
+        decision = Decision(
+            spec.namespace, spec.name, self._clock.now_ms(), 0, 0, spec.min_replicas, spec.max_replicas,
+            failed=True, error=why, conditions=conditions, target=spec.reference,
+        )  # fmt: skip
+        self._journal.append_decision(decision)
+        await self._event(subject.obj, key[1], Event("Warning", "TargetShared", why))
+        await self._write_status(key, subject, decision, None, conditions)
+
     def _current(self, key: Key) -> Object | None:
-        """The HPA as last seen, or as last written by us when the watch has not brought that back yet."""
-        cached = self._hpas.cache.get(key)
+        """The object as last seen, or as last written by us when the watch has not brought that back yet."""
+        cached = self._cached(key)
         written = self._written.get(key)
         if cached is None or written is None:
             return cached
@@ -300,7 +363,8 @@ class Autoscaler:
         except FlyballError as error:
             return None, None, str(error)
 
-    async def _observe(self, key: Key, spec: Spec, hpa: Object, scale: Object) -> Observation:
+    async def _observe(self, key: Key, subject: Subject, scale: Object) -> Observation:
+        spec = subject.spec
         text = str((scale.get("status") or {}).get("selector") or "")
         pods: tuple[Pod, ...] = ()
         selecting: tuple[str, ...] = ()
@@ -311,10 +375,11 @@ class Autoscaler:
             except QueryError as error:
                 trouble = str(error)
             else:
-                self._selectors.put(key, text, selector)
                 found = self._pods.select(spec.namespace, selector)
                 pods = tuple(pod for _, pod in found)
-                selecting = tuple(self._selectors.selecting(spec.namespace, (labels for labels, _ in found)))
+                if subject.governor is None:  # a Governor is compared by its target instead, see refusal
+                    self._selectors.put(key, text, selector)
+                    selecting = tuple(self._selectors.selecting(spec.namespace, (labels for labels, _ in found)))
         seen = Observation(
             spec_replicas=int((scale.get("spec") or {}).get("replicas") or 0),
             status_replicas=int((scale.get("status") or {}).get("replicas") or 0),
@@ -322,10 +387,7 @@ class Autoscaler:
             selector_error=trouble,
             selecting_hpas=selecting,
             pods=pods,
-            scaled_to_zero=any(
-                condition.get("type") == "ScaledToZero" and condition.get("status") == "True"
-                for condition in (hpa.get("status") or {}).get("conditions") or []
-            ),
+            scaled_to_zero=subject.scaled_to_zero,
         )
         if metrics_skipped(spec, seen):
             return seen
@@ -396,32 +458,34 @@ class Autoscaler:
             self._histories[key] = (spec.uid, history)
             log.info("intent_settled hpa=%s/%s arrived=%s", spec.namespace, spec.name, arrived)
 
-    async def _tell(self, hpa: Object, events: tuple[Event, ...]) -> None:
-        for event in events:
-            kind: Any = event.type
-            await self._events.event(_typed(hpa), kind, event.reason, event.message)
+    async def _event(self, obj: Object, name: str, event: Event) -> None:
+        kind: Any = event.type
+        resource = GOVERNORS if name.startswith(NAME_PREFIX) else HPAS_V2
+        await self._events.event(_typed(resource, obj), kind, event.reason, event.message)
 
     async def _write_status(
-        self, key: Key, hpa: Object, decision: Decision, outcome: Outcome | None, conditions: tuple[Condition, ...]
+        self, key: Key, subject: Subject, decision: Decision, outcome: Outcome | None, conditions: tuple[Condition, ...]
     ) -> None:
         now = self._clock.rfc3339(self._clock.now_ms())
-        base = _version(hpa)
+        resource, obj = subject.resource, subject.obj
+        base = _version(obj)
         for attempt in range(2):
-            status = next_status(hpa, decision, outcome, conditions, now)
-            if same_status(hpa.get("status") or {}, status):
+            status = next_status(obj, decision, outcome, conditions, now)
+            if same_status(obj.get("status") or {}, status):
                 return
             try:
-                written = await self._client.update(HPAS_V2, {**_typed(hpa), "status": status}, key[0], "status")
+                body = {**_typed(resource, obj), "status": status}
+                written = await self._client.update(resource, body, key[0], "status")
             except KubeApiError as error:
                 if error.code == 404:
                     return
                 if error.code == 409 and attempt == 0:
-                    hpa = await self._client.get(HPAS_V2, key[1], key[0])
+                    obj = await self._client.get(resource, str(obj["metadata"]["name"]), key[0])
                     base = ""
                     continue
-                await self._events.event(_typed(hpa), "Warning", "FailedUpdateStatus", str(error))
+                await self._event(obj, key[1], Event("Warning", "FailedUpdateStatus", str(error)))
                 raise
-            cached = self._hpas.cache.get(key)
+            cached = self._cached(key)
             if cached is not None and _version(cached) != _version(written):
                 self._written[key] = (_version(cached) if base == "" else self._base(key, base), written)
             return
@@ -434,84 +498,6 @@ class Autoscaler:
         return base
 
 
-class _Queue:
-    """When each key is due, on a fixed beat; one key is never out twice at once."""
-
-    def __init__(self, period_s: float, clock: ClockLike) -> None:
-        self._period_s, self._clock = period_s, clock
-        self._due: dict[Key, float] = {}
-        self._begun: dict[Key, float] = {}
-        self._out: dict[Key, float | None] = {}  # value: due again at, when asked for meanwhile
-        self._removed: set[Key] = set()  # while out
-        self._heap: list[tuple[float, int, Key]] = []
-        self._serial = itertools.count()
-        self._changed = asyncio.Event()
-
-    def add(self, key: Key) -> None:
-        """Due now."""
-        self._removed.discard(key)
-        self._schedule(key, self._clock.monotonic_s())
-
-    def wake(self, key: Key) -> bool:
-        """Due now, if known, and not too soon after it began last."""
-        if key in self._removed or (key not in self._due and key not in self._out):
-            return False
-        earliest_s = self._begun.get(key, -1e18) + WAKE_SPACING_S
-        self._schedule(key, max(self._clock.monotonic_s(), earliest_s))
-        return True
-
-    def remove(self, key: Key) -> None:
-        """Never due again."""
-        self._due.pop(key, None)
-        self._begun.pop(key, None)
-        if key in self._out:
-            self._out[key] = None
-            self._removed.add(key)
-
-    async def next(self) -> tuple[Key, float]:
-        """The key that is due first, once it is, and how late that is in seconds."""
-        while True:
-            self._changed.clear()
-            now_s = self._clock.monotonic_s()
-            while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
-                heapq.heappop(self._heap)
-            if self._heap and self._heap[0][0] <= now_s:
-                due_s, _, key = heapq.heappop(self._heap)
-                del self._due[key]
-                self._out[key] = None
-                self._begun[key] = now_s
-                return key, now_s - due_s
-            wait_s = self._heap[0][0] - now_s if self._heap else None
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._changed.wait()
-
-    def done(self, key: Key) -> None:
-        """It has been seen to; due again one period after it began."""
-        asked_s = self._out.pop(key)
-        if key in self._removed:
-            self._removed.discard(key)
-            return
-        next_s = self._begun.get(key, self._clock.monotonic_s()) + self._period_s
-        self._schedule(key, next_s if asked_s is None else min(asked_s, next_s))
-
-    def _schedule(self, key: Key, due_s: float) -> None:
-        if key in self._out:
-            asked_s = self._out[key]
-            self._out[key] = due_s if asked_s is None else min(asked_s, due_s)
-            return
-        known_s = self._due.get(key)
-        if known_s is None or due_s < known_s:
-            self._due[key] = due_s
-            heapq.heappush(self._heap, (due_s, next(self._serial), key))
-            self._changed.set()
-
-
-def _key(obj: Mapping[str, Any]) -> Key:
-    meta = obj.get("metadata") or {}
-    return str(meta.get("namespace", "")), str(meta.get("name", ""))
-
-
 def _version(obj: Mapping[str, Any]) -> str:
     return str((obj.get("metadata") or {}).get("resourceVersion", ""))
 
@@ -520,6 +506,6 @@ def _replicas(scale: Mapping[str, Any]) -> int:
     return int((scale.get("spec") or {}).get("replicas") or 0)
 
 
-def _typed(hpa: Object) -> Object:
+def _typed(resource: Resource, obj: Object) -> Object:
     """Items of a list carry no kind of their own."""
-    return {**hpa, "apiVersion": HPAS_V2.api_version, "kind": HPAS_V2.kind}
+    return {**obj, "apiVersion": resource.api_version, "kind": resource.kind}

@@ -24,6 +24,7 @@ class Telemetry:
             "flyball_autoscaler_metric_failures_total", "Metric reads that failed", ["type"], registry=self.registry
         )
         self.hpas = Gauge("flyball_autoscaler_hpas", "HPAs known", registry=self.registry)
+        self.governors = Gauge("flyball_autoscaler_governors", "Governors known", registry=self.registry)
         self.running = Gauge("flyball_autoscaler_running_evaluations", "Evaluations under way", registry=self.registry)
         self.late = Gauge(
             "flyball_autoscaler_lateness_seconds", "How late the newest evaluation began", registry=self.registry

@@ -39,10 +39,11 @@ _T = TypeVar("_T")
 
 
 class ForecastSettings(msgspec.Struct, frozen=True):
-    """``startup_s``: the lead, until it has been measured; ``maximum``: replicas a forecast may at most ask for."""
+    """``startup_s``: the lead, where it is ``declared``; ``maximum``: replicas a forecast may at most ask for."""
 
     startup_s: int = _STARTUP_S
     maximum: int | None = None
+    declared: bool = False
 
 
 class Fallback(msgspec.Struct, frozen=True):
@@ -111,7 +112,7 @@ def _optional(body: Mapping[str, Any], name: str, decode: Callable[[Mapping[str,
 
 def _forecast(value: Mapping[str, Any], path: str) -> ForecastSettings:
     startup_s = _whole(value, "startupSeconds", path, 1, 3600)
-    return ForecastSettings(startup_s or _STARTUP_S, _whole(value, "maxReplicas", path, 1))
+    return ForecastSettings(startup_s or _STARTUP_S, _whole(value, "maxReplicas", path, 1), startup_s is not None)
 
 
 def _fallback(value: Mapping[str, Any], path: str) -> Fallback:

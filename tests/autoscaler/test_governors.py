@@ -1,0 +1,131 @@
+"""Governors through the controller: acting, shadow, refusals, and who may write."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from flyball.autoscaler.definition import governor_definition
+from flyball.journal import Journal
+
+_path = Path(__file__).with_name("test_autoscaler.py")
+_spec = importlib.util.spec_from_file_location("flyball_tests_autoscaler_base", _path)
+assert _spec is not None and _spec.loader is not None
+base = importlib.util.module_from_spec(_spec)
+sys.modules[_spec.name] = base
+_spec.loader.exec_module(base)
+journal = base.journal
+
+
+def governor(name: str = "web", created: str = "2026-01-01T00:00:00Z", **spec: Any) -> dict[str, Any]:
+    ref = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
+    body = {"scaleTargetRef": ref, "minReplicas": 1, "maxReplicas": 20, "metrics": [base.external()]}
+    meta = {"namespace": "shop", "name": name, "generation": 1, "creationTimestamp": created}
+    return {"metadata": meta, "spec": body | spec}
+
+
+def cluster(**spec: Any) -> Any:
+    fake = base.cluster()
+    fake.remove("horizontalpodautoscalers", "shop", "web")
+    fake.put("governors", governor(**spec))
+    return fake
+
+
+def scaling_active(fake: Any, name: str = "web") -> dict[str, Any]:
+    found = (fake.objects["governors", "shop", name].get("status") or {}).get("conditions") or []
+    return next((condition for condition in found if condition["type"] == "ScalingActive"), {})
+
+
+def test_a_governor_scales_and_tells_its_status(journal: Journal) -> None:
+    async def test() -> None:
+        fake = cluster(profile="fast")
+        async with base.running(fake, journal):
+            await base.until(lambda: fake.scale_writes and scaling_active(fake))
+            assert fake.scale_writes == [("web", 6)]  # a demand of five replicas and five percent
+        assert fake.objects["governors", "shop", "web"]["status"]["desiredReplicas"] == 6
+        (record,) = journal.decisions("shop", "governor/web")
+        assert record.outcome == "" and record.decision.governed is not None and record.decision.governed.demand == 5
+        assert ("SuccessfulRescale", "New size: 6; reason: demand of 5.00 replicas") in fake.events
+
+    base.go(test())
+
+
+def test_a_shadow_decides_beside_an_hpa_and_writes_nothing(journal: Journal) -> None:
+    async def test() -> None:
+        fake = base.cluster()
+        fake.put("governors", governor(shadow=True, profile="fast"))
+        async with base.running(fake, journal):
+            await base.until(lambda: journal.decisions("shop", "governor/web") and fake.scale_writes)
+        assert fake.scale_writes == [("web", 5)]  # the HPA's
+        assert journal.decisions("shop", "governor/web")[0].decision.desired >= 5
+        assert not scaling_active(fake)
+
+    base.go(test())
+
+
+def test_a_governor_beside_an_hpa_is_refused_until_that_is_gone(journal: Journal) -> None:
+    async def test() -> None:
+        fake = base.cluster()
+        fake.put("governors", governor(override={"replicas": 9}))
+        async with base.running(fake, journal, sync_period_s=0.05):
+            await base.until(lambda: scaling_active(fake).get("reason") == "TargetShared")
+            assert "HorizontalPodAutoscaler web; delete that, or set spec.shadow" in scaling_active(fake)["message"]
+            assert ("web", 9) not in fake.scale_writes
+            fake.remove("horizontalpodautoscalers", "shop", "web")
+            await base.until(lambda: ("web", 9) in fake.scale_writes)
+
+    base.go(test())
+
+
+def test_of_two_governors_the_older_acts(journal: Journal) -> None:
+    async def test() -> None:
+        fake = cluster(override={"replicas": 7})
+        fake.put("governors", governor("second", "2026-02-01T00:00:00Z", override={"replicas": 9}))
+        async with base.running(fake, journal):
+            await base.until(lambda: fake.scale_writes and scaling_active(fake, "second"))
+        assert fake.scale_writes == [("web", 7)]
+        assert "older Governor web" in scaling_active(fake, "second")["message"]
+
+    base.go(test())
+
+
+def test_hpas_are_observed_where_another_controller_acts_on_them(journal: Journal) -> None:
+    async def test() -> None:
+        fake = base.cluster()
+        async with base.running(fake, journal, act_on_hpas=False):
+            await base.until(lambda: journal.decisions("shop", "web"))
+        assert journal.decisions("shop", "web")[0].decision.desired == 5
+        assert (fake.scale_writes, fake.status_writes, fake.events) == ([], 0, [])
+
+    base.go(test())
+
+
+def test_who_does_not_lead_writes_nothing(journal: Journal) -> None:
+    async def test() -> None:
+        fake = base.cluster()
+        async with base.running(fake, journal, may_write=lambda: False):
+            await base.until(lambda: journal.decisions("shop", "web"))
+        assert fake.scale_writes == []
+
+    base.go(test())
+
+
+def test_a_wrong_governor_is_told_by_field_and_disturbs_no_other(journal: Journal) -> None:
+    async def test() -> None:
+        fake = base.cluster()
+        fake.put("governors", governor("wrong", schedule=[{"start": "@daily", "end": "often", "minReplicas": 2}]))
+        async with base.running(fake, journal):
+            await base.until(lambda: fake.scale_writes and any(reason == "InvalidSpec" for reason, _ in fake.events))
+        message = next(message for reason, message in fake.events if reason == "InvalidSpec")
+        assert message.startswith('spec.schedule[0].end: Invalid value: "often"')
+
+    base.go(test())
+
+
+def test_the_definition_names_every_field_that_is_decoded() -> None:
+    version = governor_definition()["spec"]["versions"][0]
+    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    assert {"profile", "schedule", "forecast", "fallback", "override", "pause", "shadow", "behavior", "metrics"} <= set(
+        spec
+    )
+    assert version["subresources"] == {"status": {}}
