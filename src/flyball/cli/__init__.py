@@ -20,6 +20,8 @@ COMMANDS = {
     "exporter": "Run one exporter alone.",
     "test": "Run unit tests of alerting and recording rules.",
     "promql": "Run scenario files of the query language; print an expression in its plain form.",
+    "query": "Evaluate PromQL: a table, JSON or a plot in the terminal.",
+    "check": "Check a prometheus.yml or a page of metrics.",
     "kubeconfig": "Print the kubeconfig of the embedded cluster.",
     "process": "",
 }

@@ -1,0 +1,78 @@
+"""``flyball check``: files and pages, without a server."""
+
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from flyball.errors import ConfigError, ScrapeError
+
+#: Exit code of what works but should be better, as promtool's.
+LINT = 3
+
+
+@click.group("check", epilog="Example: flyball check config prometheus.yml")
+def command() -> None:
+    """Check a configuration or a page of metrics.
+
+    The exit code is 0 when all is right, 1 when something is wrong, 3 when it works but should be better.
+    """
+
+
+@command.command("config", epilog="Example: flyball check config prometheus.yml")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+def config(files: tuple[Path, ...]) -> None:
+    """Check prometheus.yml files with the rule files and jobs that they name."""
+    from flyball.server import load
+
+    failed = False
+    for file in files:
+        try:
+            loaded = load(file)
+        except ConfigError as exc:
+            click.echo(f"{file}: FAILED")
+            for line in str(exc).splitlines():
+                click.echo(f"  {line}", err=True)
+            failed = True
+            continue
+        rules = sum(len(group.rules) for group in loaded.groups)
+        click.echo(f"{file}: OK, {len(loaded.jobs)} jobs, {len(loaded.groups)} rule groups, {rules} rules")
+        for name in loaded.config.ignored:
+            click.echo(f"  {name}: is accepted and has no effect here")
+        for job in loaded.jobs:
+            if job.ignored:
+                click.echo(f"  job {job.job_name}: without effect here: {', '.join(job.ignored)}")
+    sys.exit(1 if failed else 0)
+
+
+@command.command("metrics", epilog="Example: curl -s http://127.0.0.1:8080/metrics | flyball check metrics")
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["auto", "text", "openmetrics"]),
+    default="auto",
+    show_default=True,
+    help="What the page is; auto: OpenMetrics when it ends with # EOF.",
+)
+def metrics(file: BinaryIO, format_: str) -> None:
+    """Check a page of metrics from a file or standard input."""
+    from flyball.exposition import Format, parse, parse_series
+    from flyball.exposition.lint import lint
+
+    body: bytes = file.read()
+    if format_ == "auto":
+        format_ = "openmetrics" if body.rstrip(b"\n").endswith(b"# EOF") else "text"
+    try:
+        exposition = parse(body, Format(format_))
+        for text, type_ in zip(exposition.series, exposition.types, strict=True):
+            parse_series(text, type_)
+    except ScrapeError as exc:
+        click.echo(f"{exc}", err=True)
+        sys.exit(1)
+    problems = lint(exposition) if format_ == "text" else []
+    for name, problem in problems:
+        click.echo(f"{name} {problem}", err=True)
+    click.echo(f"{len(exposition.series)} samples of {len(exposition.metadata)} families")
+    sys.exit(LINT if problems else 0)
