@@ -226,7 +226,8 @@ class FrontProxyWatch:
     async def wait_known(self, timeout_s: float) -> None:
         """Returns once the cluster has said whom to trust, or after the time-out, with nobody trusted yet."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._informer.wait_synced(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._informer.wait_synced()
 
     def _on_change(self, _change: str, _old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
         if new is None or (new.get("metadata") or {}).get("name") != AUTHENTICATION_MAP[1]:

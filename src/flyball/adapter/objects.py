@@ -59,7 +59,8 @@ class Collection:
         """
         if not self.has_synced:
             try:
-                await asyncio.wait_for(self._informer.wait_synced(), SYNC_WAIT_S)
+                async with asyncio.timeout(SYNC_WAIT_S):
+                    await self._informer.wait_synced()
             except TimeoutError as exc:
                 error = self._informer.statistics()["last_error"] or "no answer"
                 raise UpstreamError(f"unable to list matching resources: {self._informer.resource}: {error}") from exc

@@ -136,10 +136,16 @@ class Adapter:
                 delay_s = RETRY_MIN_S
             self._listed_once = self._listed_once or good
             try:
-                await asyncio.wait_for(self._wake.wait(), delay_s)
+                async with asyncio.timeout(delay_s):  # wait_for of Python 3.11 may swallow a cancellation
+                    await self._wake.wait()
                 delay_s = RETRY_MIN_S
             except TimeoutError:
                 pass
+
+    async def refresh(self) -> None:
+        """Reads the kinds and lists the series once, as a first step or for one question."""
+        await self._kinds.refresh()
+        await self.relist()
 
     async def relist(self) -> bool:
         """Lists series once; True when every rule could be listed. Each failing rule keeps what it last had."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from flyball.cli.options import output_option
 from flyball.errors import ConfigError
 
 #: Flags of upstream that change nothing here, and why; given, they are named in one line at start.
@@ -249,3 +250,113 @@ def _log(form: str, verbosity: int) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
     handler.setFormatter(_JsonLines() if form == "json" else text)
     logging.basicConfig(level=logging.DEBUG if verbosity >= 4 else logging.INFO, handlers=[handler])
+
+
+@command.command("check", epilog="Example: flyball adapter check adapter.yaml --prometheus-url http://localhost:9090")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--prometheus-url", default="", help="Look at its series as well.")
+@click.option("--lister-kubeconfig", default="", type=_FILE, help="Know this cluster's kinds, custom ones included.")
+@output_option
+def check_command(file: Path, prometheus_url: str, lister_kubeconfig: str, output: str) -> None:
+    """Say what is wrong in a prometheus-adapter configuration, or will surprise.
+
+    Wrong rules, queries that are no PromQL, rules that cannot share a query; with --prometheus-url also rules without
+    series, labels that name no object, and rules that hide each other. Ends with 1 when there is an error.
+    """
+    findings = asyncio.run(_check(file, prometheus_url, lister_kubeconfig))
+    if output == "json":
+        click.echo(json.dumps([{"level": f.level, "where": f.where, "message": f.message} for f in findings], indent=2))
+    else:
+        for finding in findings:
+            message = finding.message.removeprefix(f"{finding.where}: ")
+            click.echo(f"{finding.level:<8} {finding.where}: {message}")
+        errors = sum(finding.level == "error" for finding in findings)
+        click.echo(f"{errors} error{'' if errors == 1 else 's'} in {file}")
+    sys.exit(any(finding.level == "error" for finding in findings))
+
+
+async def _check(file: Path, prometheus_url: str, kubeconfig: str) -> list[Any]:
+    from flyball.adapter.checking import check, check_live
+    from flyball.adapter.kinds import ServedKinds
+    from flyball.kube import KubeClient
+    from flyball.metricrules import KindTable, parse_config
+    from flyball.metricrules.resources import BUILT_IN_KINDS
+    from flyball.sources import HttpSource, SourceSet
+
+    config = parse_config(file.read_text(encoding="utf-8"), str(file))
+    mapper = KindTable(BUILT_IN_KINDS)
+    if kubeconfig:
+        async with await KubeClient.from_kubeconfig(kubeconfig) as client:
+            kinds = ServedKinds(client)
+            await kinds.refresh()
+            mapper = kinds.mapper
+    findings = check(config, mapper)
+    if prometheus_url:
+        default = HttpSource(prometheus_url)
+        sources = SourceSet(default)
+        try:
+            sources.apply(config.sources)
+            findings += await check_live(config, sources.get, mapper, 3_600_000)
+        finally:
+            await sources.close()
+            await default.close()
+    return findings
+
+
+@command.command(
+    "explain",
+    epilog="Example: flyball adapter explain --config adapter.yaml --prometheus-url http://localhost:9090 "
+    "/apis/custom.metrics.k8s.io/v1beta1/namespaces/default/pods/*/requests",
+)
+@click.argument("path")
+@click.option("--config", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--prometheus-url", required=True)
+@click.option("--lister-kubeconfig", default="", type=_FILE, help="The cluster.  [default: the current context]")
+@output_option
+def explain_command(path: str, config: Path, prometheus_url: str, lister_kubeconfig: str, output: str) -> None:
+    """Follow one path of the metrics APIs: rule, series, PromQL, samples, value.
+
+    Asks the cluster and Prometheus itself, so that it works before anything is installed.
+    """
+    found = asyncio.run(_explain(path, config, prometheus_url, lister_kubeconfig))
+    if output == "json":
+        click.echo(json.dumps(found, indent=2))
+        return
+    for key in ("path", "problem", "rule", "series", "metric", "shared"):
+        if key in found:
+            click.echo(f"{key:<8} {found[key]}")
+    for asked in found["queries"]:
+        click.echo(f"query    {asked['query']}")
+        for sample in asked.get("samples", ())[:10]:
+            labels = ",".join(f'{name}="{value}"' for name, value in sample["labels"].items())
+            click.echo(f"           {{{labels}}} {sample['value']}")
+        rest = len(asked.get("samples", ())) - 10
+        if rest > 0:
+            click.echo(f"           ... and {rest} more")
+        if "samples" in asked and not asked["samples"]:
+            click.echo("           no sample")
+        if "error" in asked:
+            click.echo(f"           {asked['error']}")
+    click.echo(f"answer   {found['status']} {json.dumps(found['answer'])}")
+
+
+async def _explain(path: str, config: Path, prometheus_url: str, kubeconfig: str) -> dict[str, Any]:
+    from flyball.adapter.explaining import Recorder, explain
+    from flyball.adapter.service import Adapter
+    from flyball.kube import KubeClient
+    from flyball.sources import HttpSource
+
+    async with await KubeClient.from_environment(kubeconfig or None) as client:
+        source = HttpSource(prometheus_url)
+        recorder = Recorder(source)
+        text = config.read_text(encoding="utf-8")
+        adapter = Adapter(client, recorder, text, config_name=str(config), watch_config_maps=False)
+        running = asyncio.create_task(adapter.run())
+        try:
+            await adapter.refresh()
+            return await explain(adapter, recorder, path)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await adapter.close()
+            await source.close()
