@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from flyball import clock
-from flyball.localcluster.node import environment, images, probes, procfs
+from flyball.localcluster.node import environment, images, launch, probes, procfs, runtimes
 from flyball.localcluster.node.process import ContainerProcess
 from flyball.localcluster.node.status import ContainerState
 from flyball.model.quantities import parse_quantity
@@ -61,6 +61,7 @@ class Container:
         self.cwd = "/"
         self.mounts: list[tuple[str, str]] = []
         self.claims_ports = False
+        self.isolated = False
         self.oom_killed = False
         self._cpu_base_ns = 0
         self._cpu_last_ns = 0
@@ -86,6 +87,7 @@ class Container:
             "final": self.state.terminated is not None and self.restart_at is None,
             "backoff_s": self.backoff_s,
             "claims_ports": self.claims_ports,
+            "isolated": self.isolated,
             "environment": self.environment,
             "cwd": self.cwd,
             "mounts": self.mounts,
@@ -96,6 +98,7 @@ class Container:
         self.state.last_terminated = record.get("last_terminated")
         self.backoff_s = float(record.get("backoff_s") or 0.0)
         self.claims_ports = bool(record.get("claims_ports"))
+        self.isolated = bool(record.get("isolated"))
         self.environment = record.get("environment") or {}
         self.cwd = record.get("cwd") or "/"
         self.mounts = [(pair[0], pair[1]) for pair in record.get("mounts") or []]
@@ -211,8 +214,11 @@ class Container:
         Raises:
             NotRunnableError: there is no such program.
         """
-        argv = [environment.rewrite_argument(word, self.mounts) for word in command]
         env = self.environment or self.pod.base_environment()
+        if self.isolated and self.process is not None:
+            argv = launch.program_of(command, self.mounts, env.get("PATH", os.defpath), self.cwd)
+            return [*runtimes.entering(self.process.pid), *argv], env, "/"
+        argv = [environment.rewrite_argument(word, self.mounts) for word in command]
         return images.resolve(argv, env.get("PATH", os.defpath), self.cwd), env, self.cwd
 
     # -- probes --------------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 """What a container runs on this machine: program, environment, directory and paths."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flyball.localcluster.node import environment, images, volumes
+from flyball.localcluster.node.process import Root
 
 Object = dict[str, Any]
 
@@ -21,6 +22,8 @@ class Launch:
     mounts: list[tuple[str, str]]
     has_own_address: bool
     """Whether it will listen on the pod's address only; otherwise it takes its ports on the whole machine."""
+    root: Root | None
+    """Its view of the file system; None where mount paths are rewritten to the volumes' real ones instead."""
 
 
 def prepare(
@@ -33,6 +36,7 @@ def prepare(
     shim_dir: Path,
     *,
     pod_ip: str,
+    isolated: bool,
     capacity: Mapping[str, str],
 ) -> Launch:
     """All that is needed to start a container.
@@ -40,6 +44,7 @@ def prepare(
     Args:
         base: the environment that every container of the pod has.
         directories: the pod's volumes.
+        isolated: whether it gets a mount namespace of its own.
 
     Raises:
         MissingReferenceError: an object that the environment names does not exist (yet).
@@ -54,19 +59,51 @@ def prepare(
     image, command, args = container.get("image") or "", container.get("command") or [], container.get("args") or []
     words = images.command_line(image, command, args)
     expanded = [environment.expand(str(word), env) for word in words]
-    # Values such as PYTHONPATH=/app name the image's paths; here they mean the volume's directory.
-    env = environment.rewrite_environment(env, mounts)
+    cwd = container.get("workingDir") or str(pod_dir / "work")
+    if not isolated:
+        # Values such as PYTHONPATH=/app name the image's paths; here they mean the volume's directory.
+        env, cwd = environment.rewrite_environment(env, mounts), environment.rewrite_path(cwd, mounts)
     if not pod["spec"].get("hostNetwork"):
         env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(shim_dir), env.get("PYTHONPATH"))))
-    cwd = container.get("workingDir") or ""
-    cwd = environment.rewrite_path(cwd, mounts) if cwd else str(pod_dir / "work")
-    if not os.path.isdir(cwd):
+    env.setdefault("PATH", os.defpath)
+    root = None
+    if isolated:
+        root = _root(pod_dir, container, mounts, cwd)
+        argv = program_of(expanded, mounts, env["PATH"], cwd)
+    elif not os.path.isdir(cwd):
         raise images.NotRunnableError(
             "CreateContainerError",
             f'workingDir "{cwd}" is not on this machine (no image is pulled); mount a volume there or leave it out',
         )
-    env.setdefault("PATH", os.defpath)
-    argv = [environment.rewrite_argument(word, mounts) for word in expanded]
-    argv = images.resolve(argv, env["PATH"], cwd)
-    alone = images.takes_bind_shim(argv) or images.listens_on_pod_ip(argv, pod_ip, [str(word) for word in words])
-    return Launch(argv, env, cwd, mounts, alone)
+    else:
+        argv = images.resolve([environment.rewrite_argument(word, mounts) for word in expanded], env["PATH"], cwd)
+    seen = [environment.rewrite_path(argv[0], mounts), *argv[1:]]
+    alone = images.takes_bind_shim(seen) or images.listens_on_pod_ip(argv, pod_ip, [str(word) for word in words])
+    return Launch(argv, env, cwd, mounts, alone, root)
+
+
+def _root(pod_dir: Path, container: Object, mounts: Sequence[tuple[str, str]], cwd: str) -> Root:
+    directory = pod_dir / "root"
+    directory.mkdir(exist_ok=True)
+    fixed = volumes.read_only(container)
+    binds = [("ro" if target in fixed else "rw", real, target) for target, real in mounts]
+    hosts = pod_dir / "hosts"
+    if hosts.exists():
+        binds.append(("rw", str(hosts), "/etc/hosts"))
+    if not os.path.isdir(environment.rewrite_path(cwd, mounts)):
+        binds.append(("rw", str(pod_dir / "work"), cwd))  # an image would have it
+    return Root(str(directory), tuple(binds))
+
+
+def program_of(argv: Sequence[str], mounts: Sequence[tuple[str, str]], path: str, cwd: str) -> list[str]:
+    """``argv`` with its program as the container sees it: in one of its volumes, or a program of the machine.
+
+    Raises:
+        NotRunnableError: there is no such program.
+    """
+    program = argv[0] if "/" not in argv[0] else os.path.join(cwd, argv[0])
+    real = environment.rewrite_path(program, mounts)
+    if real != program:
+        images.resolve([real], path, "/")
+        return [program, *argv[1:]]
+    return images.resolve([program, *argv[1:]], path, "/")

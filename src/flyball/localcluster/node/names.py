@@ -1,19 +1,22 @@
 """Cluster DNS names, without a DNS server: a table that every pod's resolver reads.
 
-A plain process cannot be given a resolver of its own. So the table is a file: the bind shim looks names up in it for
-Python programs. Other programs know Services by ``{SVC}_SERVICE_HOST`` only.
+A process of the machine cannot be given a resolver of its own. So the table is a file: the bind shim looks names up
+in it for Python programs. Where containers have a mount namespace, their /etc/hosts has the names too, for every
+program that reads it (all that use the C library; Go's and most others). Plain processes that are not Python know
+Services by ``{SVC}_SERVICE_HOST`` only.
 """
 
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 Object = dict[str, Any]
 
 DOMAIN = "cluster.local"
+CLUSTER_POLICIES = ("ClusterFirst", "ClusterFirstWithHostNet")
 WRITE_DELAY_S = 0.02  # one rollout changes many slices; the table is written once
 
 
@@ -66,6 +69,21 @@ def search_list(namespace: str) -> list[str]:
     return [f"{namespace}.svc.{DOMAIN}", f"svc.{DOMAIN}", DOMAIN]
 
 
+def hosts_text(pod: Object, ip: str, found: Mapping[str, Sequence[str]]) -> str:
+    """A pod's /etc/hosts: itself, its ``hostAliases``, and the cluster's names in all their short forms."""
+    metadata, spec = pod["metadata"], pod.get("spec") or {}
+    namespace = metadata.get("namespace") or "default"
+    own = spec.get("hostname") or metadata["name"]
+    full = [f"{own}.{spec['subdomain']}.{namespace}.svc.{DOMAIN}"] if spec.get("subdomain") else []
+    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback", " ".join([ip, *full, own])]
+    lines += [" ".join([one["ip"], *(one.get("hostnames") or [])]) for one in spec.get("hostAliases") or []]
+    if spec.get("dnsPolicy", "ClusterFirst") in CLUSTER_POLICIES:
+        for name, addresses in sorted(found.items()):
+            short = [name.removesuffix(f".{end}") for end in search_list(namespace) if name.endswith(f".{end}")]
+            lines += [" ".join([address, name, *short]) for address in addresses]
+    return "\n".join(lines) + "\n"
+
+
 class NameTable:
     """Keeps the file in step with what ``contents`` returns.
 
@@ -78,6 +96,7 @@ class NameTable:
         self._contents = contents
         self._dirty = asyncio.Event()
         self._text = ""
+        self.on_write: Callable[[], None] = lambda: None
 
     def changed(self) -> None:
         """Something that the table shows may have changed."""
@@ -92,6 +111,7 @@ class NameTable:
         fresh.write_text(text)
         fresh.replace(self.path)
         self._text = text
+        self.on_write()
 
     async def run(self) -> None:
         """Writes until cancelled."""

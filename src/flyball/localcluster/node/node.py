@@ -10,7 +10,7 @@ from flyball.errors import FlyballError, KubeApiError
 from flyball.http.server import Server, ServerTLS, serve
 from flyball.kube import EventRecorder, Informer, KubeClient
 from flyball.kube.kinds import ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, NODES, PODS, SERVICES
-from flyball.localcluster.node import environment, figures
+from flyball.localcluster.node import environment, figures, runtimes
 from flyball.localcluster.node.httpapi import NodeApi
 from flyball.localcluster.node.ingress import IngressProxy
 from flyball.localcluster.node.names import NameTable
@@ -45,14 +45,23 @@ class Node:
         self.capacity = share(figures.capacity(), count)
         directory = self.data_dir / "node"
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.runtime = runtimes.probe(directory.resolve())
         self.pods = PodManager(
-            directory.resolve(), port_offset, client, self._recorder, nodes=self.names, capacity=self.capacity
+            directory.resolve(),
+            port_offset,
+            client,
+            self._recorder,
+            nodes=self.names,
+            runtime=self.runtime,
+            capacity=self.capacity,
         )
         self.proxy = ServiceProxy(client, EventRecorder(client, "flyball-service-proxy", FIRST), port_offset)
         ingress_events = EventRecorder(client, "flyball-ingress", FIRST)
         self.ingress = IngressProxy(client, ingress_events, self.proxy, port_offset)
         self.name_table = NameTable(directory.resolve() / "names.json", self.proxy.table)
         self.proxy.on_change = self.name_table.changed
+        self.name_table.on_write = self.pods.names_changed
+        self.pods.names = lambda: dict(self.proxy.table()["names"])
         self.pods.service_environment = lambda namespace: environment.service_environment(
             self.proxy.services_of(namespace)
         )
@@ -148,7 +157,7 @@ class Node:
         self._ready_since_ms = self._ready_since_ms or clock.now_ms()
         now, since = clock.rfc3339(clock.now_ms()), clock.rfc3339(self._ready_since_ms)
         for name in self.names:
-            body = node_object(name, self.port, self.capacity, now, since)
+            body = node_object(name, self.port, self.capacity, self.runtime, now, since)
             status = body.pop("status")
             try:
                 await self._client.patch(NODES, name, {"status": status}, subresource="status")

@@ -54,7 +54,7 @@ def conditions(now: str, since: str, message: str) -> list[Object]:
     ]
 
 
-def node_object(name: str, port: int, capacity: Mapping[str, str], now: str, since: str) -> Object:
+def node_object(name: str, port: int, capacity: Mapping[str, str], runtime: str, now: str, since: str) -> Object:
     """A Node whose pods are processes of this machine, with its status."""
     system = platform.uname()
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(system.machine, system.machine)
@@ -62,7 +62,7 @@ def node_object(name: str, port: int, capacity: Mapping[str, str], now: str, sin
         "kubernetes.io/hostname": name,
         "kubernetes.io/os": system.system.lower(),
         "kubernetes.io/arch": machine,
-        "flyball.dev/runtime": "plain",
+        "flyball.dev/runtime": runtime,
     }
     return {
         "apiVersion": "v1",
@@ -80,15 +80,15 @@ def node_object(name: str, port: int, capacity: Mapping[str, str], now: str, sin
             "nodeInfo": {
                 "architecture": machine,
                 "operatingSystem": system.system.lower(),
-                "osImage": f"{system.system} (plain processes)",
+                "osImage": f"{system.system} (processes of this machine)",
                 "kernelVersion": system.release,
                 "kubeletVersion": f"v1.33.0-flyball.{flyball.__version__}",
                 "kubeProxyVersion": "",
-                "containerRuntimeVersion": f"plain://{flyball.__version__}",
+                "containerRuntimeVersion": f"{runtime}://{flyball.__version__}",
                 "machineID": "",
                 "systemUUID": "",
                 "bootID": "",
             },
-            "conditions": conditions(now, since, "pods run as plain processes of this machine"),
+            "conditions": conditions(now, since, "pods run as processes of this machine"),
         },
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flyball.kube import EventRecorder, KubeClient
-from flyball.localcluster.node import names, process, procfs
+from flyball.localcluster.node import names, process, procfs, runtimes
 from flyball.localcluster.node.addresses import Addresses
 from flyball.localcluster.node.container import Container
 from flyball.localcluster.node.limiter import CpuLimiter
@@ -36,6 +36,7 @@ class PodManager:
         recorder: EventRecorder,
         *,
         nodes: Sequence[str] = (FIRST,),
+        runtime: str = runtimes.PLAIN,
         capacity: Mapping[str, str] | None = None,
         backoff_first_s: float = BACKOFF_FIRST_S,
         backoff_max_s: float = BACKOFF_MAX_S,
@@ -44,6 +45,7 @@ class PodManager:
         self.client = client
         self.recorder = recorder
         self.nodes = tuple(nodes)
+        self.runtime = runtime
         self.capacity = dict(capacity or {})
         self.backoff_first_s = backoff_first_s
         self.backoff_max_s = backoff_max_s
@@ -52,6 +54,7 @@ class PodManager:
         self.shim_directory = Path(__file__).with_name("shim")
         self.workers: dict[str, PodWorker] = {}
         self.service_environment: Callable[[str], dict[str, str]] = lambda _namespace: {}
+        self.names: Callable[[], Mapping[str, Sequence[str]]] = dict
         self.withdraw: Callable[[str], None] = lambda _ip: None
         self.yield_ports: Callable[[set[int], str], None] = lambda _ports, _ip: None
         self.take_back_ports: Callable[[set[int], str], None] = lambda _ports, _ip: None
@@ -87,7 +90,7 @@ class PodManager:
         env["HOSTNAME"] = str(worker.pod["spec"].get("hostname") or worker.name)
         env["POD_IP"] = worker.ip
         spec = worker.pod["spec"]
-        if spec.get("dnsPolicy", "ClusterFirst") in ("ClusterFirst", "ClusterFirstWithHostNet"):
+        if spec.get("dnsPolicy", "ClusterFirst") in names.CLUSTER_POLICIES:
             searches = (spec.get("dnsConfig") or {}).get("searches") or []
             env["FLYBALL_NAMES"] = str(self.directory / "names.json")
             env["FLYBALL_SEARCH"] = " ".join([*names.search_list(worker.namespace), *searches])
@@ -171,6 +174,12 @@ class PodManager:
                         "such pod can run; run one replica, or make the program listen on $(POD_IP)"
                     )
         return ""
+
+    def names_changed(self) -> None:
+        """Programs that read /etc/hosts learn of it."""
+        for worker in self.workers.values():
+            with contextlib.suppress(OSError):
+                worker.write_hosts()
 
     def on_host_ports(self, ports: set[int], worker: PodWorker) -> None:
         self.yield_ports(ports, worker.ip)

@@ -21,6 +21,7 @@ import sys
 import time
 
 LOG_MAX_BYTES = int(os.environ.pop("FLYBALL_LOG_MAX_BYTES", "") or 10 << 20)
+ROOT = os.environ.pop("FLYBALL_ROOT", "")  # the new root's directory, then a line for each mount: mode, source, target
 LOG_FILES = 5
 LINE_MAX_BYTES = 16 << 10
 READ_BYTES = 64 << 10
@@ -193,6 +194,9 @@ def start(cwd, argv, out, err):
             os.dup2(err, 2)
             # Python ignores SIGPIPE, and what is ignored stays so across exec.
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            if ROOT:
+                stage = "mounts"
+                enter_root()
             stage = "workingDir %s" % cwd
             os.chdir(cwd)
             stage = argv[0]
@@ -213,6 +217,15 @@ def start(cwd, argv, out, err):
         os.waitpid(pid, 0)
         return None, trouble.decode(errors="replace")
     return pid, ""
+
+
+def enter_root():
+    """Gives the program its volumes at their places."""
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import podroot
+
+    new, *lines = ROOT.split("\n")
+    podroot.enter(new, [line.split("\t") for line in lines])
 
 
 def open_control(path):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from flyball import clock
 from flyball.errors import ConfigError, FlyballError, KubeApiError
 from flyball.kube.kinds import PODS
-from flyball.localcluster.node import environment, images, launch, process, volumes
+from flyball.localcluster.node import environment, images, launch, names, process, runtimes, volumes
 from flyball.localcluster.node.container import STOP_GRACE_S, Container
 from flyball.localcluster.node.podobjects import PodObjects
 from flyball.localcluster.node.process import ContainerProcess
@@ -59,6 +59,7 @@ class PodWorker:
         self._wake = asyncio.Event()
         self._volumes: dict[str, Path] | None = None
         self._volumes_at = 0.0
+        self._hosts = ""
         self._objects = PodObjects(manager.client, self.namespace)
         self._written: Object | None = None
         self._status_retry_at = 0.0
@@ -103,6 +104,16 @@ class PodWorker:
 
     def find(self, name: str) -> Container | None:
         return next((one for one in self.containers if one.name == name), None)
+
+    def write_hosts(self) -> None:
+        """The pod's own /etc/hosts, in place, for those of its programs that have it open or mounted."""
+        if self.manager.runtime != runtimes.MOUNT or not self.state.ip or self.deleting:
+            return
+        text = names.hosts_text(self.pod, self.state.ip, self.manager.names())
+        if text != self._hosts:
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (self.directory / "hosts").write_text(text)
+            self._hosts = text
 
     # -- adoption ------------------------------------------------------------------------------------------------
 
@@ -280,6 +291,7 @@ class PodWorker:
         again = one.state.terminated is not None
         try:
             await self._objects.fetch_once(self.pod)
+            self.write_hosts()
             ready = launch.prepare(
                 self.pod,
                 one.spec,
@@ -289,6 +301,7 @@ class PodWorker:
                 self._volumes or {},
                 self.manager.shim_directory,
                 pod_ip=self.state.ip,
+                isolated=self.manager.runtime == runtimes.MOUNT,
                 capacity=self.manager.capacity,
             )
         except environment.MissingReferenceError as exc:
@@ -306,7 +319,7 @@ class PodWorker:
             one.retry_at = now + NOT_RUNNABLE_RETRY_S
             return one.retry_at
         one.environment, one.cwd, one.mounts = ready.environment, ready.cwd, ready.mounts
-        one.claims_ports = not ready.has_own_address
+        one.claims_ports, one.isolated = not ready.has_own_address, ready.root is not None
         taken = self.manager.port_conflict(self, one)
         if taken:
             one.claims_ports = False
@@ -329,7 +342,13 @@ class PodWorker:
         self._save()
         try:
             running = await process.start(
-                one.directory, one.attempt, ready.argv, ready.environment, ready.cwd, partial(self._exited, one)
+                one.directory,
+                one.attempt,
+                ready.argv,
+                ready.environment,
+                ready.cwd,
+                partial(self._exited, one),
+                root=ready.root,
             )
         except process.StartError as exc:
             ended = process.Exit(128, 0, clock.now_ms(), 0, str(exc))

@@ -35,6 +35,18 @@ class Exit:
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A file system view: an empty directory for its root, and mounts as (``ro`` or ``rw``, source, target)."""
+
+    directory: str
+    mounts: tuple[tuple[str, str, str], ...]
+
+    def text(self) -> str:
+        """What the pod shim reads."""
+        return "\n".join([self.directory, *("\t".join(mount) for mount in self.mounts)])
+
+
 class ContainerProcess:
     """A running container. ``exit`` is set, and ``on_exit`` called, once it is over."""
 
@@ -139,8 +151,9 @@ async def start(
     cwd: str,
     on_exit: Callable[[ContainerProcess], None] | None = None,
     log_max_bytes: int | None = None,
+    root: "Root | None" = None,
 ) -> ContainerProcess:
-    """Starts ``argv`` (``argv[0]`` an absolute path) in a session of its own.
+    """Starts ``argv`` (``argv[0]`` an absolute path) in a session of its own, with ``root`` in its own mount namespace.
 
     Raises:
         StartError: it could not be started.
@@ -151,6 +164,8 @@ async def start(
         os.set_blocking(ready_read, False)
         command = [sys.executable, "-I", "-S", str(_SHIM), str(directory), str(attempt), str(ready_write), cwd, *argv]
         shim_env = dict(env)
+        if root is not None:
+            shim_env["FLYBALL_ROOT"] = root.text()
         if log_max_bytes is not None:
             shim_env["FLYBALL_LOG_MAX_BYTES"] = str(log_max_bytes)
         try:

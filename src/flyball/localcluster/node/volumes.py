@@ -225,8 +225,13 @@ def _host_path(source: Object) -> Path:
     return path
 
 
+def read_only(container: Object) -> set[str]:
+    """The mountPaths that the container may not write to."""
+    return {mount["mountPath"] for mount in container.get("volumeMounts") or [] if mount.get("readOnly")}
+
+
 def mounts(container: Object, directories: Mapping[str, Path]) -> list[tuple[str, str]]:
-    """``(mountPath, real path)`` of a container.
+    """``(mountPath, real path)`` of a container; a subPath that does not exist is made.
 
     Raises:
         ConfigError: a mount names a volume that the pod does not have.
@@ -239,5 +244,8 @@ def mounts(container: Object, directories: Mapping[str, Path]) -> list[tuple[str
         sub = mount.get("subPath") or ""
         if sub.startswith("/") or ".." in sub.split("/"):
             raise ConfigError(f'subPath "{sub}" leaves the volume; use a path below it')
-        out.append((mount["mountPath"], str(directory / sub) if sub else str(directory)))
+        path = directory / sub if sub else directory
+        if sub and not path.exists():
+            path.mkdir(parents=True)
+        out.append((mount["mountPath"], str(path)))
     return out

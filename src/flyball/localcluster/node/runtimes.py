@@ -1,0 +1,40 @@
+"""Which ways of isolating a pod this machine offers: probed once, at the start of the node."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+MOUNT, PLAIN = "mount", "plain"
+"""A mount namespace of each container's own, and none; the value of the label ``flyball.dev/runtime``."""
+
+PROBE_TIMEOUT_S = 10.0
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); import podroot; podroot.enter(sys.argv[2], [])"
+
+
+def probe(directory: Path) -> str:
+    """The best runtime that works here. ``$FLYBALL_RUNTIME`` may ask for a lesser one.
+
+    Args:
+        directory: one of ours, in which an empty directory is made for the attempt.
+    """
+    if os.environ.get("FLYBALL_RUNTIME") == PLAIN or not sys.platform.startswith("linux") or not entering():
+        return PLAIN
+    empty = directory / "probe"
+    empty.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-I", "-S", "-c", _PROGRAM, str(Path(__file__).parent), str(empty)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=PROBE_TIMEOUT_S, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return PLAIN
+    return MOUNT if done.returncode == 0 else PLAIN
+
+
+def entering(pid: int | None = None) -> list[str]:
+    """The words before a command that runs it in a container's namespaces; empty when nsenter is not installed."""
+    program = shutil.which("nsenter")
+    if program is None:
+        return []
+    words = [program, "-m", "-r", "-w", *([] if os.getuid() == 0 else ["-U", "--preserve-credentials"])]
+    return words if pid is None else [*words, "-t", str(pid), "--"]
