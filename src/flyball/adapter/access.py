@@ -63,10 +63,10 @@ class Asked:
 
     @property
     def bearer(self) -> str | None:
-        """The bearer token, or None without one."""
+        """The bearer token, or None without one; an empty one is none."""
         for value in self.values("authorization"):
             if value[:7].lower() == "bearer ":
-                return value[7:].strip()
+                return value[7:].strip() or None
         return None
 
 
