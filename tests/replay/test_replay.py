@@ -133,7 +133,7 @@ def test_fast_covers_a_step_at_once_and_holds_through_noise() -> None:
 
 def test_fast_leaves_a_quiet_time_after_the_hold_and_stays_within_bounds() -> None:
     rate = np.concatenate([np.full(100, 700.0), np.full(100, 70.0)])
-    desired = run_fast(Trace("fall", 0, rate), Workload(capacity=10), bounds=(20, 80))
+    desired = run_fast(Trace("fall", 0, rate), Workload(capacity=10), bounds=np.tile([[20, 80]], (4, 1)))
     assert desired[0] == 80 and desired[129] == 80 and desired[131] == 20
 
 

@@ -22,6 +22,9 @@ COMMANDS = {
     "promql": "Run scenario files of the query language; print an expression in its plain form.",
     "query": "Evaluate PromQL: a table, JSON or a plot in the terminal.",
     "check": "Check a prometheus.yml or a page of metrics.",
+    "replay": "Try policies on recorded load before they go live.",
+    "convert": "Print HorizontalPodAutoscalers as Governors.",
+    "scale": "Hold a number of replicas by hand, for a while.",
     "kubeconfig": "Print the kubeconfig of the embedded cluster.",
     "process": "",
 }

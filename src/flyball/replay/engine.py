@@ -38,10 +38,22 @@ SEASONS_S = (86_400.0, 604_800.0)
 
 
 def run_parity(
-    specs: list[Spec], trace: Trace, workload: Workload, period_s: int = 15, progress: Progress | None = None
+    specs: list[Spec],
+    trace: Trace,
+    workload: Workload,
+    period_s: int = 15,
+    *,
+    progress: Progress | None = None,
+    bounds: "list[Counts] | None" = None,
+    floors: "list[Counts | None] | None" = None,
 ) -> Counts:
-    """Desired replicas a second of each spec, [len(specs), seconds], evaluated every ``period_s``."""
+    """Desired replicas a second of each spec, [len(specs), seconds], evaluated every ``period_s``.
+
+    ``bounds``: (minimum, maximum) in each minute of each spec, where a calendar moves them; ``floors``: what a
+    forecast asks for in each second.
+    """
     run = _Columns(specs, trace.rate, workload, period_s)
+    run.plan(bounds, floors)
     seconds = len(trace)
     desired = np.empty((len(specs), seconds), np.int32)
     for tick, at_s in enumerate(range(0, seconds, period_s)):
@@ -74,9 +86,20 @@ class _Columns:
         self._down_rows = np.where(self.spec.behaved, strictly, loosely)
         self.recommended.push(self.current)  # as a controller does at its first sight of an HPA
 
+        self._bounds: Counts | None = None
+        self._floors: list[tuple[int, Counts]] = []
+
+    def plan(self, bounds: "list[Counts] | None", floors: "list[Counts | None] | None") -> None:
+        """Calendar bounds and forecast floors; constant bounds cost nothing."""
+        if bounds and any((minutes != minutes[0]).any() for minutes in bounds):
+            self._bounds = np.stack(bounds, axis=2)  # [minutes, 2, specs]
+        self._floors = [(at, floor) for at, floor in enumerate(floors or []) if floor is not None]
+
     def step(self, at_s: int) -> Counts:
         """Evaluate at one instant; the sizes from now on."""
         self._measure(at_s)
+        if self._bounds is not None:
+            self.spec.minimum[:], self.spec.maximum[:] = self._bounds[at_s // 60]
         history = BatchHistory(
             self.recommended.reduce(self._up_rows, np.minimum, MAX_INT32),
             self.recommended.reduce(self._down_rows, np.maximum, MIN_INT32),
@@ -84,7 +107,10 @@ class _Columns:
             self._starts(self.spec.down),
         )
         decision = decide_batch(self.spec, self._seen(at_s), history)
-        change = decision.desired - self.current
+        desired = decision.desired
+        for at, floor in self._floors:
+            desired[at] = max(desired[at], min(floor[at_s], self.spec.maximum[at]))
+        change = desired - self.current
         known = decision.recommended >= 0
         # where there is no recommendation the row must not count: neutral to both the least and the largest
         self.recommended.push(np.where(known, decision.recommended, -1))
@@ -92,7 +118,7 @@ class _Columns:
         self.lowered.push(np.where(self.spec.behaved, np.maximum(-change, 0), 0))
         if change.any():
             self._apply(at_s, change)
-            self.current = decision.desired
+            self.current = desired
         return self.current
 
     def _measure(self, at_s: int) -> None:
@@ -200,18 +226,24 @@ def run_fast(
     trace: Trace,
     workload: Workload,
     *,
-    bounds: tuple[int, int] = (1, MAX_INT32),
+    bounds: Counts | None = None,
     forecaster: Forecaster | None = None,
     progress: Progress | None = None,
 ) -> Counts:
-    """Desired replicas a second of profile ``fast``, which sees each second's load."""
-    low, high = bounds
+    """Desired replicas a second of profile ``fast``, which sees each second's load.
+
+    ``bounds``: (minimum, maximum) in each minute, [minutes, 2]; without them 1 and no end.
+    """
+    minutes = [(1, MAX_INT32)] if bounds is None else [(int(low), int(high)) for low, high in bounds]
+    low, high = minutes[0]
     unit = workload.capacity * workload.busy
     hold = workload.startup_s
     current = max(low, min(high, workload.start(trace.rate)))
     desired = np.empty(len(trace), np.int64)
     largest: deque[tuple[int, int]] = deque()  # (second, need), needs falling
     for at_s, load in enumerate((trace.rate / unit).tolist()):
+        if at_s % 60 == 0 and len(minutes) > 1:
+            low, high = minutes[at_s // 60]
         if forecaster is not None and forecaster.due(at_s * 1000):
             forecaster.observe(at_s * 1000, load)
         need = needed(load, forecaster.forecast if forecaster is not None else None)

@@ -1,0 +1,57 @@
+"""How long a backtest takes: 30 days of load a second, stock HPA decisions every 15 s, in processor time."""
+
+import sys
+import time
+
+import numpy as np
+
+from bench.report import report
+from flyball.replay.engine import forecaster_for, run_fast, run_parity
+from flyball.replay.traces import Trace
+from flyball.replay.workload import Workload
+from flyball.scaling import spec_from_hpa
+
+DAYS = 30
+SWEEP = 1000
+
+
+def load(days: int) -> Trace:
+    """A daily wave with noise, of its own seed."""
+    at = np.arange(days * 86_400)
+    noise = np.repeat(np.random.default_rng(7).normal(1, 0.05, len(at) // 60), 60)
+    return Trace("wave", 0, (600 + 500 * np.sin(at / 86_400 * 2 * np.pi)) * noise)
+
+
+def policies(count: int) -> list[object]:
+    """HPAs that differ in target, bounds and behavior."""
+    found: list[object] = []
+    for at in range(count):
+        target = {"type": "Utilization", "averageUtilization": 40 + at % 50}
+        spec = {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+            "minReplicas": 1 + at % 3,
+            "maxReplicas": 500,
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+        }
+        if at % 2:
+            spec["behavior"] = {"scaleDown": {"stabilizationWindowSeconds": 60 * (1 + at % 5)}}
+        found.append(spec_from_hpa({"metadata": {"namespace": "bench", "name": f"p{at}"}, "spec": spec}))
+    return found
+
+
+def main() -> None:
+    trace, workload = load(DAYS), Workload(capacity=24)
+    for count in (1, 100, SWEEP) if "--quick" not in sys.argv else (1, 100):
+        began_s = time.process_time()
+        run_parity(policies(count), trace, workload)  # type: ignore[arg-type]
+        took_s = time.process_time() - began_s
+        aim = {1: 5.0, SWEEP: 240.0}.get(count, float(count))  # two minutes on two cores
+        report("replay", f"{DAYS} days, {count} policies", took_s, "s", aim=aim)
+        report("replay", f"per policy of {count}", took_s / count, "s", aim=1.0 if count > 1 else None)
+    began_s = time.process_time()
+    run_fast(trace, workload, forecaster=forecaster_for(trace, workload))
+    report("replay", f"{DAYS} days, fast with forecast", time.process_time() - began_s, "s", aim=5.0)
+
+
+if __name__ == "__main__":
+    main()

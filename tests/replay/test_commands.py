@@ -1,0 +1,106 @@
+"""flyball replay, flyball convert and flyball scale from the command line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from flyball.cli.convert import command as convert
+from flyball.cli.replay import command as replay
+from flyball.cli.scale import command as scale
+from flyball.errors import ConfigError
+from flyball.replay.backtest import backtest, read_policies
+from flyball.replay.traces import Trace
+from flyball.replay.workload import Workload
+
+METRIC = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}}
+SPEC: dict[str, Any] = {
+    "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+    "maxReplicas": 200,
+    "metrics": [METRIC],
+}
+HPA = {
+    "apiVersion": "autoscaling/v2",
+    "kind": "HorizontalPodAutoscaler",
+    "metadata": {"name": "web", "uid": "x"},
+    "spec": SPEC,
+}
+
+
+def governor(name: str, **fields: Any) -> dict[str, Any]:
+    return {"apiVersion": "flyball.dev/v1alpha1", "kind": "Governor", "metadata": {"name": name}, "spec": SPEC | fields}
+
+
+def manifest(path: Path, *objects: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump_all(objects))
+    return path
+
+
+def trace_file(path: Path) -> Path:
+    rows = [f"{1_700_000_000 + 60 * at},{6000 + 5000 * np.sin(at / 20):.0f}" for at in range(200)]
+    path.write_text("\n".join(["time,count", *rows]) + "\n")
+    return path
+
+
+def test_replay_prints_scores_side_by_side_and_writes_a_report(tmp_path: Path) -> None:
+    policies = manifest(tmp_path / "p.yaml", HPA, governor("fast", profile="fast", forecast={}))
+    arguments = [str(policies), "--trace", str(trace_file(tmp_path / "t.csv")), "--capacity", "10", "--peer", "oracle"]
+    page = tmp_path / "r.html"
+    result = CliRunner().invoke(replay, [*arguments, "-o", "json", "--html", str(page)], catch_exceptions=False)
+    scores = {entry["policy"]: entry for entry in json.loads(result.output)}
+    assert set(scores) == {"web", "fast", "oracle"}
+    assert scores["oracle"]["theta_u"] == 0 <= scores["fast"]["theta_u"] < scores["web"]["theta_u"]
+    assert page.read_text().count("<polyline") == 4 and "Assumed" in page.read_text()
+    shown = CliRunner().invoke(replay, arguments, catch_exceptions=False).output
+    assert "fast: supply and demand" in shown and "Assumed: a pod serves 10 units/s" in shown
+
+
+def test_replay_says_what_to_do_about_wrong_input(tmp_path: Path) -> None:
+    trace = trace_file(tmp_path / "t.csv")
+    empty = manifest(tmp_path / "none.yaml", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}})
+    typo = manifest(tmp_path / "typo.yaml", governor("g", profile="fats"))
+    for arguments, wanted in (
+        ([str(empty)], "holds no HorizontalPodAutoscaler"),
+        ([str(typo)], 'spec.profile: Unsupported value: "fats"'),
+        ([], "nothing to try"),
+        (["--peer", "luck"], 'peer "luck" is unknown'),
+    ):
+        with pytest.raises(ConfigError, match=wanted):
+            CliRunner().invoke(replay, [*arguments, "--trace", str(trace), "--capacity", "1"], catch_exceptions=False)
+
+
+def test_a_schedule_and_a_forecast_floor_hold_in_a_backtest(tmp_path: Path) -> None:
+    hours = {"start": "0 8 * * *", "end": "0 9 * * *", "minReplicas": 50}
+    objects = [
+        governor("calendar", schedule=[hours]),
+        governor("both", schedule=[hours], profile="fast"),
+        governor("ahead", forecast={}),
+    ]
+    policies = read_policies([manifest(tmp_path / "p.yaml", *objects)])
+    start_ms = 1_699_999_200_000  # 2023-11-14T22:00:00Z
+    trace = Trace("flat", start_ms, np.full(12 * 3600, 100.0))
+    calendar, both, ahead = backtest(policies, trace, Workload(capacity=10))
+    eight = 10 * 3600
+    for result in (calendar, both):
+        assert result.desired[eight - 120] < 20 and (result.desired[eight + 60 : eight + 3600] >= 50).all()
+        assert result.desired[-1] < 20
+    assert (ahead.desired >= 15).all() and ahead.scores.theta_u < 2
+
+
+def test_convert_keeps_the_spec_and_drops_what_the_server_wrote(tmp_path: Path) -> None:
+    path = manifest(tmp_path / "hpa.yaml", HPA)
+    output = CliRunner().invoke(convert, [str(path), "--profile", "fast", "--shadow"], catch_exceptions=False).output
+    assert yaml.safe_load(output) == governor("web", profile="fast", shadow=True)
+    old = manifest(tmp_path / "old.yaml", HPA | {"apiVersion": "autoscaling/v1"})
+    with pytest.raises(ConfigError, match="is autoscaling/v1"):
+        CliRunner().invoke(convert, [str(old)], catch_exceptions=False)
+
+
+def test_scale_wants_a_number_or_auto() -> None:
+    for arguments in (["web"], ["web", "--replicas", "3", "--auto"]):
+        with pytest.raises(ConfigError, match="either --replicas N or --auto"):
+            CliRunner().invoke(scale, arguments, catch_exceptions=False)
