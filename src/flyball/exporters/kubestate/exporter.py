@@ -12,10 +12,8 @@ from starlette.routing import Route
 
 from flyball.exporters.kubestate import KINDS
 from flyball.exporters.kubestate.families import Kind, Object
+from flyball.exporters.text import CONTENT_TYPE, labels_text, number_text
 from flyball.kube import Informer, KubeClient
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 Key = tuple[str, str]
 
@@ -27,14 +25,9 @@ def render(kind: Kind, obj: Object) -> list[str]:
     for family in kind.families:
         lines = []
         for labels, value in family.series(obj):
-            pairs = ",".join(f'{name}="{text.translate(_ESCAPES)}"' for name, text in (*own, *labels))
-            lines.append(f"{family.name}{{{pairs}}} {_number(value)}\n")
+            lines.append(f"{family.name}{labels_text((*own, *labels))} {number_text(value)}\n")
         texts.append("".join(lines))
     return texts
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
 
 
 class KindState:
