@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flyball import clock
+from flyball.adapter.confinement import confined_series
 from flyball.errors import ConfigError, FlyballError
 from flyball.metricrules import (
     AdapterConfig,
@@ -16,6 +17,7 @@ from flyball.metricrules import (
     ResourceConverter,
     RestMapper,
 )
+from flyball.metricrules.resources import NAMESPACES
 from flyball.model.labels import METRIC_NAME, Labels
 from flyball.sources import MetricsSource
 
@@ -81,8 +83,9 @@ class Registry:
         self._source_of, self._max_age_ms = source_of, max_age_ms
         self._states: list[RuleState] = []
         self._refusals: tuple[Refusal, ...] = ()
-        self._custom: dict[tuple[GroupResource, bool, str], CustomMetric] = {}
-        self._external: dict[str, ExternalMetric] = {}
+        # by namespace of the rule's owner first; "" is everybody's
+        self._custom: dict[tuple[str, GroupResource, bool, str], CustomMetric] = {}
+        self._external: dict[tuple[str, str], ExternalMetric] = {}
         self.relists = 0
         self.relisted_ms = 0
 
@@ -103,18 +106,25 @@ class Registry:
     def has_rules(self) -> bool:
         return bool(self._states)
 
-    def custom(self, resource: GroupResource, namespaced: bool, name: str) -> CustomMetric | None:
-        return self._custom.get((resource, namespaced, name))
+    def custom(self, resource: GroupResource, namespaced: bool, name: str, namespace: str = "") -> CustomMetric | None:
+        """The metric that a request from a namespace means: of a rule of that namespace, else of everybody's."""
+        own = self._custom.get((namespace, resource, namespaced, name)) if namespace else None
+        return own or self._custom.get(("", resource, namespaced, name))
 
-    def external(self, name: str) -> ExternalMetric | None:
-        return self._external.get(name)
+    def external(self, name: str, namespace: str = "") -> ExternalMetric | None:
+        """As ``custom``."""
+        own = self._external.get((namespace, name)) if namespace else None
+        return own or self._external.get(("", name))
 
     def custom_metrics(self) -> Iterable[CustomMetric]:
-        """Sorted, so that discovery is stable."""
-        return [self._custom[key] for key in sorted(self._custom)]
+        """Sorted, each name once, so that discovery is stable."""
+        found = {key[1:]: self._custom[key] for key in sorted(self._custom, reverse=True)}
+        return [found[key] for key in sorted(found)]
 
     def external_metrics(self) -> Iterable[ExternalMetric]:
-        return [self._external[name] for name in sorted(self._external)]
+        """As ``custom_metrics``."""
+        found = {key[1]: self._external[key] for key in sorted(self._external, reverse=True)}
+        return [found[name] for name in sorted(found)]
 
     def documents(self) -> list[dict[str, Any]]:
         """Every rule with what it found, and the refused ones."""
@@ -137,10 +147,11 @@ class Registry:
                 except FlyballError as exc:
                     return exc
 
-        wanted = list({(state.rule.options.source, state.rule.series_query): None for state in states})
+        asked = [(state.rule.options.source, confined_series(state.rule)) for state in states]
+        wanted = list(dict.fromkeys(asked))
         answers = dict(zip(wanted, await asyncio.gather(*map(fetch, wanted)), strict=True))
-        for state in states:
-            answer = answers[state.rule.options.source, state.rule.series_query]
+        for state, key in zip(states, asked, strict=True):
+            answer = answers[key]
             if isinstance(answer, FlyballError):
                 state.error = f"seriesQuery: {answer}"
                 continue
@@ -155,24 +166,25 @@ class Registry:
         return not any(state.error for state in states)
 
     def _merge(self) -> None:
-        custom: dict[tuple[GroupResource, bool, str], CustomMetric] = {}
-        external: dict[str, ExternalMetric] = {}
+        custom: dict[tuple[str, GroupResource, bool, str], CustomMetric] = {}
+        external: dict[tuple[str, str], ExternalMetric] = {}
         for state in self._states:
+            owner = state.rule.namespace
             state.warnings = [text for text in state.warnings if not text.startswith("overlap: ")]
             hidden: dict[str, str] = {}
             for metric in state.custom:
-                key = (metric.resource, metric.namespaced, metric.name)
+                key = (owner, metric.resource, metric.namespaced, metric.name)
                 before = custom.get(key)
                 if before is not None and before.rule.where != metric.rule.where:
                     hidden[before.rule.where] = metric.name
                 if before is not None or len(custom) < METRICS_MAX:
                     custom[key] = metric
             for found in state.external:
-                earlier = external.get(found.name)
+                earlier = external.get((owner, found.name))
                 if earlier is not None and earlier.rule.where != found.rule.where:
                     hidden[earlier.rule.where] = found.name
                 if earlier is not None or len(external) < METRICS_MAX:
-                    external[found.name] = found
+                    external[owner, found.name] = found
             state.warnings += [
                 f'overlap: "{name}" is also given by {where}, which this later rule hides; narrow one seriesQuery'
                 for where, name in hidden.items()
@@ -215,6 +227,8 @@ def _list_rule(state: RuleState, series: Sequence[Labels], mapper: RestMapper) -
         for resource in found:
             kind = mapper.find(resource.group, resource.resource)
             namespaced = kind is None or kind.namespaced
+            if rule.namespace and not namespaced and resource != NAMESPACES:
+                continue  # a team's rule speaks of no node
             key = (resource, namespaced, name)
             custom[key] = CustomMetric(resource, namespaced, name, series_name, rule, converter)
     if not series:

@@ -7,12 +7,14 @@ from typing import Any
 
 from flyball import clock
 from flyball.adapter.configuration import Configuration
+from flyball.adapter.confinement import confined_query
 from flyball.adapter.defaults import DEFAULT_CONFIG
 from flyball.adapter.evaluation import Dated, Evaluation, Limits
 from flyball.adapter.kinds import ServedKinds, resource_of
 from flyball.adapter.objects import Objects
 from flyball.adapter.registry import CustomMetric, Registry
 from flyball.adapter.sharing import shared_custom
+from flyball.adapter.tenants import TenantRules
 from flyball.adapter.usage import ResourceUsage
 from flyball.adapter.values import MetricValue, ObjectUsage
 from flyball.errors import NotFoundError
@@ -41,6 +43,8 @@ class Adapter:
         max_age_ms: a series seen this recently is listed.
         staleness_ms: a value whose newest sample is older is not served.
         share_s: for how long an answer to one query for all objects serves all who ask.
+        watch_config_maps: whether rules also come from labelled ConfigMaps and MetricRules.
+        namespace_label: the label that confines MetricRules to their namespace.
 
     Raises:
         ConfigError: the base configuration as a whole cannot be read.
@@ -58,6 +62,7 @@ class Adapter:
         staleness_ms: int = 300_000,
         share_s: float = 0.5,
         watch_config_maps: bool = True,
+        namespace_label: str = "namespace",
     ) -> None:
         self._relist_interval_s, self._staleness_ms = relist_interval_s, staleness_ms
         self._sources = SourceSet(source)
@@ -77,6 +82,7 @@ class Adapter:
             what=config_name,
             watch_config_maps=watch_config_maps,
         )
+        self._tenants = TenantRules(client, self._apply, namespace_label) if watch_config_maps else None
         self._apply()
 
     # -- configuration ---------------------------------------------------------------------------------------------
@@ -91,7 +97,8 @@ class Adapter:
 
     def _apply(self) -> None:
         self._sources.apply(self._configuration.sources)
-        self._registry.set_rules(self._configuration.all)
+        tenants = [self._tenants.config] if self._tenants is not None else []
+        self._registry.set_rules([*self._configuration.all, *tenants])
         self._evaluation.forget()
         self._listed_once = False
         self._wake.set()
@@ -120,6 +127,8 @@ class Adapter:
                 self._objects.start()
                 group.create_task(self._configuration.run(), name="adapter config maps")
                 group.create_task(self._kinds.run(), name="adapter kinds")
+                if self._tenants is not None:
+                    group.create_task(self._tenants.run(), name="adapter metric rules")
                 group.create_task(self._keep_listed(), name="adapter relist")
         finally:
             await self._objects.close()
@@ -224,8 +233,12 @@ class Adapter:
         """
         self._counts["requests"] += 1
         shown = str(kind.group_resource)
+        of_namespace = kind.group_resource == NAMESPACES
         metric = self._registry.custom(
-            kind.group_resource, kind.namespaced and kind.group_resource != NAMESPACES, metric_name
+            kind.group_resource,
+            kind.namespaced and not of_namespace,
+            metric_name,
+            name if of_namespace else namespace,
         )
         if metric is None:
             self._relist_early()
@@ -259,13 +272,13 @@ class Adapter:
         """The last sample of each object, and the window of the query."""
         key = (metric.rule.where, metric.series, metric.resource, selector)
         # In one namespace the query for all objects is the same for every HPA there; for all, the same for everybody.
-        space = None if self._evaluation.wide(key, namespace) else namespace
+        wide = self._evaluation.wide(key, namespace) and not metric.rule.namespace
+        space = None if wide else namespace
         shared = self._evaluation.plan((*key, space), lambda: shared_custom(metric, selector.requirements, space))
         if shared is not None:
             answers = await self._evaluation.of_all(shared, limits)
             if answers is not None:
-                wide = len(shared.keys) == 2
-                found = {name: answers.get((namespace, name) if wide else (name,)) for name in names}
+                found = {name: answers.get((namespace, name)[-len(shared.keys) :]) for name in names}
                 return {name: dated[-1] for name, dated in found.items() if dated}, shared.query.window_ms
         query = custom_query(
             metric.rule.metrics_query,
@@ -278,6 +291,7 @@ class Adapter:
             selector.requirements,
             escape="unescapedNames" not in self._configuration.compatibility,
         )
+        query = confined_query(query, metric.rule)
         label = query.group_labels[0]
         dated = await self._evaluation.dated(query, limits, query.group_labels)
         return {dict(sample.labels).get(label, ""): (sample, t_ms) for sample, t_ms in dated}, query.window_ms
@@ -291,7 +305,7 @@ class Adapter:
             NotFoundError, QueryError, ConfigError, UpstreamError: as for ``custom_values``.
         """
         self._counts["requests"] += 1
-        metric = self._registry.external(metric_name)
+        metric = self._registry.external(metric_name, namespace)
         if metric is None:
             self._relist_early()
             raise NotFoundError(f"the server could not find the metric {metric_name} for {namespace}")
@@ -300,6 +314,7 @@ class Adapter:
         query = external_query(
             rule.metrics_query, rule.where, metric.converter, metric.series, namespace, selector.requirements
         )
+        query = confined_query(query, rule)
         found = []
         for sample, t_ms in await self._evaluation.dated(query, limits, None):
             milli = self._evaluation.milli(sample.value, limits)

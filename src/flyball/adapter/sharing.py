@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from flyball.adapter.confinement import confined_query
 from flyball.adapter.registry import CustomMetric
 from flyball.errors import QueryError
 from flyball.metricrules import MetricQuery, Template, custom_query, resource_query
@@ -70,7 +71,8 @@ def shared_custom(metric: CustomMetric, requirements: Sequence[Requirement], nam
         [_OBJECT],
         requirements,
     )
-    return _widened(query, metric.converter, "" if of_namespace else pinned)
+    shared = _widened(query, metric.converter, "" if of_namespace else pinned)
+    return replace(shared, query=confined_query(shared.query, metric.rule))
 
 
 def shared_resource(

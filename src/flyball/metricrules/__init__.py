@@ -13,6 +13,7 @@ from flyball.metricrules.config import (
     ResourceRules,
     RuleOptions,
     parse_config,
+    parse_metric_rule,
 )
 from flyball.metricrules.gotemplate import Template, TemplateError
 from flyball.metricrules.queries import (
@@ -47,6 +48,7 @@ __all__ = [
     "differences",
     "external_query",
     "parse_config",
+    "parse_metric_rule",
     "resource_query",
     "selector_matchers",
 ]

@@ -6,7 +6,7 @@ errors as upstream. Our own fields: ``compatibility`` and ``sources`` at the top
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import re2
@@ -41,7 +41,12 @@ class RuleOptions:
 
 @dataclass(frozen=True, slots=True)
 class MetricRule:
-    """One entry of ``rules``. ``where`` names it in messages (``base: rules[3]``)."""
+    """One entry of ``rules``. ``where`` names it in messages (``base: rules[3]``).
+
+    Attributes:
+        namespace: of a MetricRule object: its queries see this namespace's series (by ``namespace_label``), and its
+            metrics are served there only. "" for the adapter's own rules.
+    """
 
     where: str
     series_query: str
@@ -49,6 +54,8 @@ class MetricRule:
     resources: ResourceMapping
     metrics_query: Template
     options: RuleOptions = RuleOptions()
+    namespace: str = ""
+    namespace_label: str = "namespace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +147,23 @@ def parse_config(text: str, what: str = "config") -> AdapterConfig:
         except ConfigError as exc:
             refusals.append(Refusal(where, str(exc)))
     return AdapterConfig(tuple(rules), tuple(external), resource_rules, tuple(refusals), switches, tuple(sources))
+
+
+def parse_metric_rule(spec: Mapping[str, Any], where: str, namespace: str, namespace_label: str) -> MetricRule:
+    """The spec of a MetricRule object: the fields of a rule, and ``type`` (Custom or External).
+
+    Raises:
+        ConfigError: a field is unknown or wrong, or not a tenant's to set.
+    """
+    kind = fields.text(spec, "type", where) or "Custom"
+    if kind not in ("Custom", "External"):
+        raise ConfigError(f'{where}: type: "{kind}" is not known; write Custom or External')
+    if "source" in spec:
+        raise ConfigError(f"{where}: source: is set in the adapter's own file only")
+    parts = _rule({name: value for name, value in spec.items() if name != "type"}, where)
+    resources = replace(parts[2], namespaced=False) if kind == "External" else parts[2]
+    make = ExternalRule if kind == "External" else MetricRule
+    return make(where, *parts[:2], resources, *parts[3:], namespace, namespace_label)
 
 
 def _switches(value: object, where: str) -> frozenset[str]:
