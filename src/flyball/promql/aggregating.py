@@ -10,17 +10,21 @@ from flyball.model.histograms import Histogram
 from flyball.model.labels import METRIC_NAME, Labels
 from flyball.promql.aggregation import Groups, quantile, ranks
 from flyball.promql.aggregation import aggregate as aggregate_floats
+from flyball.promql.functions.over_ranges import KEEPS_NAME, hint_counter, plain_windows
 from flyball.promql.hashing import label_hash
 from flyball.promql.histograms import IncompatibleError, Total, compact, format_g, mean
 from flyball.promql.histograms import text as histogram_text
-from flyball.promql.syntax import Aggregate, quote
+from flyball.promql.over_time import KERNELS
+from flyball.promql.syntax import Aggregate, Call, quote, unwrap
 from flyball.promql.values import EvaluationError, format_value
-from flyball.promql.vectors import Vec, groups_of, metric_name, remember, with_label
+from flyball.promql.vectors import Vec, groups_of, joined, metric_name, remember, unnamed, with_label
 
 if TYPE_CHECKING:
     from flyball.promql.evaluator import Evaluator
 
 _INT64 = 2.0**63
+_IN_BLOCKS = frozenset({"sum", "avg", "min", "max", "count", "group", "stddev", "stdvar"})
+_BLOCK_CELLS, _BLOCK_MIN = 1 << 17, 2
 #: Those that histograms take no part in.
 _OF_FLOATS = frozenset({"min", "max", "stddev", "stdvar", "quantile", "topk", "bottomk"})
 
@@ -29,6 +33,8 @@ def aggregate(ev: "Evaluator", expr: Aggregate) -> Vec:
     if expr.op == "count_values":
         return _count_values(ev, expr)
     param = ev.scalar(expr.param) if expr.param is not None else np.zeros(0)
+    if expr.op in _IN_BLOCKS and (found := _in_blocks(ev, expr)) is not None:
+        return found
     vec = ev.vector(expr.expr)
     labels, groups = groups_of(vec.labels, _names(expr), expr.without)
     if expr.op in _OF_FLOATS and vec.histograms is not None:
@@ -45,6 +51,40 @@ def aggregate(ev: "Evaluator", expr: Aggregate) -> Vec:
     else:
         values, ok = aggregate_floats(expr.op, vec.values, vec.ok, groups)
     return Vec(labels, values, ok, _drop(vec, groups))
+
+
+def _in_blocks(ev: "Evaluator", expr: Aggregate) -> Vec | None:
+    """An aggregation over a function of windows, some steps at a time, so that what lies between stays in the
+    cache; None when there is little of it or it is not that simple."""
+    call = unwrap(expr.expr)
+    if ev.ts.size < _BLOCK_MIN or not isinstance(call, Call) or call.name not in KERNELS or ev.is_invariant(call):
+        return None
+    windows = plain_windows(ev, call, call.args[0])
+    if not windows or sum(len(w.labels) for w in windows) * ev.ts.size < _BLOCK_CELLS:
+        return None
+    everything = joined(tuple(w.labels for w in windows))
+    features = ev.run.options.features
+    bare, clash = unnamed(everything)
+    if clash or (len(windows) > 1 and len(set(everything)) < len(everything)):
+        return None
+    kept = everything if features.delayed_name_removal or call.name in KEEPS_NAME else bare
+    labels, groups = groups_of(kept, _names(expr), expr.without)
+    values, ok = np.empty((groups.count, ev.ts.size), order="F"), np.empty((groups.count, ev.ts.size), bool, order="F")
+    used = np.zeros(len(everything), bool)
+    size = max(1, _BLOCK_CELLS // len(everything))
+    for first in range(0, ev.ts.size, size):
+        ev.run.check_cancelled()
+        steps = slice(first, first + size)
+        parts = [w.steps(first, first + size).applied(KERNELS[call.name]) for w in windows]
+        block, there = parts[0] if len(parts) == 1 else tuple(map(np.concatenate, zip(*parts, strict=True)))
+        used |= there.any(axis=1)
+        values[:, steps], ok[:, steps] = aggregate_floats(expr.op, block, there, groups)
+    if call.name in ("rate", "increase"):
+        hint_counter(ev, call.args[0], everything, used)
+    drop = None
+    if features.delayed_name_removal and call.name not in KEEPS_NAME:
+        drop = np.ones(groups.count, bool)
+    return Vec(labels, values, ok, drop).compact()
 
 
 def _names(expr: Aggregate) -> tuple[str, ...]:

@@ -64,19 +64,27 @@ def group_sums(values: Floats, ok: Mask, groups: Groups) -> tuple[Floats, Floats
     """[G, T] totals and lost parts; absent points count as nothing."""
     n, steps = values.shape
     block = max(1, _BLOCK // max(1, n))
-    totals, losts = np.empty((groups.count, steps)), np.empty((groups.count, steps))
+    totals, losts = np.empty((steps, groups.count)), np.zeros((steps, groups.count))
+    whole = bool(ok.all())
     for a in range(0, steps, block):
-        part = groups.arrange(np.where(ok[:, a : a + block], values[:, a : a + block], 0.0))
-        totals[:, a : a + block], losts[:, a : a + block] = _tree_sum(
-            np.ascontiguousarray(part, np.float64), groups.sizes
-        )
-    return totals, np.where(np.isfinite(totals), losts, 0.0)
+        rows = values[:, a : a + block].T
+        if not whole:
+            rows = np.where(ok[:, a : a + block].T, rows, 0.0)
+        rows = rows if groups.sorted else rows.take(groups.order, axis=1)
+        if rows.min(initial=0.0) >= 0:  # nothing cancels out: plain sums in pairs are as good
+            totals[a : a + block] = np.add.reduceat(rows, groups.starts, axis=1)
+        else:
+            total, lost = _tree_sum(np.ascontiguousarray(rows.T), groups.sizes)
+            totals[a : a + block], losts[a : a + block] = total.T, lost.T
+    return totals.T, np.where(np.isfinite(totals), losts, 0.0).T
 
 
 def counts(ok: Mask, groups: Groups) -> Index:
     """[G, T] points in each group."""
     if groups.count == 0:
         return np.zeros((0, ok.shape[1]), np.int64)
+    if ok.all():
+        return np.broadcast_to(groups.sizes[:, None], (groups.count, ok.shape[1]))
     return np.add.reduceat(groups.arrange(ok), groups.starts, axis=0, dtype=np.int64)
 
 

@@ -5,6 +5,7 @@ Prometheus.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from flyball.model.frames import Floats, Mask, Times
 from flyball.promql.windows import Index, Windows
 
 Result = tuple[Floats, Mask]
+
+_STEPS = 16  # looked at together where each step concerns few rows
 
 # --- compensated sums
 
@@ -23,12 +26,38 @@ def kahan_add(value: Floats, total: Floats, lost: Floats) -> tuple[Floats, Float
     return new, np.where(np.isinf(new), 0.0, lost + kept)
 
 
-def _sums(w: Windows, of: Callable[[Floats, Index], Floats] | None = None) -> tuple[Floats, Floats]:
-    total, lost = np.zeros(w.shape), np.zeros(w.shape)
-    for value, inside, rows in w.positions():
-        item = np.where(inside, value if of is None else of(value, rows), 0.0)
-        total, lost = kahan_add(item, total, lost)
-    return total, lost
+def _blocks(w: Windows, cells_max: int) -> Iterator[tuple[slice, Floats, Mask, Index]]:
+    """Steps by the block: slice, values [steps, L, n], where they are inside, and rows [steps, L, p] of all windows."""
+    longest = int(w.count().max(initial=0))
+    n, steps = w.shape
+    block = max(1, cells_max // max(1, n * longest))
+    for a in range(0, steps if longest else 0, block):
+        part = w.steps(a, a + block)
+        rows = part.lo.T[:, None, :] + np.arange(longest)[:, None]
+        inside = rows < part.hi.T[:, None, :]
+        flat = rows.reshape(-1, rows.shape[2]).T
+        wide = replace(part, lo=flat, hi=flat, starts=np.zeros(flat.shape[1], np.int64))
+        values = wide.take(flat).T.reshape(-1, longest, n)
+        yield slice(a, a + part.starts.size), values, part.spread_last(inside), rows
+
+
+def _sums(w: Windows, of: Callable[[slice, Floats, Index], Floats] | None = None) -> tuple[Floats, Floats]:
+    """Sums over each window [n, T], and what rounding lost: error-free additions in pairs."""
+    n, steps = w.shape
+    totals, losts = np.zeros((steps, n)), np.zeros((steps, n))
+    for at, values, inside, rows in _blocks(w, 1 << 20):
+        items = np.where(inside, values if of is None else of(at, values, rows), 0.0)
+        lost = np.zeros(items.shape[::2])
+        while items.shape[1] > 1:
+            half = items.shape[1] // 2
+            a, b = items[:, :half], items[:, half : 2 * half]
+            total = a + b
+            part = total - a
+            error = (a - (total - part)) + (b - part)
+            lost += np.where(np.isfinite(error), error, 0.0).sum(axis=1)
+            items = np.concatenate([total, items[:, 2 * half :]], axis=1)
+        totals[at], losts[at] = items[:, 0], lost
+    return totals.T, np.where(np.isfinite(totals), losts, 0.0).T
 
 
 def _any(w: Windows) -> Mask:
@@ -42,17 +71,17 @@ def sum_over_time(w: Windows) -> Result:
 
 def avg_over_time(w: Windows) -> Result:
     total, lost = _sums(w)
-    count = np.maximum(w.count(), 1)
+    count = np.maximum(w.counts(), 1)
     mean = np.where(np.isinf(total), total, total / count + lost / count)
     overflow = np.isinf(total)
     if overflow.any():  # finite samples whose sum is not: add up their shares instead
-        shares, rest = _sums(w, lambda value, _: value / count)
+        shares, rest = _sums(w, lambda at, value, _: value / count.T[at, None])
         mean = np.where(overflow, np.where(np.isinf(shares), shares, shares + rest), mean)
     return mean, _any(w)
 
 
 def count_over_time(w: Windows) -> Result:
-    return np.array(np.broadcast_to(w.count().astype(np.float64), w.shape)), _any(w)
+    return np.array(w.counts(), np.float64), _any(w)
 
 
 def present_over_time(w: Windows) -> Result:
@@ -68,8 +97,7 @@ def first_over_time(w: Windows) -> Result:
 
 
 def _extreme(w: Windows, pick: Callable[..., Floats]) -> Result:
-    count = w.count()
-    longest = int(count.max(initial=0))
+    longest = int(w.count().max(initial=0))
     ok = _any(w)
     if longest == 0:
         return np.zeros(w.shape), ok
@@ -79,16 +107,18 @@ def _extreme(w: Windows, pick: Callable[..., Floats]) -> Result:
             result = np.where(inside, pick(result, value), result)
         return result, ok
     # Sparse table: the extreme of 2**level rows from each row on; a window is two such stretches.
-    level_of = np.frexp(np.maximum(count, 1).astype(np.float64))[1] - 1
-    result, table = np.zeros(w.shape), np.asarray(w.values)
+    level_of = np.frexp(np.maximum(w.count(), 1).astype(np.float64))[1] - 1
+    base = int(w.lo.min())
+    lo, hi = w.lo - base, w.hi - base
+    result, table = np.zeros(w.shape), np.asarray(w.values[base : base + int(hi.max())])
     for level in range(int(level_of.max()) + 1):
         if level:
             half = 1 << (level - 1)
             table = np.concatenate([pick(table[:-half], table[half:]), table[-half:]])
         here = level_of == level
         if here.any():
-            both = pick(w.take(w.lo, table), w.take(w.hi - (1 << level), table))
-            result = both if here.all() else np.where(here, both, result)
+            both = pick(w.take(lo, table), w.take(hi - (1 << level), table))
+            result = both if here.all() else np.where(w.spread(here), both, result)
     return result, ok
 
 
@@ -102,8 +132,8 @@ def min_over_time(w: Windows) -> Result:
 
 def stdvar_over_time(w: Windows) -> Result:
     mean, ok = avg_over_time(w)
-    squares, lost = _sums(w, lambda value, _: (value - mean) ** 2)
-    variance = (squares + lost) / np.maximum(w.count(), 1)
+    squares, lost = _sums(w, lambda at, value, _: (value - mean.T[at, None]) ** 2)
+    variance = (squares + lost) / np.maximum(w.counts(), 1)
     low, high = _extreme(w, np.minimum)[0], _extreme(w, np.maximum)[0]
     return np.where((low == high) & np.isfinite(low), 0.0, variance), ok
 
@@ -113,21 +143,13 @@ def stddev_over_time(w: Windows) -> Result:
     return np.sqrt(variance), ok
 
 
-def _stacked(w: Windows) -> Iterator[tuple[int, int, Floats, Index]]:
+def _stacked(w: Windows) -> Iterator[tuple[slice, Floats, Index]]:
     """Blocks of steps: their sorted windows [n, steps, longest] (NaN at the end) and numbers of real NaN."""
-    longest = int(w.count().max(initial=0))
-    n, steps = w.shape
-    block = max(1, 4_000_000 // max(1, n * longest))
-    for a in range(0, steps, block):
-        b = min(steps, a + block)
-        part = w.steps(a, b)
-        stack = np.full((n, b - a, longest), np.nan)
-        for k, (value, inside, _) in enumerate(part.positions()):
-            stack[:, :, k] = np.where(inside, value, np.nan)
-        count = np.broadcast_to(part.count(), part.shape)
-        nans = count - (~np.isnan(stack)).sum(axis=2)
+    for at, values, inside, _ in _blocks(w, 4_000_000):
+        stack = np.where(inside, values, np.nan).transpose(2, 0, 1).copy()
+        nans = w.counts()[:, at] - (~np.isnan(stack)).sum(axis=2)
         stack.sort(axis=2)
-        yield a, b, stack, nans
+        yield at, stack, nans
 
 
 def quantile_of_sorted(q: Floats, stack: Floats, nans: Index, count: Index) -> Floats:
@@ -155,10 +177,9 @@ def quantile_of_sorted(q: Floats, stack: Floats, nans: Index, count: Index) -> F
 def quantile_over_time(w: Windows, q: Floats) -> Result:
     """``q`` [T]."""
     result = np.zeros(w.shape)
-    for a, b, stack, nans in _stacked(w):
-        if stack.shape[2]:
-            count = np.broadcast_to(w.count(), w.shape)[:, a:b]
-            result[:, a:b] = quantile_of_sorted(np.broadcast_to(q[a:b], count.shape), stack, nans, count)
+    for at, stack, nans in _stacked(w):
+        count = w.counts()[:, at]
+        result[:, at] = quantile_of_sorted(np.broadcast_to(q[at], count.shape), stack, nans, count)
     return result, _any(w)
 
 
@@ -167,12 +188,11 @@ def mad_over_time(w: Windows) -> Result:
     half = np.full(w.starts.size, 0.5)
     median = quantile_over_time(w, half)[0]
     result = np.zeros(w.shape)
-    for a, b, stack, nans in _stacked(w):
-        if stack.shape[2]:
-            count = np.broadcast_to(w.count(), w.shape)[:, a:b]
-            away = np.sort(np.abs(stack - median[:, a:b, None]), axis=2)
-            middle = quantile_of_sorted(np.full(count.shape, 0.5), away, nans, count)
-            result[:, a:b] = np.where(nans > 0, np.nan, middle)
+    for at, stack, nans in _stacked(w):
+        count = w.counts()[:, at]
+        away = np.sort(np.abs(stack - median[:, at, None]), axis=2)
+        middle = quantile_of_sorted(np.full(count.shape, 0.5), away, nans, count)
+        result[:, at] = np.where(nans > 0, np.nan, middle)
     return result, _any(w)
 
 
@@ -200,23 +220,38 @@ def resets(w: Windows) -> Result:
     return _rows_flagged(w, lambda a, b: b < a)
 
 
+def _drops(w: Windows) -> tuple[Index, Index, Floats]:
+    """Where counters started anew: the row after, the series, and what it fell from, by row."""
+    if "drops" not in w.memo:
+        rows, columns = np.nonzero(w.values[1:] < w.values[:-1])
+        w.memo["drops"] = (rows + 1, columns, w.values[rows, columns])
+    found: tuple[Index, Index, Floats] = w.memo["drops"]
+    return found
+
+
+def _correct(w: Windows, result: Floats) -> None:
+    """Adds what each reset within a window hid."""
+    rows, columns, lost = _drops(w)
+    if not rows.size:
+        return
+    target = w.target if w.times.shape[1] > 1 else np.zeros(len(w.labels), np.int64)
+    for k in range(0, w.starts.size, _STEPS):
+        lo, hi = w.lo[:, k : k + _STEPS], w.hi[:, k : k + _STEPS]
+        first, last = np.searchsorted(rows, [int(lo.min()) + 1, int(hi.max())])
+        if first == last:
+            continue
+        row, column = rows[first:last], columns[first:last]
+        own = target[column]
+        event, step = np.nonzero((lo[own] < row[:, None]) & (row[:, None] < hi[own]))
+        np.add.at(result, (column[event], k + step), lost[first:last][event])
+
+
 def _extrapolated(w: Windows, *, counter: bool, rate: bool) -> Result:
-    ok = w.full(w.count() >= 2)
     first, last = w.take(w.lo), w.take(w.hi - 1)
     result = last - first
     if counter and w.values.shape[0] > 1:
-        dropped = w.values[1:] < w.values[:-1]
-        if dropped.any():
-            drops = np.zeros(w.values.shape)
-            drops[1:] = np.where(dropped, w.values[:-1], 0.0)
-            if np.isinf(drops).any():  # a running sum would spoil every later window
-                before = np.zeros(w.values.shape)
-                before[1:] = drops[1:]
-                for k, (_, inside, rows) in enumerate(w.positions()):
-                    if k:
-                        result = result + np.where(inside, w.take(rows, before), 0.0)
-            else:
-                result = result + _between(w, drops)
+        _correct(w, result)
+    # What depends on time alone is the same for all series of a target.
     first_at, last_at = w.time(w.lo), w.time(w.hi - 1)
     to_start = (first_at - w.starts) / 1000
     to_end = (w.ends - last_at) / 1000
@@ -225,18 +260,23 @@ def _extrapolated(w: Windows, *, counter: bool, rate: bool) -> Result:
     threshold = average * 1.1
     to_start = np.where(to_start >= threshold, average / 2, to_start)
     to_end = np.where(to_end >= threshold, average / 2, to_end)
+    span = np.where(sampled == 0, 1.0, sampled)
+    factor = (sampled + to_start + to_end) / span
+    per_second = (w.ends - w.starts) / 1000 if rate else np.ones(w.ends.size)
     if counter:  # a counter never was below zero: do not extrapolate past where it would have been
-        shape = np.broadcast_shapes(to_start.shape, result.shape)
-        to_start_all = np.broadcast_to(to_start, shape)
-        # first/result < to_start/sampled, written without division so that it is cheap when nothing is near zero
-        near = (result > 0) & (first >= 0) & (sampled * first < to_start_all * result)
+        # to_zero = sampled * first / result < to_start, for the greatest to_start / sampled there is
+        most = float(np.max(to_start / span, initial=0.0, where=sampled > 0))
+        near = (first >= 0) & (first < most * result)
         if near.any():
-            to_zero = sampled * (first / np.where(near, result, 1.0))
-            to_start = np.where(near & (to_zero < to_start_all), to_zero, to_start_all)
-    factor = (sampled + to_start + to_end) / np.where(sampled == 0, 1.0, sampled)
-    if rate:
-        factor = factor / ((w.ends - w.starts) / 1000)
-    return result * factor, ok & (sampled > 0)
+            i, k = np.nonzero(near)
+            p = w.target[i] if factor.shape[0] > 1 else np.zeros(i.size, np.int64)
+            to_zero = sampled[p, k] * (first[i, k] / result[i, k])
+            start = np.minimum(to_zero, to_start[p, k])
+            exact = result[i, k] * ((sampled[p, k] + start + to_end[p, k]) / span[p, k] / per_second[k])
+            result = w.scaled(result, factor / per_second)
+            result[i, k] = exact
+            return result, w.full((w.count() >= 2) & (sampled > 0))
+    return w.scaled(result, factor / per_second), w.full((w.count() >= 2) & (sampled > 0))
 
 
 def rate(w: Windows) -> Result:
@@ -253,11 +293,11 @@ def delta(w: Windows) -> Result:
 
 def _instant(w: Windows, *, per_second: bool) -> Result:
     last, previous = w.take(w.hi - 1), w.take(w.hi - 2)
-    span = (w.time(w.hi - 1) - w.time(w.hi - 2)) / 1000
+    span = w.spread((w.time(w.hi - 1) - w.time(w.hi - 2)) / 1000)
     result = last - previous
     if per_second:
         result = np.where(last < previous, last, result) / np.where(span == 0, 1.0, span)
-    return result, w.full(w.count() >= 2) & (span > 0)
+    return result, (w.counts() >= 2) & (span > 0)
 
 
 def irate(w: Windows) -> Result:
@@ -272,16 +312,18 @@ def idelta(w: Windows) -> Result:
 
 
 def _regression(w: Windows, origin_ms: Floats) -> tuple[Floats, Floats]:
-    """Slope per second and value at ``origin_ms`` ([n or 1, T])."""
+    """Slope per second and value at ``origin_ms`` ([p or 1, T])."""
+    height = max(0, w.times.shape[0] - 1)
 
-    def x(rows: Index) -> Floats:
-        return np.broadcast_to((w.time(rows) - origin_ms) / 1000, w.shape)
+    def x(at: slice, rows: Index) -> Floats:
+        times = w.times[np.clip(rows, 0, height), np.arange(rows.shape[2])]
+        return w.spread_last((times - np.broadcast_to(origin_ms, w.lo.shape).T[at, None]) / 1000)
 
-    n = np.maximum(w.count(), 1).astype(np.float64)
-    sum_x = np.add(*_sums(w, lambda _, rows: x(rows)))
+    n = np.maximum(w.counts(), 1).astype(np.float64)
+    sum_x = np.add(*_sums(w, lambda at, _, rows: x(at, rows)))
     sum_y = np.add(*_sums(w))
-    sum_xy = np.add(*_sums(w, lambda value, rows: x(rows) * value))
-    sum_xx = np.add(*_sums(w, lambda _, rows: x(rows) ** 2))
+    sum_xy = np.add(*_sums(w, lambda at, value, rows: x(at, rows) * value))
+    sum_xx = np.add(*_sums(w, lambda at, _, rows: x(at, rows) ** 2))
     covariance = sum_xy - sum_x * sum_y / n
     variance = sum_xx - sum_x * sum_x / n
     slope = covariance / variance
@@ -323,19 +365,19 @@ def double_exponential_smoothing(w: Windows, smoothing: Floats, trend: Floats) -
 
 
 def ts_of_first_over_time(w: Windows) -> Result:
-    return np.broadcast_to(w.time(w.lo) / 1000, w.shape), _any(w)
+    return w.spread(w.time(w.lo) / 1000), _any(w)
 
 
 def ts_of_last_over_time(w: Windows) -> Result:
-    return np.broadcast_to(w.time(w.hi - 1) / 1000, w.shape), _any(w)
+    return w.spread(w.time(w.hi - 1) / 1000), _any(w)
 
 
 def _time_of_extreme(w: Windows, beats: Callable[[Floats, Floats], Mask]) -> Result:
-    best, at = w.take(w.lo), np.array(np.broadcast_to(w.time(w.lo), w.shape))
+    best, at = w.take(w.lo), w.spread(w.time(w.lo))
     for value, inside, rows in w.positions():
         better = inside & (beats(value, best) | np.isnan(best))
         best = np.where(better, value, best)
-        at = np.where(better, w.time(rows), at)
+        at = np.where(better, w.spread(w.time(rows)), at)
     return at / 1000, _any(w)
 
 

@@ -14,7 +14,7 @@ from flyball.promql.one_window import Window, interpolated_histogram, series_of
 from flyball.promql.syntax import TRIMS, Binary, Call, Expr, MatrixSelector, Subquery, Timing, VectorSelector, unwrap
 from flyball.promql.values import EvaluationError
 from flyball.promql.vectors import Vec, joined, joined_histograms, merge
-from flyball.promql.windows import cut
+from flyball.promql.windows import Windows, cut
 
 if TYPE_CHECKING:
     from flyball.promql.evaluator import Evaluator
@@ -128,15 +128,17 @@ def samples(ev: "Evaluator", node: VectorSelector) -> tuple[Vec, Floats, Floats]
 
 
 def _latest(frame: Frame, starts: Times, ends: Times) -> tuple[Vec, Floats, Floats]:
-    w = cut(frame, starts, ends, keep_stale=True)
-    last = w.hi - 1
-    found = w.take(last)
-    ok = w.full(w.hi > w.lo)
+    w = cut(frame, starts, ends, keep_stale=True, apart=frame.histograms is None)
+
+    def latest(w: Windows) -> tuple[Floats, Mask, Floats, Floats]:
+        last = w.hi - 1
+        started = np.zeros(w.shape) if w.starts_ms is None else w.take(last, np.asarray(w.starts_ms, np.float64))
+        return w.take(last), w.full(w.hi > w.lo), w.spread(w.time(last)), started
+
+    found, ok, times, started = w.applied(latest)
     if np.isnan(found).any():
         ok = ok & ~is_stale(np.ascontiguousarray(found))
-    started = np.zeros((1, 1)) if w.starts_ms is None else w.take(last, np.asarray(w.starts_ms, np.float64))
-    times, started = (np.broadcast_to(table, w.shape) for table in (w.time(last), started))
-    histograms = w.take_histograms(last)
+    histograms = w.take_histograms(w.hi - 1)
     if histograms is not None:
         histograms[~ok] = None
     return Vec(w.labels, found, ok, histograms=histograms), times, started
@@ -173,9 +175,9 @@ def _smoothed(ev: "Evaluator", node: VectorSelector, frame: Frame, at: Times) ->
     w = cut(frame, at - lookback, at)
     after = cut(frame, at, at + lookback)
     previous, following = w.take(w.hi - 1), after.take(after.lo)
-    t1, t2 = w.time(w.hi - 1), after.time(after.lo)
+    t1, t2 = w.spread(w.time(w.hi - 1)), after.spread(after.time(after.lo))
     ok = w.full(w.hi > w.lo)
-    between = ok & (after.hi > after.lo) & (t1 != at)
+    between = ok & after.full(after.hi > after.lo) & (t1 != at)
     share = (at - t1) / np.where(t2 == t1, 1.0, t2 - t1)
     vec = Vec(w.labels, np.where(between, previous + (following - previous) * share, previous), ok)
     if frame.histograms is None:
@@ -185,8 +187,8 @@ def _smoothed(ev: "Evaluator", node: VectorSelector, frame: Frame, at: Times) ->
         s = series_of(w, i, start_timestamps=False)
         for k in range(at.size):
             ev.run.check_cancelled()
-            lo, hi = (int(np.broadcast_to(b, w.shape)[i, k]) for b in (w.lo, w.hi))
-            behind = int(np.broadcast_to(after.hi, w.shape)[i, k])
+            lo, hi = int(w.lo[w.target[i], k]), int(w.hi[w.target[i], k])
+            behind = int(after.hi[after.target[i], k])
             window = Window(s, lo, max(hi, behind), int(at[k]) - lookback, int(at[k]), ev.run.notes, node)
             if any(h is not None for h in s.histograms[lo : window.hi]):
                 cells.append((i, k, None if window.is_mixed() else _smoothed_histogram(window, hi)))
@@ -291,7 +293,7 @@ def raw_samples(ev: "Evaluator", expr: Expr) -> dict[Labels, tuple[Times, Floats
     found: dict[Labels, tuple[Times, Floats, Histograms | None]] = {}
     for frame in vector.frames:
         w = cut(frame, vector.starts - before, vector.ends + behind)
-        lo, hi = (np.broadcast_to(b, w.shape)[:, 0].tolist() for b in (w.lo, w.hi))
+        lo, hi = w.lo[w.target, 0].tolist(), w.hi[w.target, 0].tolist()
         for i, labels in enumerate(w.labels):
             if hi[i] == lo[i]:
                 continue

@@ -100,7 +100,7 @@ def _info_series(
         w = cut(frame, starts, ends, keep_stale=True)
         last = w.hi - 1
         ok = w.full(w.hi > w.lo) & ~np.isnan(w.take(last))
-        times = np.broadcast_to(w.time(last), w.shape)
+        times = w.spread(w.time(last))
         series += [_InfoSeries(labels, ok[i], times[i]) for i, labels in enumerate(w.labels)]
     return series
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from flyball.model.frames import Floats, Frame, Mask, has_histogram
 from flyball.model.histograms import Histogram
+from flyball.model.labels import METRIC_NAME, Labels
 from flyball.promql import one_window, over_time
 from flyball.promql.selecting import RangeVector, gather, pick, range_vector
-from flyball.promql.syntax import Call, Expr, quote
+from flyball.promql.syntax import Call, Expr, MatrixSelector, quote, unwrap
 from flyball.promql.values import EvaluationError
 from flyball.promql.vectors import Vec, grouping, label_value, metric_name
 from flyball.promql.windows import Windows, cut
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Kernel = Callable[[Windows], tuple[Floats, Mask]]
 
 _COUNTER_SUFFIXES = ("_total", "_sum", "_count", "_bucket")
-_KEEPS_NAME = frozenset({"last_over_time", "first_over_time"})
+KEEPS_NAME = frozenset({"last_over_time", "first_over_time"})
 #: Those for which a histogram is a sample as any other.
 _OF_SAMPLES = frozenset(
     {
@@ -43,12 +44,25 @@ def over_windows(ev: "Evaluator", call: Call, arg: Expr, kernel: Kernel) -> Vec:
     if not parts:
         return ev.empty()
     result = gather(parts)
-    if found.drop is not None and len(parts) == 1 and call.name in _KEEPS_NAME:
+    if found.drop is not None and len(parts) == 1 and call.name in KEEPS_NAME:
         result = replace(result, drop=found.drop)
     if call.name in ("rate", "increase"):
-        _hint_counter(ev, arg, result)
+        hint_counter(ev, arg, result.labels, np.asarray(result.float_ok().any(axis=1)))
     result = result.compact()
-    return result if call.name in _KEEPS_NAME else ev.unname(result)
+    return result if call.name in KEEPS_NAME else ev.unname(result)
+
+
+def plain_windows(ev: "Evaluator", call: Call, arg: Expr) -> list[Windows] | None:
+    """The windows of a range vector of which every series is the kernel's; None when one is not, or is a
+    subquery's."""
+    if not isinstance(unwrap(arg), MatrixSelector):
+        return None
+    found = range_vector(ev, arg)
+    starts = call.name in one_window.WITH_STARTS and ev.run.options.features.start_timestamps
+    for frame in found.frames:
+        if found.modifier or frame.histograms is not None or (starts and frame.starts_ms is not None):
+            return None
+    return [cut(frame, found.starts, found.ends, apart=True) for frame in found.frames]
 
 
 def _check_modifier(call: Call, found: RangeVector) -> None:
@@ -85,8 +99,8 @@ def _parts(ev: "Evaluator", call: Call, arg: Expr, found: RangeVector, frame: Fr
 
 
 def _by_kernel(found: RangeVector, frame: Frame, kernel: Kernel) -> Vec:
-    w = cut(frame, found.starts, found.ends)
-    values, ok = kernel(w)
+    w = cut(frame, found.starts, found.ends, apart=frame.histograms is None)
+    values, ok = w.applied(kernel)
     vec = Vec(w.labels, values, ok)
     if kernel in (over_time.last_over_time, over_time.first_over_time):
         table = w.take_histograms(w.hi - 1 if kernel is over_time.last_over_time else w.lo)
@@ -102,7 +116,7 @@ def _without_histograms(ev: "Evaluator", arg: Expr, found: RangeVector, frame: F
     values, ok = kernel(w)
     floats = w.full(w.count() > 0)
     everything = cut(frame, found.starts, found.ends)
-    mixed = floats & (everything.counts() > w.count())
+    mixed = floats & (everything.counts() > w.counts())
     for i in np.flatnonzero(mixed.any(axis=1)).tolist():
         ev.run.notes.ignored_in_range(metric_name(frame.labels[i]), arg)
     return Vec(w.labels, values, ok)
@@ -112,7 +126,7 @@ def _or_floats(found: RangeVector, frame: Frame, kernel: Kernel, vec: Vec) -> Ve
     everything = cut(frame, found.starts, found.ends)
     w = cut(frame, found.starts, found.ends, floats_only=True)
     values, ok = kernel(w)
-    pure = ok & (everything.counts() == w.count())
+    pure = ok & (everything.counts() == w.counts())
     return replace(vec, values=np.where(pure, values, vec.values), ok=vec.ok | pure)
 
 
@@ -131,7 +145,7 @@ def _one_by_one(
     values, ok = np.zeros(w.shape), np.zeros(w.shape, bool)
     cells: list[tuple[int, int, Histogram | None]] = []
     edges = list(zip(found.starts.tolist(), found.ends.tolist(), strict=True))
-    lo, hi = np.broadcast_to(w.lo, w.shape), np.broadcast_to(w.hi, w.shape)
+    lo, hi = w.spread(w.lo), w.spread(w.hi)
     for i in range(w.shape[0]):
         ev.run.check_cancelled()
         series = one_window.series_of(w, i, start_timestamps=starts)
@@ -147,19 +161,19 @@ def _one_by_one(
     return vec.with_cells(cells) if cells else vec
 
 
-def _hint_counter(ev: "Evaluator", arg: Expr, result: Vec) -> None:
-    """Says so when a metric's name, or its type, is not that of a counter."""
+def hint_counter(ev: "Evaluator", arg: Expr, labels: tuple[Labels, ...], used: Mask) -> None:
+    """Says so when the name of a metric that is used [n], or its type, is not that of a counter."""
     if ev.run.options.features.type_and_unit_labels:
-        for i, labels in enumerate(result.labels):
-            name, kind = metric_name(labels), label_value(labels, "__type__")
-            if name and kind not in ("counter", "histogram") and result.float_ok()[i].any():
+        for i in np.flatnonzero(used).tolist():
+            name, kind = metric_name(labels[i]), label_value(labels[i], "__type__")
+            if name and kind not in ("counter", "histogram"):
                 needed = '__type__ label is not set to "counter" or "histogram"'
                 ev.run.notes.info(f"metric might not be a counter, {needed}, got {quote(kind)}: {quote(name)}", arg)
         return
-    names, codes = grouping(result.labels, ("__name__",), False)
-    for i, labels in enumerate(names):
-        name = metric_name(labels)
-        if name and not name.endswith(_COUNTER_SUFFIXES) and result.float_ok()[codes == i].any():
+    names, codes = grouping(labels, (METRIC_NAME,), False)
+    for i, series in enumerate(names):
+        name = metric_name(series)
+        if name and not name.endswith(_COUNTER_SUFFIXES) and used[codes == i].any():
             suffixes = "/".join(_COUNTER_SUFFIXES)
             ev.run.notes.info(f"metric might not be a counter, name does not end in {suffixes}: {quote(name)}", arg)
 
