@@ -60,7 +60,7 @@ def test_create_read_update_delete_in_upstreams_words(tmp_path: Path) -> None:
         assert (status, body["message"]) == (404, 'configmaps "zzz" not found')
         assert body["details"] == {"name": "zzz", "kind": "configmaps"}
         status, body = await api("DELETE", f"{CMS}/a", {"preconditions": {"uid": "other"}})
-        assert status == 409 and "Precondition failed" in body["message"]
+        assert status == 409 and "the UID in the precondition (other) does not match" in body["message"]
         status, body = await api("DELETE", f"{CMS}/a")
         assert (status, body["status"]) == (200, "Success")
         status, body = await api("POST", "/api/v1/namespaces/nope/configmaps", config_map("a"))

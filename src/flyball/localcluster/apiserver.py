@@ -178,7 +178,8 @@ class Application:
         except Expired as exc:
             await self._fail(request, ApiFailure(410, str(exc)))
         except patching.JsonPatchError as exc:
-            await self._fail(request, ApiFailure(422, str(exc), details={}))
+            log.debug("%s %s: %s", request.method, request.raw_path, exc)
+            await self._fail(request, failures.unprocessable())
         except QueryLimitError as exc:
             await self._fail(request, ApiFailure(413, str(exc)))
         except QueryError as exc:
@@ -206,7 +207,11 @@ class Application:
 
     async def _fail(self, request: Request, failure: ApiFailure) -> None:
         self.failed += 1
-        if not request.started:
+        if request.started:
+            return
+        if isinstance(failure, failures.NoSuchPathError):
+            await request.answer(failure.code, f"{failure.message}\n".encode(), "text/plain; charset=utf-8")
+        else:
             await request.answer_object(failure.code, failure.body())
 
     def _authenticate(self, request: Request) -> None:
@@ -230,6 +235,7 @@ class Application:
         elif parts[0] in ("healthz", "livez", "readyz"):
             await request.answer(200, b"ok", "text/plain; charset=utf-8")
         elif parts == ["version"]:
+            only_get(request)
             await request.answer_object(200, version_info())
         elif parts[0] == "openapi":
             await self._discovery.answer_openapi(request, parts[1:])

@@ -87,7 +87,7 @@ class Discovery:
                     versions.append(aggregated_from_legacy(version, backend.listing or {}, backend.available))
                 else:
                     versions.append({"version": version, "freshness": "Stale"})
-            metadata: Object = {"creationTimestamp": None}
+            metadata: Object = {}
             if name:
                 metadata["name"] = name
             items.append({"metadata": metadata, "versions": versions})

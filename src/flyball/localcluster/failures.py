@@ -105,11 +105,25 @@ def invalid(group: str, kind: str, name: str, causes: Sequence[dict[str, str]]) 
     )
 
 
+def unprocessable() -> ApiFailure:
+    """A JSON patch that cannot be applied: upstream does not say why."""
+    return ApiFailure(422, "the server rejected our request due to an error in our request", details={})
+
+
 def bad_request(message: str) -> ApiFailure:
     return ApiFailure(400, message)
 
 
+class NoSuchPathError(ApiFailure):
+    """Nothing at all is served there: answered in plain text, as Go's router does."""
+
+
 def no_such_path() -> ApiFailure:
+    return NoSuchPathError(404, "404 page not found")
+
+
+def no_such_resource() -> ApiFailure:
+    """The group and version are served, but not this resource."""
     return ApiFailure(404, "the server could not find the requested resource", details={})
 
 

@@ -49,21 +49,18 @@ def selection(request: Request, served: Served, fields: str) -> Selection:
     except QueryError as exc:
         raise failures.bad_request(str(exc)) from exc
     try:
-        return Selection(labels, selectors.parse_fields(fields, served.store))
+        return Selection(labels, selectors.parse_fields(fields, served.store, not served.is_custom))
     except QueryError as exc:
-        gv = f"{served.group_version}, Resource={served.kind.plural}"
-        label_text = request.param("labelSelector")
-        raise failures.bad_request(
-            f'Unable to find "{gv}" that match label selector "{label_text}", field selector "{fields}": {exc}'
-        ) from exc
+        raise failures.bad_request(str(exc)) from exc
 
 
 async def answer_list(storage: Storage, request: Request, served: Served, namespace: str) -> None:
     chosen = selection(request, served, request.param("fieldSelector"))
-    limit = request.integer("limit") or 0
-    asked = request.integer("resourceVersion") or 0
+    limit = max(0, request.integer("limit") or 0)
+    asked = resource_version(request)
+    _check_match(request)
     if asked > storage.revision:
-        message = f"Too large resource version: {asked}, current: {storage.revision}"
+        message = f"Timeout: Too large resource version: {asked}, current: {storage.revision}"
         details = {
             "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
             "retryAfterSeconds": 1,
@@ -111,6 +108,37 @@ async def answer_list(storage: Storage, request: Request, served: Served, namesp
     await request.answer(200, body)
 
 
+def resource_version(request: Request) -> int:
+    """The version a list or watch asks for, 0 for none.
+
+    Raises:
+        ApiFailure: 400, it is no number.
+    """
+    text = request.param("resourceVersion")
+    if not text.isdigit() and text:
+        raise failures.bad_request(
+            f'invalid resource version: resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": '
+            "invalid syntax"
+        )
+    return int(text or 0)
+
+
+def _check_match(request: Request) -> None:
+    match = request.param("resourceVersionMatch")
+    if match not in ("", "Exact", "NotOlderThan"):
+        reason, message = (
+            "FieldValueNotSupported",
+            f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""',
+        )
+    elif match and not request.param("resourceVersion"):
+        reason = "FieldValueForbidden"
+        message = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+    else:
+        return
+    cause = {"reason": reason, "message": message, "field": "resourceVersionMatch"}
+    raise failures.invalid("meta.k8s.io", "ListOptions", "", [cause])
+
+
 def _continue_token(revision: int, key: tuple[str, str]) -> str:
     return base64.urlsafe_b64encode(encode({"v": "meta.k8s.io/v1", "rv": revision, "start": list(key)})).decode()
 
@@ -121,4 +149,4 @@ def _continue_position(token: str) -> tuple[int, tuple[str, str]]:
         namespace, name = value["start"]
         return int(value["rv"]), (str(namespace), str(name))
     except (ValueError, KeyError, TypeError, msgspec.MsgspecError) as exc:
-        raise failures.bad_request("continue key is not valid") from exc
+        raise failures.bad_request(f"invalid continue token: continue key is not valid: {exc}") from exc

@@ -47,7 +47,9 @@ def json_patch(document: Any, operations: Any) -> Any:
         JsonPatchError: a path is missing, or a test failed.
     """
     if not isinstance(operations, list):
-        raise QueryError("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")
+        raise QueryError(
+            "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"
+        )
     if len(operations) > JSON_PATCH_OPERATIONS_MAX:
         raise QueryLimitError(
             f"The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {len(operations)}"
@@ -90,7 +92,7 @@ def _apply_operation(document: Any, operation: dict[str, Any]) -> Any:
         if found != operation["value"] or isinstance(found, bool) != isinstance(operation["value"], bool):
             raise JsonPatchError(f"testing value {operation['path']} failed")
         return document
-    raise QueryError(f'error decoding patch: unexpected kind: "{name}"')
+    raise JsonPatchError(f'unexpected kind: "{name}"')
 
 
 def _pointer(text: str) -> list[str]:

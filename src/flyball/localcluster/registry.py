@@ -242,7 +242,10 @@ def legacy_resources(group_version: str, resources: list[Served]) -> Object:
             if name in schema.SUBRESOURCE_KINDS:
                 sub["group"], sub["version"], sub["kind"] = schema.SUBRESOURCE_KINDS[name]
             entries.append(sub)
-    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": entries}
+    kind_of_list: Object = {"kind": "APIResourceList"}
+    if group_version != "v1":  # the oldest group answers as it did before lists had versions
+        kind_of_list["apiVersion"] = "v1"
+    return {**kind_of_list, "groupVersion": group_version, "resources": entries}
 
 
 def aggregated_version(version: str, resources: list[Served]) -> Object:

@@ -23,6 +23,21 @@ from flyball.localcluster.watching import answer_watch
 Object = dict[str, Any]
 
 
+# Kinds whose deletion is answered with the object that is gone, not with a Status.
+_ANSWERS_DELETED = frozenset(
+    {
+        "/namespaces",
+        "/persistentvolumeclaims",
+        "/persistentvolumes",
+        "/pods",
+        "/podtemplates",
+        "/resourcequotas",
+        "/serviceaccounts",
+        "/services",
+    }
+)
+
+
 class Resources:
     """Reads, checks and answers requests; what changes goes through ``Objects``."""
 
@@ -50,7 +65,7 @@ class Resources:
                     "the namespace of the provided object does not match the namespace sent on the request"
                 )
             else:
-                raise failures.no_such_path()
+                raise failures.no_such_resource()
         if served.kind.verbs == ("create",):
             await self._create_only(request, served, namespace)
         elif len(rest) == 1:
@@ -119,7 +134,7 @@ class Resources:
     async def _subresource(self, request: Request, served: Served, namespace: str, name: str, path: list[str]) -> None:
         sub = path[0]
         if sub not in served.kind.subresources or sub not in SUBRESOURCE_VERBS or len(path) > 1:
-            raise failures.no_such_path()
+            raise failures.no_such_resource()
         if sub == "log":
             only_get(request)
             await self._node.answer_log(request, self._objects.get(served, namespace, name).object)
@@ -169,7 +184,9 @@ class Resources:
         try:
             patch = msgspec.json.decode(body)
         except msgspec.DecodeError as exc:
-            raise failures.bad_request(f"error decoding patch: {exc}") from exc
+            raise failures.bad_request(
+                "invalid JSON patch" if how == "json" else f"error decoding patch: {exc}"
+            ) from exc
         record = self._objects.get(served, namespace, name)
         current = convert(record.copy(), served.group_version)
         patched = apply_patch(served, how, current, patch)
@@ -220,7 +237,7 @@ class Resources:
                 options[option] = request.integer(option) if option == "gracePeriodSeconds" else text
         dry_run = is_dry_run(request) or bool(options.get("dryRun"))
         removed, obj = self._objects.delete(served, namespace, name, options, dry_run=dry_run)
-        if removed and served.store not in ("/pods", "/namespaces"):
+        if removed and served.store not in _ANSWERS_DELETED:
             details: Object = {"name": name, "kind": served.kind.plural, "uid": obj["metadata"]["uid"]}
             if served.kind.group:
                 details["group"] = served.kind.group
@@ -232,7 +249,7 @@ class Resources:
             await answer_object(request, served, 200, obj)
 
     async def _delete_collection(self, request: Request, served: Served, namespace: str) -> None:
-        if served.kind.namespaced and not namespace:
+        if (served.kind.namespaced and not namespace) or "deletecollection" not in served.kind.verbs:
             raise failures.method_not_allowed()
         chosen = selection(request, served, request.param("fieldSelector"))
         body = await request.body()
@@ -328,7 +345,10 @@ def apply_patch(served: Served, how: str, current: Object, patch: Any) -> Object
     if how == "json":
         patched = patching.json_patch(current, patch)
     elif not isinstance(patch, dict):
-        raise QueryError("error decoding patch: the patch must be an object")
+        given = "array" if isinstance(patch, list) else type(patch).__name__
+        raise QueryError(
+            f"error decoding patch: json: cannot unmarshal {given} into Go value of type map[string]interface {{}}"
+        )
     elif how == "merge":
         patched = patching.merge_patch(current, patch)
     else:

@@ -3,6 +3,7 @@
 import hmac
 from typing import Any
 
+from flyball.clock import now_ms, rfc3339
 from flyball.localcluster import failures
 from flyball.localcluster.registry import Served
 from flyball.localcluster.requests import Request
@@ -19,10 +20,9 @@ async def answer_review(request: Request, served: Served, admin_token: bytes) ->
     obj["apiVersion"], obj["kind"] = served.group_version, served.kind.kind
     obj.setdefault("metadata", {})
     plural, spec = served.kind.plural, obj.get("spec") or {}
-    if plural == "selfsubjectaccessreviews":
-        obj["status"] = {"allowed": True, "reason": "the embedded cluster has one user, its administrator"}
-    elif plural in ("subjectaccessreviews", "localsubjectaccessreviews"):
-        allowed = spec.get("user") not in (None, "", "system:anonymous")
+    if plural in ("selfsubjectaccessreviews", "subjectaccessreviews", "localsubjectaccessreviews"):
+        _check_access_review(served, spec)
+        allowed = plural == "selfsubjectaccessreviews" or spec.get("user") not in (None, "", "system:anonymous")
         obj["status"] = {"allowed": allowed}
         if not allowed:
             obj["status"]["reason"] = "anonymous users may read health and version only"
@@ -34,12 +34,34 @@ async def answer_review(request: Request, served: Served, admin_token: bytes) ->
             "incomplete": False,
         }
     elif plural == "selfsubjectreviews":
-        obj["status"] = {"userInfo": {"username": request.user, "groups": list(request.groups)}}
+        obj["metadata"]["creationTimestamp"] = rfc3339(now_ms())
+        user = {"username": request.user, "uid": request.user, "groups": list(request.groups)}
+        obj["status"] = {"userInfo": user}
     elif plural == "tokenreviews":
         token = str(spec.get("token") or "").encode()
+        if not token:
+            raise failures.bad_request("token is required for TokenReview in authentication")
         if hmac.compare_digest(token, admin_token):
             user = {"username": ADMIN, "uid": ADMIN, "groups": list(ADMIN_GROUPS)}
             obj["status"] = {"authenticated": True, "user": user, "audiences": spec.get("audiences") or []}
         else:
-            obj["status"] = {"authenticated": False, "error": "invalid bearer token"}
+            obj["status"] = {"user": {}, "error": "invalid bearer token"}
     await request.answer_object(201, obj)
+
+
+def _check_access_review(served: Served, spec: Object) -> None:
+    """Who asks, and about what, must be said.
+
+    Raises:
+        ApiFailure: 422, it is not.
+    """
+    causes = []
+    if bool(spec.get("resourceAttributes")) == bool(spec.get("nonResourceAttributes")):
+        text = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+        causes.append({"reason": "FieldValueInvalid", "message": f"Invalid value: null: {text}", "field": "spec"})
+    is_own = served.kind.plural == "selfsubjectaccessreviews"
+    if not is_own and not spec.get("user") and not spec.get("groups"):
+        text = 'Invalid value: "": at least one of user or group must be specified'
+        causes.append({"reason": "FieldValueInvalid", "message": text, "field": "spec.user"})
+    if causes:
+        raise failures.invalid(served.kind.group, "", "", causes)

@@ -26,12 +26,12 @@ def parse_labels(text: str) -> Predicate | None:
     checks: list[Predicate] = []
     position = 0
     while True:
-        check, position = _requirement(tokens, position, text)
+        check, position = _requirement(tokens, position)
         checks.append(check)
         if position >= len(tokens):
             break
         if tokens[position] != ",":
-            raise _wrong(text, f"found \"{tokens[position]}\", expected: ',' or end of string")
+            raise QueryError(f"found '{tokens[position]}', expected: ',' or 'end of string'")
         position += 1
     if len(checks) == 1:
         return checks[0]
@@ -46,34 +46,33 @@ def _tokens(text: str) -> list[str]:
             break
         found = _TOKEN.match(text, position)
         if not found:
-            raise _wrong(text, f'unexpected "{text[position]}"')
+            raise _wrong(f'unexpected "{text[position]}"')
         tokens.append(found.group(1))
         position = found.end()
     return tokens
 
 
-def _wrong(text: str, why: str) -> QueryError:
-    return QueryError(f'unable to parse requirement in selector "{text}": {why}')
+def _wrong(why: str) -> QueryError:
+    return QueryError(f"unable to parse requirement: {why}")
 
 
-def _key(token: str, text: str) -> str:
+def _key(token: str) -> str:
     if not _KEY.match(token):
         raise _wrong(
-            text,
             f'<nil>: Invalid value: "{token}": name part must consist of alphanumeric characters, '
             "'-', '_' or '.', and must start and end with an alphanumeric character",
         )
     return token
 
 
-def _requirement(tokens: list[str], at: int, text: str) -> tuple[Predicate, int]:
+def _requirement(tokens: list[str], at: int) -> tuple[Predicate, int]:
     def token(index: int) -> str:
         return tokens[index] if index < len(tokens) else ""
 
     if token(at) == "!":
-        key = _key(token(at + 1), text)
+        key = _key(token(at + 1))
         return (lambda labels: key not in labels), at + 2
-    key = _key(token(at), text)
+    key = _key(token(at))
     operator = token(at + 1)
     if operator in ("=", "==", "!="):
         value, end = "", at + 2
@@ -81,7 +80,6 @@ def _requirement(tokens: list[str], at: int, text: str) -> tuple[Predicate, int]
             value, end = token(end), end + 1
         if not _VALUE.match(value):
             raise _wrong(
-                text,
                 f'values[0][{key}]: Invalid value: "{value}": a valid label must be an empty string or '
                 "consist of alphanumeric characters, '-', '_' or '.'",
             )
@@ -89,7 +87,7 @@ def _requirement(tokens: list[str], at: int, text: str) -> tuple[Predicate, int]
             return (lambda labels: labels.get(key) != value), end
         return (lambda labels: labels.get(key) == value), end
     if operator in ("in", "notin"):
-        values, end = _values(tokens, at + 2, text)
+        values, end = _values(tokens, at + 2)
         if operator == "in":
             return (lambda labels: labels.get(key) in values), end
         return (lambda labels: labels.get(key) not in values), end
@@ -97,11 +95,11 @@ def _requirement(tokens: list[str], at: int, text: str) -> tuple[Predicate, int]
         try:
             bound = int(token(at + 2))
         except ValueError:
-            raise _wrong(text, "for 'Gt', 'Lt' operators, the value must be an integer") from None
+            raise _wrong("for 'Gt', 'Lt' operators, the value must be an integer") from None
         sign = 1 if operator == ">" else -1
         return (lambda labels: _is_number(labels.get(key)) and (int(labels[key]) - bound) * sign > 0), at + 3
     if operator not in (",", ""):
-        raise _wrong(text, f"found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
+        raise _wrong(f"found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
     return (lambda labels: key in labels), at + 1
 
 
@@ -109,9 +107,9 @@ def _is_number(value: str | None) -> bool:
     return value is not None and value.lstrip("-").isdigit()
 
 
-def _values(tokens: list[str], at: int, text: str) -> tuple[frozenset[str], int]:
+def _values(tokens: list[str], at: int) -> tuple[frozenset[str], int]:
     if at >= len(tokens) or tokens[at] != "(":
-        raise _wrong(text, "expected: '('")
+        raise _wrong("expected: '('")
     values: set[str] = set()
     at += 1
     expects_value = True
@@ -125,7 +123,7 @@ def _values(tokens: list[str], at: int, text: str) -> tuple[frozenset[str], int]
             expects_value = False
         at += 1
     if at >= len(tokens):
-        raise _wrong(text, "expected: ')'")
+        raise _wrong("expected: ')'")
     if expects_value:
         values.add("")
     return frozenset(values), at + 1
@@ -162,7 +160,7 @@ _FIELDS: dict[str, frozenset[str]] = {
 }
 
 
-def parse_fields(text: str, store: str) -> Callable[[Mapping[str, Any]], bool] | None:
+def parse_fields(text: str, store: str, is_builtin: bool = True) -> Callable[[Mapping[str, Any]], bool] | None:
     """The predicate over a stored object of ``store`` (a kind's key, ``/pods``); None when everything matches.
 
     Raises:
@@ -181,8 +179,10 @@ def parse_fields(text: str, store: str) -> Callable[[Mapping[str, Any]], bool] |
         elif "=" in term:
             field, value = term.split("=", 1)
         else:
-            raise QueryError(f'invalid selector: "{text}"; can\'t understand "{term}"')
+            raise QueryError(f"invalid selector: '{text}'; can't understand '{term}'")
         if field not in allowed:
+            if store in _FIELDS or not is_builtin:
+                raise QueryError(f"field label not supported: {field}")
             raise QueryError(
                 f'"{field}" is not a known field selector: only ' + ", ".join(f'"{name}"' for name in sorted(allowed))
             )

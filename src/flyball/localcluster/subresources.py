@@ -65,6 +65,8 @@ async def answer_binding(objects: Objects, request: Request, served: Served, nam
     if request.method != "POST":
         raise failures.method_not_allowed()
     binding = await request.object()
+    if (binding.get("metadata") or {}).get("name") != name:
+        raise failures.bad_request("name in URL does not match name in Binding object")
     target = (binding.get("target") or {}).get("name")
     if not target:
         cause = {"reason": "FieldValueRequired", "message": "Required value", "field": "target.name"}

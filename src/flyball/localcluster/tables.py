@@ -3,7 +3,7 @@
 from typing import Any
 
 from flyball.clock import parse_rfc3339_ms
-from flyball.localcluster import schema
+from flyball.localcluster import failures, schema
 from flyball.localcluster.registry import Served
 from flyball.localcluster.schema import human_duration
 
@@ -28,6 +28,11 @@ def partial(obj: Object) -> Object:
 
 def table_of(served: Served, objects: list[Object], now_ms: int, metadata: Object, include: str) -> Object:
     """A ``meta.k8s.io/v1`` Table; ``include`` is the includeObject parameter (None, Metadata or Object)."""
+    if include not in ("", "None", "Metadata", "Object"):
+        raise failures.bad_request(
+            f'Unable to convert to Table as requested: includeObject: Invalid value: "{include}": must be '
+            "'Metadata', 'Object', 'None', or empty"
+        )
     if served.is_custom:
         columns, cells = _custom(served, objects, now_ms)
     else:
@@ -37,8 +42,8 @@ def table_of(served: Served, objects: list[Object], now_ms: int, metadata: Objec
         entry: Object = {"cells": row}
         if include == "Object":
             entry["object"] = obj
-        elif include != "None":
-            entry["object"] = partial(obj)
+        else:
+            entry["object"] = None if include == "None" else partial(obj)
         rows.append(entry)
     return {
         "kind": "Table",

@@ -7,7 +7,7 @@ from flyball.clock import monotonic_s, now_ms
 from flyball.localcluster.answers import present, until_gone
 from flyball.localcluster.convert import convert
 from flyball.localcluster.failures import ApiFailure
-from flyball.localcluster.listing import Selection, selection
+from flyball.localcluster.listing import Selection, resource_version, selection
 from flyball.localcluster.registry import Served
 from flyball.localcluster.requests import JSON, Request, encode
 from flyball.localcluster.storage import ADDED, DELETED, MODIFIED, Event, Expired, Record, Storage
@@ -26,7 +26,7 @@ async def answer_watch(storage: Storage, request: Request, served: Served, names
     deadline = monotonic_s() + timeout_s
     form = wants(request.accept)
     line = _Lines(request, served, form)
-    asked = request.integer("resourceVersion") or 0
+    asked = resource_version(request)
     initial = request.flag("sendInitialEvents") if request.param("sendInitialEvents") else asked == 0
     bookmarks = request.flag("allowWatchBookmarks")
 
@@ -34,7 +34,6 @@ async def answer_watch(storage: Storage, request: Request, served: Served, names
     subscription = storage.subscribe(served.store, namespace)
     gone = asyncio.create_task(until_gone(request.receive, subscription.close))
     try:
-        content_type = JSON if not form else f"{JSON};stream=watch"
         start: list[bytes] = []
         error: ApiFailure | None = None
         revision = storage.revision
@@ -52,7 +51,7 @@ async def answer_watch(storage: Storage, request: Request, served: Served, names
                 error = ApiFailure(410, str(exc))
             else:
                 start.extend(_event_lines(history, line, chosen))
-        await request.start(200, [(b"content-type", content_type.encode()), (b"cache-control", b"no-cache, private")])
+        await request.start(200, [(b"content-type", JSON.encode()), (b"cache-control", b"no-cache, private")])
         await request.chunk(b"".join(start))
         if error is not None:
             await request.chunk(b'{"type":"ERROR","object":' + encode(error.body()) + b"}\n")

@@ -539,12 +539,26 @@ def _limit_range(obj: Object, _version: str) -> None:
                 item["defaultRequest"] = {**item["default"], **(item.get("defaultRequest") or {})}
 
 
+def _event(obj: Object, _version: str) -> None:
+    """Go writes these fields of an Event even when they are empty; events are stored in the core form."""
+    for name, empty in (
+        ("eventTime", None),
+        ("firstTimestamp", None),
+        ("lastTimestamp", None),
+        ("reportingComponent", ""),
+        ("reportingInstance", ""),
+        ("source", {}),
+    ):
+        obj.setdefault(name, empty)
+
+
 _HANDLERS: dict[tuple[str, str], Callable[[Object, str], None]] = {
     ("", "Pod"): _pod,
     ("", "PodTemplate"): _pod_template,
     ("", "ReplicationController"): _replication_controller,
     ("", "Service"): _service,
     ("", "Endpoints"): _endpoints,
+    ("", "Event"): _event,
     ("", "Secret"): _secret,
     ("", "Namespace"): _namespace,
     ("", "Node"): _node,

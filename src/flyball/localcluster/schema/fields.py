@@ -247,6 +247,20 @@ def normalise(kind: Kind, obj: dict[str, Any]) -> None:
     _normalise(_root_or_meta(kind), obj)
 
 
+def _is_left_out(value: Any, node: dict[str, Any] | None, is_required: bool) -> bool:
+    """Whether Go's JSON writes nothing for a struct's field: nulls, and maps and lists without an element."""
+    if node is None:
+        return False
+    if value is None:
+        return True
+    if value or is_required or not isinstance(value, (dict, list)):
+        return False
+    inner = _resolved(node)[1]
+    if (inner.get("items") or {}).get("$ref", "").endswith(".HPAScalingPolicy"):
+        return False  # the one list that is refused when it is empty and defaulted when it is absent
+    return isinstance(value, list) or ("properties" not in inner and "additionalProperties" in inner)
+
+
 def _normalise(node: dict[str, Any], value: Any) -> Any:
     name, node = _resolved(node)
     if name == QUANTITY:
@@ -254,7 +268,8 @@ def _normalise(node: dict[str, Any], value: Any) -> Any:
     if isinstance(value, dict):
         properties, extra = node.get("properties"), node.get("additionalProperties")
         if properties is not None:
-            for key in [k for k, v in value.items() if v is None and k in properties]:
+            needed = node.get("required") or ()
+            for key in [k for k, v in value.items() if _is_left_out(v, properties.get(k), k in needed)]:
                 del value[key]
             for key, item in value.items():
                 child = properties.get(key)

@@ -153,6 +153,14 @@ _ROWS: dict[tuple[str, str], tuple[tuple[str, str, str, str, str], ...]] = {
 }
 
 
+def _verbs(plural: str, flags: list[str]) -> tuple[str, ...]:
+    if "create" in flags:
+        return CREATE_ONLY
+    if plural == "namespaces":
+        return tuple(verb for verb in ALL_VERBS if verb != "deletecollection")
+    return ALL_VERBS
+
+
 def _build() -> tuple[Kind, ...]:
     kinds = []
     for (group, version), rows in _ROWS.items():
@@ -168,7 +176,7 @@ def _build() -> tuple[Kind, ...]:
                     singular=name.lower(),
                     short_names=tuple(short.split()),
                     namespaced=_C not in flags,
-                    verbs=CREATE_ONLY if "create" in flags else ALL_VERBS,
+                    verbs=_verbs(plural, flags),
                     categories=tuple(f for f in flags if f not in (_C, "create")),
                     subresources=tuple(subresources.split()),
                     store=store,

@@ -190,5 +190,5 @@ def _rules(rules: Object, field: str) -> list[Cause]:
             causes.append(invalid(f"{field}.tolerance", tolerance, str(error)))
         else:
             if negative:
-                causes.append(invalid(f"{field}.tolerance", str(tolerance), "must be greater or equal to zero"))
+                causes.append(invalid(f"{field}.tolerance", str(tolerance), "must be greater than or equal to 0"))
     return causes

@@ -77,8 +77,9 @@ def invalid(field: str, value: Any, detail: str) -> Cause:
     return Cause(field, INVALID, f"{quoted(value)}: {detail}")
 
 
-def unsupported(field: str, value: Any, supported: Iterable[str]) -> Cause:
-    shown = ", ".join(f'"{one}"' for one in sorted(supported))
+def unsupported(field: str, value: Any, supported: Iterable[str], *, in_order: bool = False) -> Cause:
+    """``in_order``: the words are shown as given, as upstream's newer checks do."""
+    shown = ", ".join(f'"{one}"' for one in (supported if in_order else sorted(supported)))
     return Cause(field, UNSUPPORTED, f"{quoted(value)}: supported values: {shown}")
 
 

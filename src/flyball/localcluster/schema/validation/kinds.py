@@ -150,16 +150,21 @@ def check_secret(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     return causes
 
 
+_SUBJECTS = ("ServiceAccount", "User", "Group")
+
+
 def check_binding(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     role = obj.get("roleRef") or {}
     causes = []
-    if not role.get("name"):
-        causes.append(required("roleRef.name"))
     if role.get("kind") not in ("Role", "ClusterRole"):
-        causes.append(unsupported("roleRef.kind", role.get("kind") or "", ("ClusterRole", "Role")))
+        causes.append(unsupported("roleRef.kind", role.get("kind") or "", ("Role", "ClusterRole"), in_order=True))
     for index, subject in enumerate(obj.get("subjects") or ()):
+        if subject.get("kind") not in _SUBJECTS:
+            causes.append(unsupported(f"subjects[{index}].kind", subject.get("kind") or "", _SUBJECTS, in_order=True))
         if not subject.get("name"):
             causes.append(required(f"subjects[{index}].name"))
+    if not role.get("name"):
+        causes.append(required("roleRef.name"))
     if old is not None and old.get("roleRef") != obj.get("roleRef"):
         causes.append(invalid("roleRef", obj.get("roleRef"), "cannot change roleRef"))
     return causes
@@ -170,7 +175,7 @@ def check_role(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
     for index, rule in enumerate(obj.get("rules") or ()):
         where = f"rules[{index}]"
         if not rule.get("verbs"):
-            causes.append(required(f"{where}.verbs", "verbs must contain at least one value"))
+            causes.append(required(f"{where}.verbs"))
         if not rule.get("nonResourceURLs"):
             if not rule.get("apiGroups"):
                 causes.append(required(f"{where}.apiGroups", "resource rules must supply at least one api group"))
@@ -286,6 +291,7 @@ def check_storage_class(_kind: Kind, obj: Object, old: Object | None) -> list[Ca
 def check_event(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
     target = obj.get("involvedObject") or obj.get("regarding") or {}
     namespace = (obj.get("metadata") or {}).get("namespace")
-    if target.get("namespace") and namespace and target["namespace"] != namespace:
-        return [invalid("involvedObject.namespace", target["namespace"], "does not match event.namespace")]
+    named = target.get("namespace") or ""
+    if named != namespace and (named or namespace != "default"):
+        return [invalid("involvedObject.namespace", named, "does not match event.namespace")]
     return []

@@ -80,7 +80,7 @@ def _qualified(text: str) -> list[str]:
     if slash:
         if "/" in prefix:
             return [
-                f"a qualified name {_QUALIFIED_WORDS} with an optional DNS subdomain prefix and '/' (e.g. "
+                f"a valid label key {_QUALIFIED_WORDS} with an optional DNS subdomain prefix and '/' (e.g. "
                 "'example.com/MyName')"
             ]
         if not prefix:
@@ -97,7 +97,9 @@ def _qualified(text: str) -> list[str]:
 
 
 def _label_value(text: str) -> list[str]:
-    return ([too_long(63)] if len(text) > 63 else []) + ([] if _VALUE.fullmatch(text) else [_VALUE_WORDS])
+    return (["must be no more than 63 bytes"] if len(text) > 63 else []) + (
+        [] if _VALUE.fullmatch(text) else [_VALUE_WORDS]
+    )
 
 
 def check_labels(labels: Any, field: str) -> list[Cause]:
@@ -166,6 +168,16 @@ def _name_rule(kind: Kind) -> Callable[[str], list[str]]:
     return subdomain_problems
 
 
+_STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
+
+
+def _finalizer_problems(text: str, field: str) -> list[Cause]:
+    causes = [invalid(field, text, one) for one in _qualified(text)]
+    if not causes and "/" not in text and text not in _STANDARD_FINALIZERS:
+        causes.append(invalid(field, text, "name is neither a standard finalizer name nor is it fully qualified"))
+    return causes
+
+
 def check_metadata(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     metadata = obj.get("metadata") or {}
     causes = []
@@ -173,9 +185,9 @@ def check_metadata(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     rule = _name_rule(kind)
     if not name and not prefix:
         causes.append(required("metadata.name", "name or generateName is required"))
-    elif name and old is None:
+    elif name and old is None and not prefix:
         causes += [invalid("metadata.name", name, one) for one in rule(name)]
-    elif prefix and not name:
+    elif prefix and old is None:
         causes += [invalid("metadata.generateName", prefix, one) for one in rule(prefix.rstrip("-") or "a")]
     namespace = metadata.get("namespace") or ""
     if kind.namespaced:
@@ -192,12 +204,12 @@ def check_metadata(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
         size += len(str(key)) + len(str(value))
     if size > 256 * 1024:
         causes.append(Cause("metadata.annotations", TOO_LONG, "may not be more than 262144 bytes"))
+    for index, finalizer in enumerate(metadata.get("finalizers") or ()):
+        causes += _finalizer_problems(str(finalizer), f"metadata.finalizers[{index}]")
     for index, owner in enumerate(metadata.get("ownerReferences") or ()):
         for field in ("apiVersion", "kind", "name", "uid"):
             if not owner.get(field):
-                causes.append(
-                    invalid(f"metadata.ownerReferences[{index}].{field}", owner.get(field) or "", "must not be empty")
-                )
+                causes.append(required(f"metadata.ownerReferences[{index}].{field}", "must not be empty"))
     if sum(1 for owner in metadata.get("ownerReferences") or () if owner.get("controller")) > 1:
         causes.append(
             invalid(

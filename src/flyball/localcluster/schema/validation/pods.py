@@ -24,10 +24,7 @@ _ENV_NAME = re.compile(r"[ -<>-~]+")
 _PORT_NAME = re.compile(r"[-a-z0-9]+")
 
 
-_ENV_WORDS = (
-    "a valid environment variable name must consist only of printable ASCII characters other than '=' (e.g. "
-    "'my.env-name', or 'MY_ENV.NAME')"
-)
+_ENV_WORDS = "a valid environment variable name must consist only of printable ASCII characters other than '='"
 
 
 def check_port_number(value: Any, field: str) -> list[Cause]:
@@ -266,7 +263,7 @@ def check_pod_spec(spec: Any, field: str) -> list[Cause]:
         ("dnsPolicy", ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")),
     ):
         if spec.get(name) and spec[name] not in allowed:
-            causes.append(unsupported(f"{field}.{name}", spec[name], allowed))
+            causes.append(unsupported(f"{field}.{name}", spec[name], allowed, in_order=True))
     causes += check_non_negative(spec.get("terminationGracePeriodSeconds"), f"{field}.terminationGracePeriodSeconds")
     deadline = spec.get("activeDeadlineSeconds")
     if isinstance(deadline, int) and deadline < 1:

@@ -55,8 +55,11 @@ def check_workload(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
         if not selector.get("matchLabels") and not selector.get("matchExpressions"):
             causes.append(invalid("spec.selector", selector, f"empty selector is invalid for {_plain(kind.kind)}"))
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
-    if selector and not matches(selector, labels):
-        causes.append(invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`"))
+    if any(cause.field.startswith("spec.selector.") for cause in causes):
+        causes.append(invalid("spec.selector", selector, "invalid label selector"))
+    elif not selector or not matches(selector, labels):
+        words = "`selector` does not match template `labels`"
+        causes.append(invalid("spec.template.metadata.labels", labels or None, words))
     causes += _template(_with_claims(spec) if kind.kind == "StatefulSet" else spec)
     if kind.kind == "Deployment":
         causes += _strategy(spec)
@@ -66,6 +69,9 @@ def check_workload(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
             causes.append(invalid("spec.selector", selector, "field is immutable"))
         if kind.kind == "StatefulSet":
             for name in ("serviceName", "podManagementPolicy", "volumeClaimTemplates"):
+                if (old.get("spec") or {}).get(name) != spec.get(name) and name == "serviceName":
+                    causes.append(invalid("spec.serviceName", spec.get(name), "field is immutable"))
+                    break
                 if (old.get("spec") or {}).get(name) != spec.get(name):
                     causes.append(
                         Cause(
