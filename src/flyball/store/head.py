@@ -228,7 +228,7 @@ class Head:
         for family in group.families.values():
             total += family.count
             dead += int((family.end_ms[: family.count] < horizon_ms).sum())
-        return dead > 1000 and dead * 2 > total
+        return dead > 100 and dead * 4 > total
 
     def metrics(self) -> Iterable[Metric]:
         """The index, metric by metric; the lock is held."""
