@@ -356,7 +356,8 @@ class PodWorker:
             await self.event("Warning", "Failed", f"Error: {exc}")
             return one.restart_at or now + 3600.0
         self._attach(one, running)
-        await self.event("Normal", "Started", f"Started container {one.name}")
+        # Told beside the loop: the status, for which others wait, goes first.
+        self.spawn(self.event("Normal", "Started", f"Started container {one.name}"))
         return now + 3600.0
 
     def _attach(self, one: Container, running: ContainerProcess, *, adopted: bool = False) -> None:
