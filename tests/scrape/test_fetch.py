@@ -183,6 +183,7 @@ ZSTD_BOMB = zstandard.compress(bytes(50_000_000))
         (sized(BOMB, b"Content-Encoding: gzip"), "larger than the limit"),
         (sized(gzip.compress(bytes(2000)), b"Content-Encoding: gzip"), "larger than the limit"),
         (sized(zstandard.compress(bytes(2000)), b"Content-Encoding: zstd"), "larger than the limit"),
+        (sized(zstandard.compress(bytes(200))[:-4], b"Content-Encoding: zstd"), "cut short"),
         (sized(gzip.compress(b"a 1\n")[:-4], b"Content-Encoding: gzip"), "cut short"),
         (sized(b"a 1\n" * 9, b"Content-Encoding: gzip"), "not gzip"),
         (sized(b"a 1\n", b"Content-Encoding: zstd"), "not zstd"),

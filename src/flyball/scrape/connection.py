@@ -5,7 +5,9 @@ page costs. What a target sends is bounded while it arrives: headers, compressed
 """
 
 import asyncio
+import contextlib
 import ssl
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +16,13 @@ from urllib.parse import urlsplit
 import httptools
 
 from flyball.errors import ScrapeError
+from flyball.scrape.encodings import Decoder, decoder
 
 #: All headers of an answer may be this large.
 _HEADERS_MAX = 64 * 1024
+#: A body above this size is large.
+LARGE_BYTES = 1 << 20
+LARGE_AT_ONCE = 3
 
 
 class ConnectionLostError(ScrapeError):
@@ -33,12 +39,43 @@ class ConnectionLostError(ScrapeError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete answer; header names in lower case, the body as it came (perhaps compressed)."""
+    """A complete answer; header names in lower case, the body without its Content-Encoding."""
 
     status: int
     reason: str
     headers: Mapping[str, str]
     body: bytes
+
+
+class LargeBodies:
+    """Lets only a few bodies at a time grow large; the others wait unread, where the kernel holds their sender back."""
+
+    def __init__(self, at_once: int = LARGE_AT_ONCE) -> None:
+        self._free = at_once
+        self._waiting: deque[_Protocol] = deque()
+
+    def enter(self, body: "_Protocol") -> bool:
+        """Whether the body may grow now; otherwise ``body.go_on()`` is called when it may."""
+        if self._free:
+            self._free -= 1
+            return True
+        self._waiting.append(body)
+        return False
+
+    def leave(self) -> None:
+        """A body that had entered is done."""
+        self._free += 1
+        while self._free and self._waiting:
+            if self._waiting.popleft().go_on():
+                self._free -= 1
+
+    def forget(self, body: "_Protocol") -> None:
+        """A body that waits is done."""
+        with contextlib.suppress(ValueError):
+            self._waiting.remove(body)
+
+
+_LARGE_BODIES = LargeBodies()
 
 
 class _Protocol(asyncio.Protocol):
@@ -51,6 +88,7 @@ class _Protocol(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._done: asyncio.Future[Answer] | None = None
         self._size_max = 0
+        self._large = ""
         self._begin()
 
     def _begin(self) -> None:
@@ -58,6 +96,7 @@ class _Protocol(asyncio.Protocol):
         self._header_bytes = 0
         self._reason = b""
         self._body: list[bytes] = []
+        self._decoder: Decoder | None = None
         self._size = 0
         self._started = False
 
@@ -92,23 +131,32 @@ class _Protocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        self._settle()
         done, parser = self._done, self._parser
         if done is None or done.done() or parser is None:
             return
         no_length = self._headers and "content-length" not in self._headers and "transfer-encoding" not in self._headers
         if self._started and no_length and exc is None:
-            self.on_message_complete()  # the end of the connection is the end of such a body
+            try:
+                self.on_message_complete()  # the end of the connection is the end of such a body
+            except ScrapeError as broken:
+                done.set_exception(broken)
             return
         said = f": {exc}" if exc is not None else ""
         done.set_exception(ConnectionLostError(f"the connection was closed early{said}", unused=not self._started))
 
     def _fail(self, exc: Exception) -> None:
+        # Its traceback would keep the frames above alive, and with them the chunk that was too large.
+        exc = exc.with_traceback(None)
+        exc.__context__ = exc.__cause__ = None
         if self._done is not None and not self._done.done():
             self._done.set_exception(exc)
         self.abort()
 
     def abort(self) -> None:
         self.closed = True
+        self._body = []
+        self._settle()
         if self.transport is not None:
             self.transport.abort()
 
@@ -127,12 +175,37 @@ class _Protocol(asyncio.Protocol):
         length = self._headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._size_max:
             raise self._too_large()
+        self._decoder = decoder(self._headers.get("content-encoding", ""))
 
     def on_body(self, chunk: bytes) -> None:
+        if self._decoder is not None:
+            chunk = self._decoder.feed(chunk, self._size_max - self._size)
         self._size += len(chunk)
         if self._size > self._size_max:
             raise self._too_large()
         self._body.append(chunk)
+        if self._size > LARGE_BYTES and not self._large and self.transport is not None:
+            if _LARGE_BODIES.enter(self):
+                self._large = "inside"
+            else:
+                self._large = "waiting"
+                self.transport.pause_reading()
+
+    def go_on(self) -> bool:
+        """Reading goes on; False when nobody waits for this body any more."""
+        if self.closed or self._large != "waiting" or self.transport is None:
+            return False
+        self._large = "inside"
+        self.transport.resume_reading()
+        return True
+
+    def _settle(self) -> None:
+        """Gives back the place among the large bodies."""
+        if self._large == "inside":
+            _LARGE_BODIES.leave()
+        elif self._large == "waiting":
+            _LARGE_BODIES.forget(self)
+        self._large = ""
 
     def _too_large(self) -> ScrapeError:
         return ScrapeError(f"the body is larger than the limit of {self._size_max} bytes; raise body_size_limit")
@@ -141,9 +214,14 @@ class _Protocol(asyncio.Protocol):
         assert self._parser is not None
         if self._done is None or self._done.done():
             return
+        if self._decoder is not None:
+            self._decoder.finish()
         self.reusable = self._parser.should_keep_alive()
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body = []
+        if self._large == "waiting" and self.transport is not None:
+            self.transport.resume_reading()
+        self._settle()
         reason = self._reason.decode("latin-1")
         self._done.set_result(Answer(self._parser.get_status_code(), reason, self._headers, body))
 

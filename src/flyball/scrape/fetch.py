@@ -1,13 +1,11 @@
-"""One target's pages: headers, redirects, time-out, and decompression with a cap."""
+"""One target's pages: headers, credentials, redirects, time-out."""
 
 import asyncio
 import base64
 import ssl
-import zlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import urljoin
 
 from flyball.errors import ScrapeError
@@ -15,14 +13,6 @@ from flyball.exposition import DEFAULT_PROTOCOLS, accept_header
 from flyball.http.client import client_tls
 from flyball.model.scrapeconfigs import ScrapeConfig, TLSConfig
 from flyball.scrape.connection import Answer, Connection, Place, place_of, write_request
-
-_inflate: Any = zlib
-try:  # the extra "fast": the same interface, two to three times as fast
-    from isal import isal_zlib
-
-    _inflate = isal_zlib
-except ImportError:
-    pass
 
 _REDIRECTS_MAX = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -118,8 +108,7 @@ class Fetcher:
             raise ScrapeError(str(exc) or type(exc).__name__) from exc
         if answer.status != 200:
             raise ScrapeError(f"the server answered HTTP status {answer.status} {answer.reason}".rstrip())
-        limit = self._config.body_size_limit_bytes
-        return decompressed(answer, limit), answer.headers.get("content-type")
+        return answer.body, answer.headers.get("content-type")
 
     async def _answer(self, timeout_ms: int, protocols: Sequence[str]) -> Answer:
         config = self._config
@@ -165,45 +154,3 @@ class Fetcher:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-def decompressed(answer: Answer, limit: int) -> bytes:
-    """The body without its Content-Encoding, at most ``limit`` bytes.
-
-    Raises:
-        ScrapeError: an encoding that was not asked for, a broken body, or one over the limit.
-    """
-    encoding = answer.headers.get("content-encoding", "").strip().lower()
-    if encoding in ("", "identity"):
-        return answer.body
-    if encoding == "gzip":
-        body = _gunzip(answer.body, limit)
-    elif encoding == "zstd":
-        body = _unzstd(answer.body, limit)
-    else:
-        raise ScrapeError(f'the Content-Encoding "{encoding}" is not supported; the target was asked for gzip')
-    if len(body) > limit:
-        raise ScrapeError(f"the body is larger than the limit of {limit} bytes; raise body_size_limit")
-    return body
-
-
-def _gunzip(packed: bytes, limit: int) -> bytes:
-    inflate = _inflate.decompressobj(31)
-    try:
-        body: bytes = inflate.decompress(packed, limit + 1)
-    except _inflate.error as exc:
-        raise ScrapeError(f"the body is not gzip: {exc}") from exc
-    if len(body) <= limit and not inflate.eof:
-        raise ScrapeError("the gzip body was cut short")
-    return body
-
-
-def _unzstd(packed: bytes, limit: int) -> bytes:
-    import zstandard  # here: few targets send it
-
-    try:
-        with zstandard.ZstdDecompressor(max_window_size=8 << 20).stream_reader(packed) as reader:
-            body: bytes = reader.read(limit + 1)
-    except zstandard.ZstdError as exc:
-        raise ScrapeError(f"the body is not zstd: {exc}") from exc
-    return body
