@@ -20,6 +20,7 @@ APPLY, UPDATE = "Apply", "Update"
 UPDATE_WRITERS_MAX = 10
 _OLD_WRITERS = "ancient-changes"
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_GO_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "&<>\u2028\u2029"}  # as Go's encoder writes them into JSON
 _UNTRACKED_METADATA = frozenset(
     {
         "name",
@@ -280,7 +281,7 @@ def _sync_last_applied(live: Object, result: Object, config: Object, writer: Wri
     annotations.pop(_LAST_APPLIED, None)
     if annotations or "annotations" in applied["metadata"]:
         applied["metadata"]["annotations"] = annotations
-    text = json.dumps(applied, separators=(",", ":"), sort_keys=True, ensure_ascii=False) + "\n"
+    text = json.dumps(applied, separators=(",", ":"), sort_keys=True, ensure_ascii=False).translate(_GO_ESCAPES) + "\n"
     kept = result["metadata"].get("annotations")
     if kept is not None:
         result["metadata"]["annotations"] = {**kept, _LAST_APPLIED: text}

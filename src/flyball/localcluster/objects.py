@@ -228,7 +228,7 @@ class Objects:
                 raise failures.invalid(kind.group, kind.kind, name, [cause])
         self._validate(served, new, old)
         counts = admission.counts_generations(served.store, served.storage.subresources) or served.is_custom
-        if counts and not subresource and _content(new) != _content(old):
+        if counts and not subresource and _counted(served, new) != _counted(served, old):
             new["metadata"]["generation"] = int(before.get("generation") or 0) + 1
         new = _ordered(new)
         new["metadata"]["resourceVersion"] = before["resourceVersion"]
@@ -425,9 +425,12 @@ def _ordered(obj: Object) -> Object:
     return ordered
 
 
-def _content(obj: Object) -> Object:
-    """What a generation counts: all but metadata and status."""
-    return {key: value for key, value in obj.items() if key not in ("metadata", "status", "apiVersion", "kind")}
+def _counted(served: Served, obj: Object) -> Object:
+    """What a generation counts: all but metadata and status; of a Deployment the annotations too."""
+    content = {key: value for key, value in obj.items() if key not in ("metadata", "status", "apiVersion", "kind")}
+    if served.store == "apps/deployments":
+        content["annotations"] = obj["metadata"].get("annotations") or {}
+    return content
 
 
 def _only_subresource(old: Object, new: Object, subresource: str) -> Object:
