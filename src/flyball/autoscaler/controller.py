@@ -425,6 +425,8 @@ class Autoscaler:
     async def _put_scale(self, spec: Spec, resource: Resource, scale: Object, desired: int) -> Outcome:
         failure = ""
         for attempt in range(CONFLICT_TRIES):
+            if not self._may_write():
+                return Outcome("another instance leads now")
             body = {**scale, "spec": {**(scale.get("spec") or {}), "replicas": desired}}
             try:
                 await self._client.update(resource, body, spec.namespace, "scale")
