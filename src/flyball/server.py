@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,13 +24,12 @@ from flyball.errors import ConfigError, FlyballError
 from flyball.model.prometheusconfig import PrometheusConfig, parse_prometheus_config, with_absolute_paths
 from flyball.model.scrapeconfigs import ScrapeConfig, parse_scrape_jobs
 from flyball.model.yaml_loader import load_yaml
-from flyball.rules.rulefiles import AlertingRule, Group, Rule, parse_rule_file
+from flyball.rules.rulefiles import Group, parse_rule_file
 
 log = logging.getLogger("flyball.server")
 
 _RELOADED = Gauge("flyball_config_last_reload_successful", "1 when the last reading of the configuration worked.")
 _RELOADED_AT = Gauge("flyball_config_last_reload_success_timestamp_seconds", "When the configuration was last read.")
-_NEVER = "0001-01-01T00:00:00Z"
 QUERY_SWITCH_INTERVAL_S = 0.001
 
 
@@ -186,6 +186,8 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
 
     from flyball.discovery import Discovery
     from flyball.http.server import LOOPBACK_HOSTS, serve
+    from flyball.rules.evaluation import External
+    from flyball.rules.manager import RuleManager
     from flyball.scrape import ExemplarStore, ScrapeManager
     from flyball.store import Database
     from flyball.web.prometheus_api import Budget, Instance, create_app
@@ -212,6 +214,8 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
         manager.set_configs(loaded.jobs)
         discovery.set_configs(loaded.jobs)
         kubernetes.set_configs(loaded.jobs)
+        rules.external = External(loaded.config.external_labels)
+        rules.set_groups(loaded.groups)
 
     configuration = Configuration(settings.config_file, apply)
     instance = Instance(
@@ -224,7 +228,8 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
         external_labels=lambda: configuration.loaded.config.external_labels,
         started_ms=clock.now_ms(),
         last_reload=lambda: configuration.last_reload,
-        rule_groups=lambda: [describe_group(group) for group in configuration.loaded.groups],
+        rule_groups=lambda: rules.groups_json(),
+        alerts=lambda: rules.alerts_json(),
         alertmanagers=lambda: [url for found in configuration.loaded.config.alertmanagers for url in found.urls()],
         notifications=configuration.notifications,
         exemplars=manager.exemplars,
@@ -238,6 +243,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
         lookback_ms=settings.lookback_ms,
     )
     with ThreadPoolExecutor(settings.queries_max, thread_name_prefix="query") as executor:
+        rules = RuleManager(store, store.head.append_all, partial(loop.run_in_executor, executor))
         receiver = Receiver(store.head, manager.exemplars.add)
         app: Any = create_app(
             store,
@@ -262,6 +268,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
             parts += [
                 loop.create_task(store.run(), name="store"),
                 loop.create_task(manager.run(), name="scraping"),
+                loop.create_task(rules.run(), name="rules"),
             ]
             ready([f"http://{host}:{server.port}" for (host, _), server in zip(settings.listen, servers, strict=True)])
             stopped = loop.create_task(stopping.wait(), name="stopping")
@@ -330,37 +337,3 @@ class _Kubernetes:
         await asyncio.gather(*tasks, return_exceptions=True)
         for client, _, _ in self._running.values():
             await client.close()
-
-
-def describe_group(group: Group) -> dict[str, Any]:
-    """A group that is not evaluated here, in the form of ``/api/v1/rules``."""
-    return {
-        "name": group.name,
-        "file": group.file,
-        "rules": [_describe_rule(rule) for rule in group.rules],
-        "interval": group.interval_ms / 1000,
-        "limit": group.limit,
-        "evaluationTime": 0.0,
-        "lastEvaluation": _NEVER,
-    }
-
-
-def _describe_rule(rule: Rule) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "name": rule.name,
-        "query": str(rule.expr),
-        "labels": dict(rule.labels),
-        "health": "unknown",
-        "evaluationTime": 0.0,
-        "lastEvaluation": _NEVER,
-    }
-    if not isinstance(rule, AlertingRule):
-        return found | {"type": "recording"}
-    return found | {
-        "type": "alerting",
-        "state": "inactive",
-        "duration": rule.for_ms / 1000,
-        "keepFiringFor": rule.keep_firing_for_ms / 1000,
-        "annotations": dict(rule.annotations),
-        "alerts": [],
-    }

@@ -47,3 +47,18 @@ def test_files_that_fail_say_where(name: str) -> None:
 def test_only_the_named_tests_run(name: str, only: str, passes: bool) -> None:
     code, output = run(name, "--run", only)
     assert (code == 0) is passes, output
+
+
+def test_check_rules_names_what_is_wrong_and_what_is_double(tmp_path: Path) -> None:
+    def check(text: str) -> tuple[int, str]:
+        (tmp_path / "r.yml").write_text(text)
+        result = CliRunner().invoke(main, ["check", "rules", str(tmp_path / "r.yml")])
+        return result.exit_code, result.output
+
+    one = "{record: a, expr: up, labels: {b: c}}"
+    code, output = check("groups: [{name: g, rules: [" + one + "]}]")
+    assert code == 0 and "OK, 1 rule groups, 1 rules" in output
+    code, output = check("groups: [{name: g, rules: [" + one + ", " + one + "]}]")
+    assert code == 3 and "a {b=c}: is there more than once" in output
+    code, output = check("groups: [{name: g, rules: [{record: a}]}]")
+    assert code == 1 and "FAILED" in output and "field 'expr' must be set" in output

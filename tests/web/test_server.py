@@ -23,7 +23,7 @@ rule_files: [rules.yml]
 scrape_configs:
 - {job_name: self, file_sd_configs: [{files: [targets.json]}], basic_auth: {username: u, password: hunter2}}
 """
-RULES = "groups: [{name: g, rules: [{alert: Down, expr: up == 0}, {record: a:b, expr: sum(up)}]}]\n"
+RULES = "groups: [{name: g, interval: 100ms, rules: [{alert: Down, expr: up == 0}, {record: a:b, expr: sum(up)}]}]\n"
 
 
 def until(condition: Any) -> None:
@@ -70,6 +70,7 @@ def test_a_server_scrapes_reloads_and_ends(tmp_path: Path) -> None:
         address = server.url.removeprefix("http://")
         (tmp_path / "targets.json").write_text(json.dumps([{"targets": [address], "labels": {"own": "1"}}]))
         until(lambda: server.value("up{own='1'}") == "1")
+        until(lambda: server.value("a:b") == "1")
         groups = server.ask("/api/v1/rules")[1]["data"]["groups"]
         assert [(rule["name"], rule["type"]) for rule in groups[0]["rules"]] == [
             ("Down", "alerting"),

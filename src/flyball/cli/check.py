@@ -76,3 +76,27 @@ def metrics(file: BinaryIO, format_: str) -> None:
         click.echo(f"{name} {problem}", err=True)
     click.echo(f"{len(exposition.series)} samples of {len(exposition.metadata)} families")
     sys.exit(LINT if problems else 0)
+
+
+@command.command("rules", epilog="Example: flyball check rules alerts.yml")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False, exists=True))
+def rules(files: tuple[Path, ...]) -> None:
+    """Check files of alerting and recording rules."""
+    from flyball.rules.rulefiles import duplicates, parse_rule_file
+
+    code = 0
+    for file in files:
+        try:
+            groups = parse_rule_file(file.read_bytes(), str(file))
+        except ConfigError as exc:
+            click.echo(f"{file}: FAILED")
+            for line in str(exc).splitlines():
+                click.echo(f"  {line}", err=True)
+            code = 1
+            continue
+        click.echo(f"{file}: OK, {len(groups)} rule groups, {sum(len(group.rules) for group in groups)} rules")
+        for name, labels in duplicates(groups):
+            shown = ", ".join(f"{label}={value}" for label, value in labels)
+            click.echo(f"  {name} {{{shown}}}: is there more than once; give one another name or label", err=True)
+            code = code or LINT
+    sys.exit(code)

@@ -75,6 +75,7 @@ class RuleManager:
     Args:
         storage: read by evaluations.
         in_thread: runs an evaluation away from the event loop.
+        external: what templates see of the server; may be replaced at any time.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class RuleManager:
         on_alerts: OnAlerts = lambda *_: None,
     ) -> None:
         self._storage, self._add, self._in_thread = storage, append, in_thread
-        self._external, self._on_alerts = external, on_alerts
+        self.external, self._on_alerts = external, on_alerts
         self._query = query_of(storage)
         self._groups: dict[str, GroupStatus] = {}
         self._changed = asyncio.Event()
@@ -175,7 +176,7 @@ class RuleManager:
         started_s = clock.monotonic_s()
         try:
             state, samples = await self._in_thread(
-                partial(evaluate_rule, group, one.rule, one.state, self._query, at_ms, self._external)
+                partial(evaluate_rule, group, one.rule, one.state, self._query, at_ms, self.external)
             )
         except Exception as exc:  # a defect of ours must not end the other rules
             log.exception("rule_broke group=%s rule=%s", group.key, one.rule.name)

@@ -1,7 +1,8 @@
 """Rule files in Prometheus' format: groups of recording and alerting rules, read strictly."""
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +95,12 @@ def parse_rule_file(
     if reader.errors:
         raise ConfigError("\n".join(reader.errors))
     return groups
+
+
+def duplicates(groups: Iterable[Group]) -> list[tuple[str, Pairs]]:
+    """Names and labels of rules that are there more than once: their series would overwrite each other."""
+    counted = Counter((type(rule), rule.name, rule.labels) for group in groups for rule in group.rules)
+    return [(name, labels) for (_, name, labels), count in counted.items() if count > 1]
 
 
 class _Reader:
@@ -237,4 +244,4 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else re.sub(r"\.0$", "", str(value))
 
 
-__all__ = ["AlertingRule", "Group", "RecordingRule", "Rule", "parse_rule_file"]
+__all__ = ["AlertingRule", "Group", "RecordingRule", "Rule", "duplicates", "parse_rule_file"]
