@@ -69,7 +69,7 @@ class Receiver:
             packed = await _body(request)
             if request.headers.get("content-encoding", "snappy") != "snappy":
                 raise _RefusedError(415, "the Content-Encoding must be snappy")
-            found = await asyncio.to_thread(lambda: parse_write_request(_unsnappy(packed), self._known))
+            found = await asyncio.to_thread(lambda: parse_write_request(unsnappy(packed), self._known))
             if len(self._known) > KNOWN_MAX:
                 self._known = {}
             taken, dropped = self._append("remote write", found.samples)
@@ -149,7 +149,7 @@ async def _body(request: Request) -> bytes:
     return b"".join(chunks)
 
 
-def _unsnappy(packed: bytes) -> bytes:
+def unsnappy(packed: bytes) -> bytes:
     """Snappy's block format, which begins with the length that it claims.
 
     Raises:
