@@ -194,9 +194,10 @@ async def _apply_manifests(client: Any, settings: Settings) -> None:
 
 
 async def _publish_metrics_apis(client: Any, settings: Settings) -> None:
-    """The adapter's Service, its endpoint on the host and its APIServices, and our own kind, as on any cluster."""
+    """The adapter's Service, its endpoint on the host and its APIServices, and our own kinds, as on any cluster."""
     import base64
 
+    from flyball.adapter.tenants import metric_rule_definition
     from flyball.autoscaler.definition import governor_definition
     from flyball.kube.applying import apply
 
@@ -240,7 +241,7 @@ async def _publish_metrics_apis(client: Any, settings: Settings) -> None:
                 },
             }
         )
-    for obj in (governor_definition(), *objects):
+    for obj in (governor_definition(), metric_rule_definition(), *objects):
         await apply(client, obj)
 
 

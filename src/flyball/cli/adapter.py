@@ -360,3 +360,40 @@ async def _explain(path: str, config: Path, prometheus_url: str, kubeconfig: str
             await asyncio.gather(running, return_exceptions=True)
             await adapter.close()
             await source.close()
+
+
+@command.command(
+    "migrate", epilog="Example: kubectl get scaledobject -A -o yaml | flyball adapter migrate - > out.yaml"
+)
+@click.argument("files", nargs=-1, required=True, type=click.Path(allow_dash=True))
+@click.option("--name", type=pair, default="flyball-system/flyball-adapter", help="Of the ConfigMap that is written.")
+def migrate_command(files: tuple[str, ...], name: tuple[str, str]) -> None:
+    """Write what Flyball needs from prometheus-adapter's ConfigMap or KEDA's ScaledObjects.
+
+    Reads manifests or configuration files ("-" is standard input), writes a ConfigMap with the adapter's configuration
+    and, for ScaledObjects, HPAs to standard output, and a report of what differs to standard error. Changes nothing.
+    """
+    import yaml
+
+    from flyball.adapter.migration import migrate
+    from flyball.metricrules import KindTable
+    from flyball.metricrules.resources import BUILT_IN_KINDS
+    from flyball.model.yaml_loader import load_all_yaml
+
+    objects: list[dict[str, Any]] = []
+    for file in files:
+        with click.open_file(file) as stream:
+            for document in load_all_yaml(stream.read(), file):
+                if isinstance(document, dict):
+                    objects += document.get("items") or [] if document.get("kind", "").endswith("List") else [document]
+    done = migrate(objects, KindTable(BUILT_IN_KINDS))
+    for line in done.report:
+        click.echo(line, err=True)
+    manifests = list(done.manifests)
+    if done.config:
+        metadata = {"namespace": name[0], "name": name[1]}
+        text = yaml.safe_dump(done.config, sort_keys=False, width=1000)
+        manifests.insert(
+            0, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"config.yaml": text}}
+        )
+    click.echo(yaml.safe_dump_all(manifests, sort_keys=False, width=1000), nl=False)
