@@ -116,6 +116,14 @@ class World:
     flags: Flags
     api_port: int
     adapter_port: int = 0
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+    async def stop(self) -> None:
+        """Ends the adapter, as SIGTERM would."""
+        self.stopping.set()
+        if self.task is not None:
+            await asyncio.wait_for(self.task, 10)
 
     async def get(self, path: str) -> Any:
         """Through the API server, as the HPA controller asks."""
@@ -184,7 +192,7 @@ async def world(
                 directory / "config.yaml",
                 PrometheusFlags(metrics.url, timeout_s=2.0),
                 ServingFlags(0, "127.0.0.1", cert_dir=directory / "certs", **(serving or {})),
-                str(kubeconfig),
+                kubeconfig=str(kubeconfig),
                 **{"relist_interval_s": 0.2, "max_age_s": 600.0, "share_s": 0.0, **flags},
             )
             ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -194,13 +202,12 @@ async def world(
             await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 task.result()
-            found = World(directory, client, metrics, given, api_server.port, await ready)
+            found = World(directory, client, metrics, given, api_server.port, await ready, stopping, task)
             await publish_endpoint(client, found.adapter_port)
             try:
                 yield found
             finally:
-                stopping.set()
-                await asyncio.wait_for(task, 10)
+                await found.stop()
     finally:
         await api_server.close()
 

@@ -31,7 +31,8 @@ from flyball.adapter.documents import (
     table,
     usage_item,
 )
-from flyball.adapter.service import Adapter
+from flyball.adapter.onward import Onward
+from flyball.adapter.service import Adapter, UnknownMetricError
 from flyball.adapter.telemetry import Telemetry
 from flyball.errors import ConfigError, FlyballError
 from flyball.http.server import LOOPBACK_HOSTS, Server, ServerTLS
@@ -56,11 +57,14 @@ class MetricsApp:
 
     Args:
         access: decides who may ask.
+        onward: asked for what no rule gives.
         extra_app: serves everything below ``/api/flyball/`` but the rules, with paths left whole.
     """
 
-    def __init__(self, adapter: Adapter, access: Access, *, extra_app: Any = None) -> None:
-        self._adapter, self._access, self._extra = adapter, access, extra_app
+    def __init__(
+        self, adapter: Adapter, access: Access, *, onward: Onward | None = None, extra_app: Any = None
+    ) -> None:
+        self._adapter, self._access, self._onward, self._extra = adapter, access, onward, extra_app
         self._telemetry = Telemetry(adapter)
         self._stopping = False
 
@@ -99,7 +103,14 @@ class MetricsApp:
             parts = [unquote(part) for part in asked.path.split("/")[1:]]
             query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
             accept = ",".join(asked.values("accept"))
-            document, content_type = await self._answer(path, parts, query, accept)
+            try:
+                document, content_type = await self._answer(path, parts, query, accept)
+            except UnknownMetricError:
+                if self._onward is None:
+                    raise
+                text = scope["query_string"].decode("latin-1")
+                asked_there = asked.path + (f"?{text}" if text else "")
+                code, document, content_type = await self._onward.get(asked_there, accept)
         except Failure as exc:
             code = exc.code
             await _send_failure(send, exc)
@@ -113,7 +124,7 @@ class MetricsApp:
             await _send_failure(send, Failure(500, "Internal error occurred: the adapter's log has the reason"))
         else:
             body = document if isinstance(document, bytes) else msgspec.json.encode(document)
-            await _send(send, 200, b"" if scope["method"] == "HEAD" else body, content_type)
+            await _send(send, code, b"" if scope["method"] == "HEAD" else body, content_type)
         part = asked.path.split("/", 3)[2:3]
         group = part[0] if part and part[0] in GROUPS else "other"
         self._telemetry.requests.labels(group, str(code)).inc()
@@ -152,7 +163,7 @@ class MetricsApp:
             return {"kind": "APIGroup", "apiVersion": "v1", **group_document(parts[0])}, _JSON
         group, version, rest = parts[0], parts[1], parts[2:]
         if not rest:
-            resources = self._resources(group)
+            resources = self._resources(group, version)
             return {
                 "kind": "APIResourceList",
                 "apiVersion": "v1",
@@ -200,14 +211,23 @@ class MetricsApp:
             "versions": [
                 {
                     "version": version,
-                    "resources": aggregated_resources(group, version, self._resources(group)),
+                    "resources": aggregated_resources(group, version, self._resources(group, version)),
                     "freshness": "Current",
                 }
                 for version in GROUPS[group]
             ],
         }
 
-    def _resources(self, group: str) -> list[dict[str, Any]]:
+    def _resources(self, group: str, version: str) -> list[dict[str, Any]]:
+        """Ours, and those that only the adapter behind us knows."""
+        ours = self._own_resources(group)
+        if self._onward is None:
+            return ours
+        known = {(item["name"], item["namespaced"]) for item in ours}
+        theirs = self._onward.resources(group, version)
+        return ours + [item for item in theirs if (item.get("name"), item.get("namespaced")) not in known]
+
+    def _own_resources(self, group: str) -> list[dict[str, Any]]:
         if group == RESOURCE:
             return [
                 resource_document("nodes", False, "NodeMetrics", ["get", "list"]),

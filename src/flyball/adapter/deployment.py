@@ -19,6 +19,7 @@ from flyball.adapter.certificates import (
     keep,
     publish_quietly,
 )
+from flyball.adapter.onward import Onward, OnwardFlags
 from flyball.adapter.service import Adapter
 from flyball.errors import ConfigError, FlyballError
 from flyball.http.client import client_tls
@@ -79,6 +80,7 @@ class Flags:
     config: Path
     prometheus: PrometheusFlags = field(default_factory=PrometheusFlags)
     serving: ServingFlags = field(default_factory=ServingFlags)
+    onward: OnwardFlags = field(default_factory=OnwardFlags)
     kubeconfig: str = ""
     relist_interval_s: float = 600.0
     max_age_s: float = 0.0
@@ -122,7 +124,8 @@ async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None
         allow_ttl_s=serving.allow_ttl_s,
         deny_ttl_s=serving.deny_ttl_s,
     )
-    app = MetricsApp(adapter, access)
+    onward = Onward(flags.onward) if flags.onward.url else None
+    app = MetricsApp(adapter, access, onward=onward)
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -130,6 +133,8 @@ async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None
                 group.create_task(_follow_config(adapter, flags.config, text), name="adapter configuration"),
                 group.create_task(certificates.follow(tls), name="adapter certificates"),
             ]
+            if onward is not None:
+                tasks.append(group.create_task(onward.run(), name="adapter onward"))
             if fixed is None:
                 tasks.append(group.create_task(watch.run(), name="adapter front proxy"))
                 # whoever connects before would be refused for a certificate that is good a moment later
@@ -145,6 +150,8 @@ async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None
                 task.cancel()
     finally:
         await adapter.close()
+        if onward is not None:
+            await onward.close()
         close = getattr(source, "close", None)
         if close is not None:
             await close()

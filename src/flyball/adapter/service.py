@@ -33,6 +33,10 @@ EARLY_RELIST_MIN_S = 2.0
 SERIES_PER_METRIC_MAX = 10_000
 
 
+class UnknownMetricError(NotFoundError):
+    """No rule gives the metric; another adapter might."""
+
+
 class Adapter:
     """Answers the metrics APIs from a PromQL source.
 
@@ -242,7 +246,7 @@ class Adapter:
         )
         if metric is None:
             self._relist_early()
-            raise NotFoundError(f"the server could not find the metric {metric_name} for {shown}")
+            raise UnknownMetricError(f"the server could not find the metric {metric_name} for {shown}")
         names = [name] if name != "*" else await self._names(kind, namespace, selector)
         if not names:
             raise NotFoundError(f"the server could not find the metric {metric_name} for {shown}: no object matches")
@@ -308,7 +312,7 @@ class Adapter:
         metric = self._registry.external(metric_name, namespace)
         if metric is None:
             self._relist_early()
-            raise NotFoundError(f"the server could not find the metric {metric_name} for {namespace}")
+            raise UnknownMetricError(f"the server could not find the metric {metric_name} for {namespace}")
         rule = metric.rule
         limits = self._limits(rule.where, rule.options)
         query = external_query(
@@ -360,7 +364,7 @@ class Adapter:
     def _resource_usage(self) -> ResourceUsage:
         rules = self._configuration.resource_rules
         if rules is None:
-            raise NotFoundError("the adapter's configuration has no resourceRules; add them")
+            raise UnknownMetricError("the adapter's configuration has no resourceRules; add them")
         gaps_are_zero = "usageGapsAreZero" in self._configuration.compatibility
         limits = self._limits("resourceRules", rules.options)
         return ResourceUsage(self._evaluation, rules, self._kinds.mapper, limits, gaps_are_zero=gaps_are_zero)

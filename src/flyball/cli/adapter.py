@@ -123,6 +123,9 @@ def _without_effect(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--requestheader-username-headers", default="x-remote-user")
 @click.option("--requestheader-group-headers", default="x-remote-group")
 @click.option("--requestheader-extra-headers-prefix", default="x-remote-extra-")
+@click.option("--proxy-to", default="", metavar="URL", help="Another adapter, asked for what no rule here gives.")
+@click.option("--proxy-ca-file", default="", type=_FILE, help="The authority of that adapter's certificate.")
+@click.option("--proxy-token-file", default="/var/run/secrets/kubernetes.io/serviceaccount/token", type=_FILE)
 @click.option("--logging-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("-v", "--v", "verbosity", type=int, default=0, help="4 and more: debug.")
 @_without_effect
@@ -165,6 +168,7 @@ def flags_of(given: dict[str, Any]) -> Any:
     """
     from flyball.adapter.access import FrontProxy
     from flyball.adapter.deployment import Flags, PrometheusFlags, ServingFlags
+    from flyball.adapter.onward import OnwardFlags
 
     if given["config"] is None:
         raise ConfigError("--config is missing; name prometheus-adapter's configuration file")
@@ -213,6 +217,7 @@ def flags_of(given: dict[str, Any]) -> Any:
         given["config"],
         prometheus,
         serving,
+        OnwardFlags(given["proxy_to"], given["proxy_ca_file"], given["proxy_token_file"]),
         given["lister_kubeconfig"],
         given["metrics_relist_interval"],
         given["metrics_max_age"],
