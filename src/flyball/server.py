@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import glob
 import logging
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
@@ -21,6 +22,7 @@ from prometheus_client import Gauge
 
 from flyball import clock
 from flyball.errors import ConfigError, FlyballError
+from flyball.model.durations import format_duration
 from flyball.model.prometheusconfig import PrometheusConfig, parse_prometheus_config, with_absolute_paths
 from flyball.model.scrapeconfigs import ScrapeConfig, parse_scrape_jobs
 from flyball.model.yaml_loader import load_yaml
@@ -47,12 +49,14 @@ class ServerSettings:
     listen: tuple[tuple[str, int], ...] = (("0.0.0.0", 9090),)
     retention_ms: int = 15 * 86_400_000
     retention_bytes: int = 0
+    external_url: str = ""
     route_prefix: str = ""
     lifecycle: bool = False
     admin_api: bool = False
     remote_write_receiver: bool = False
     otlp_receiver: bool = False
     lookback_ms: int = 300_000
+    alert_resend_ms: int = 60_000
     query_timeout_ms: int = 120_000
     query_samples_max: int = 50_000_000
     query_series_max: int = 2_000_000
@@ -188,6 +192,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
     from flyball.http.server import LOOPBACK_HOSTS, serve
     from flyball.rules.evaluation import External
     from flyball.rules.manager import RuleManager
+    from flyball.rules.notifier import Notifier
     from flyball.scrape import ExemplarStore, ScrapeManager
     from flyball.store import Database
     from flyball.web.prometheus_api import Budget, Instance, create_app
@@ -204,6 +209,8 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
         Database,
         settings.storage_path,
         memory_limit_bytes=settings.memory_limit_bytes,
+        retention_ms=settings.retention_ms,
+        retention_bytes=settings.retention_bytes or None,
         out_of_order_ms=first.config.out_of_order_ms,
     )
     manager = ScrapeManager(store.head, exemplars=ExemplarStore(first.config.exemplars_max))
@@ -214,8 +221,11 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
         manager.set_configs(loaded.jobs)
         discovery.set_configs(loaded.jobs)
         kubernetes.set_configs(loaded.jobs)
-        rules.external = External(loaded.config.external_labels)
+        rules.external = External(loaded.config.external_labels, settings.external_url)
         rules.set_groups(loaded.groups)
+        notifier.external_labels = loaded.config.external_labels
+        notifier.relabel_configs = loaded.config.alert_relabel_configs
+        notifier.set_targets(_alertmanagers(loaded.config))
 
     configuration = Configuration(settings.config_file, apply)
     instance = Instance(
@@ -233,6 +243,9 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
         alertmanagers=lambda: [url for found in configuration.loaded.config.alertmanagers for url in found.urls()],
         notifications=configuration.notifications,
         exemplars=manager.exemplars,
+        retention=format_duration(settings.retention_ms),
+        blocks=lambda: [describe_block(block) for block in store.blocks],
+        admin=_Admin(store) if settings.admin_api else None,
         reload=configuration.reload if settings.lifecycle else None,
         quit=stopping.set if settings.lifecycle else None,
     )
@@ -243,7 +256,10 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
         lookback_ms=settings.lookback_ms,
     )
     with ThreadPoolExecutor(settings.queries_max, thread_name_prefix="query") as executor:
-        rules = RuleManager(store, store.head.append_all, partial(loop.run_in_executor, executor))
+        notifier = Notifier(settings.alert_resend_ms)
+        notifier.external_url = settings.external_url
+        in_thread = partial(loop.run_in_executor, executor)
+        rules = RuleManager(store, store.head.append_all, in_thread, on_alerts=notifier.notify)
         receiver = Receiver(store.head, manager.exemplars.add)
         app: Any = create_app(
             store,
@@ -264,7 +280,8 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
                 hosts = LOOPBACK_HOSTS if host in LOOPBACK_HOSTS else None
                 servers.append(await serve(app, host=host, port=port, allowed_hosts=hosts, name="Prometheus API"))
             await configuration.reload()
-            loop.add_signal_handler(signal.SIGHUP, lambda: parts.append(loop.create_task(_reload(configuration))))
+            reloads: set[asyncio.Task[None]] = set()
+            loop.add_signal_handler(signal.SIGHUP, lambda: reloads.add(loop.create_task(_reload(configuration))))
             parts += [
                 loop.create_task(store.run(), name="store"),
                 loop.create_task(manager.run(), name="scraping"),
@@ -279,11 +296,23 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
             for task in parts:
                 task.cancel()
             await asyncio.gather(*parts, return_exceptions=True)
+            await notifier.close()
             await kubernetes.close()
             await discovery.close()
             for server in servers:
                 await server.close()
             await asyncio.to_thread(store.close)
+
+
+def _alertmanagers(config: PrometheusConfig) -> list[Any]:
+    from flyball.rules.notifier import Alertmanager
+    from flyball.scrape.fetch import authorization, tls_context
+
+    return [
+        Alertmanager(url, found.timeout_ms / 1000, partial(authorization, found), tls_context(found.tls))
+        for found in config.alertmanagers
+        for url in found.urls()
+    ]
 
 
 async def _reload(configuration: Configuration) -> None:
@@ -292,6 +321,39 @@ async def _reload(configuration: Configuration) -> None:
         log.info("configuration reloaded")
     except FlyballError as exc:
         log.error("configuration not reloaded, what was in force stays: %s", exc)
+
+
+class _Admin:
+    """Deleting and copying in the store: marks on the writing thread, files in another."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    async def delete_series(self, matcher_sets: Any, start_ms: int, end_ms: int) -> None:
+        self._store.mark_deleted(matcher_sets, start_ms, end_ms)
+        await asyncio.to_thread(self._store.bury)
+
+    async def clean_tombstones(self) -> None:
+        await asyncio.to_thread(self._store.clean_tombstones)
+
+    async def snapshot(self, skip_head: bool) -> str:
+        """``skip_head`` has no effect: a snapshot holds all that was taken."""
+        now = clock.rfc3339(clock.now_ms()).replace("-", "").replace(":", "")
+        name = f"{now}-{secrets.token_hex(8)}"
+        await asyncio.to_thread(self._store.snapshot, name)
+        return name
+
+
+def describe_block(block: Any) -> dict[str, Any]:
+    """A block in the form of ``/api/v1/status/tsdb/blocks``."""
+    return {
+        "ulid": block.path.stem,
+        "minTime": block.min_ms,
+        "maxTime": block.max_ms,
+        "stats": {"numSamples": block.samples, "numSeries": block.series_count, "numTombstones": len(block.tombstones)},
+        "compaction": {"level": 1},
+        "version": 1,
+    }
 
 
 class _Kubernetes:

@@ -24,13 +24,13 @@ SECONDS = 60
 class Administered:
     """Takes every order of the admin API."""
 
-    def delete_series(self, *_: Any) -> None:
+    async def delete_series(self, *_: Any) -> None:
         pass
 
-    def clean_tombstones(self) -> None:
+    async def clean_tombstones(self) -> None:
         pass
 
-    def snapshot(self, skip_head: bool) -> str:
+    async def snapshot(self, skip_head: bool) -> str:
         return "snapshot"
 
 

@@ -94,6 +94,28 @@ def test_a_server_scrapes_reloads_and_ends(tmp_path: Path) -> None:
         server.process.wait()
 
 
+def test_the_admin_api_deletes_and_copies(tmp_path: Path) -> None:
+    (tmp_path / "p.yml").write_text(CONFIG.replace("rule_files: [rules.yml]\n", ""))
+    server = Process(tmp_path, "--web.enable-admin-api", "--storage.tsdb.retention.time=3d")
+    try:
+        address = server.url.removeprefix("http://")
+        (tmp_path / "targets.json").write_text(json.dumps([{"targets": [address]}]))
+        until(lambda: server.value("up") == "1")
+        status, body = server.ask("/api/v1/admin/tsdb/snapshot", "POST")
+        assert status == 200
+        assert list((tmp_path / "data" / "snapshots" / body["data"]["name"] / "blocks").iterdir())
+        (tmp_path / "targets.json").write_text("[]")
+        until(lambda: server.value("up") is None)
+        assert server.value("count(present_over_time(up[1h]))") == "1"
+        assert server.ask("/api/v1/admin/tsdb/delete_series?match[]=up", "POST")[0] == 200
+        assert server.value("count(present_over_time(up[1h]))") is None
+        assert server.ask("/api/v1/admin/tsdb/clean_tombstones", "POST")[0] == 200
+        assert server.ask("/api/v1/status/runtimeinfo")[1]["data"]["storageRetention"] == "3d"
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
 def test_a_wrong_configuration_is_named_in_full(tmp_path: Path) -> None:
     (tmp_path / "p.yml").write_text("foo: 1\nscrape_configs: [{job_name: a, scheme: x}]\nrule_files: [r.yml]\n")
     (tmp_path / "r.yml").write_text("groups: [{name: g, rules: [{record: a, expr: 'sum('}]}]\n")

@@ -161,13 +161,13 @@ def test_management_and_admin() -> None:
     done: list[Any] = []
 
     class Administered:
-        def delete_series(self, sets: Any, start_ms: int, end_ms: int) -> None:
+        async def delete_series(self, sets: Any, start_ms: int, end_ms: int) -> None:
             done.append([str(matcher) for matchers in sets for matcher in matchers])
 
-        def clean_tombstones(self) -> None:
+        async def clean_tombstones(self) -> None:
             done.append("clean")
 
-        def snapshot(self, skip_head: bool) -> str:
+        async def snapshot(self, skip_head: bool) -> str:
             return f"snap-{skip_head}"
 
     async def reload() -> None:

@@ -19,7 +19,7 @@ from flyball.model.scrapeconfigs import relabel_document, to_document
 from flyball.promql import parse_selector
 from flyball.relabel import relabel
 from flyball.web.answers import UnavailableError, encode, form_client, success
-from flyball.web.instance import Instance, Store
+from flyball.web.instance import Admin, Instance, Store
 from flyball.web.parameters import (
     TIME_MAX_MS,
     TIME_MIN_MS,
@@ -243,19 +243,17 @@ class StatusHandlers:
     async def delete_series(self, form: Form) -> Response:
         sets = matcher_sets(form, required=True)
         start, end = window_ms(form)
-        await self._in_turn(form, lambda: self._admin().delete_series(sets, start, end))
+        await self._admin().delete_series(sets, start, end)
         return success(None)
 
     async def clean_tombstones(self, form: Form) -> Response:
-        await self._in_turn(form, lambda: self._admin().clean_tombstones())
+        await self._admin().clean_tombstones()
         return success(None)
 
     async def snapshot(self, form: Form) -> Response:
-        skip_head = switch(form, "skip_head")
-        name = await self._in_turn(form, lambda: self._admin().snapshot(skip_head))
-        return success(encode({"name": name}))
+        return success(encode({"name": await self._admin().snapshot(switch(form, "skip_head"))}))
 
-    def _admin(self) -> Any:
+    def _admin(self) -> Admin:
         if self.instance.admin is None:
             raise UnavailableError("admin APIs disabled; start with --web.enable-admin-api")
         return self.instance.admin
