@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from flyball.errors import ConfigError
-from flyball.replay.engine import run_fast, run_parity
+from flyball.replay.alone import run_alone
+from flyball.replay.engine import run_columns, run_fast
 from flyball.replay.peers import run_knative, run_oracle
 from flyball.replay.traces import Trace, read_trace
 from flyball.replay.workload import Workload
@@ -94,17 +95,19 @@ def live(spec: Any, trace: Trace, workload: Workload) -> np.ndarray[Any, Any]:
 def test_a_replay_decides_as_the_live_arithmetic(kind: str, behavior: Any) -> None:
     spec = hpa(kind, **({"behavior": behavior} if behavior else {}))
     trace, workload = wave(), Workload(capacity=10)
-    replayed = run_parity([spec], trace, workload, PERIOD_S)[0]
-    assert np.array_equal(replayed, live(spec, trace, workload))
+    expected = live(spec, trace, workload)
+    replayed = run_alone(spec, trace, workload, PERIOD_S)
+    assert np.array_equal(replayed, expected)
+    assert np.array_equal(run_columns([spec], trace, workload, PERIOD_S)[0], expected)
     assert len(np.unique(replayed)) > 5
 
 
 def test_policies_side_by_side_decide_as_each_alone() -> None:
     trace, workload = wave(), Workload(capacity=10)
     specs = [hpa("cpu"), hpa("pods", behavior=BEHAVIOR), hpa("external", maxReplicas=9), hpa("cpu", minReplicas=4)]
-    together = run_parity(specs, trace, workload, PERIOD_S)
+    together = run_columns(specs, trace, workload, PERIOD_S)
     for at, spec in enumerate(specs):
-        assert np.array_equal(together[at], run_parity([spec], trace, workload, PERIOD_S)[0])
+        assert np.array_equal(together[at], run_alone(spec, trace, workload, PERIOD_S))
 
 
 def test_supply_follows_after_the_start_up_time_and_stops_at_once() -> None:

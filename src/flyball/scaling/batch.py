@@ -154,13 +154,16 @@ def _target(metric: Metric) -> int:
     return wanted or 0
 
 
-def decide_batch(spec: BatchSpec, seen: BatchSeen, history: BatchHistory) -> BatchDecision:
+def decide_batch(
+    spec: BatchSpec, seen: BatchSeen, history: BatchHistory, recommended: Ints | None = None
+) -> BatchDecision:
     """``decide`` for each element: bounds, proposals, stabilization, rate limits.
 
     The caller keeps the history; a recommendation of -1 is not to be remembered. An element at 0 replicas stays there.
+    A spec of one element goes with any number of observations. ``recommended``: as ``recommend`` gave it, if known.
     """
     current = seen.spec_replicas
-    recommended = _recommend(spec, seen)
+    recommended = recommend(spec, seen) if recommended is None else recommended
     stabilized = np.where(
         spec.behaved,
         np.minimum(
@@ -185,10 +188,10 @@ def decide_batch(spec: BatchSpec, seen: BatchSeen, history: BatchHistory) -> Bat
     )
 
 
-def _recommend(spec: BatchSpec, seen: BatchSeen) -> Ints:
-    best = np.full(len(spec), -1, np.int64)
-    invalid = np.zeros(len(spec), np.int64)
-    count = np.zeros(len(spec), np.int64)
+def recommend(spec: BatchSpec, seen: BatchSeen) -> Ints:
+    """The replicas that the metrics ask for, before any clamp; -1 where they cannot say."""
+    best = np.full(len(seen.spec_replicas), -1, np.int64)
+    invalid, count = np.zeros_like(best), np.zeros_like(best)
     for at in range(spec.kind.shape[0]):
         has = spec.target[at] > 0
         proposal, valid = _proposal(spec, seen, at)
