@@ -27,7 +27,6 @@ _WITHOUT_EFFECT = {
     "--storage.remote.read-max-bytes-in-frame": False,
     "--rules.alert.for-outage-tolerance": False,
     "--rules.alert.for-grace-period": False,
-    "--rules.alert.resend-delay": False,
     "--rules.max-concurrent-evals": False,
     "--alertmanager.notification-queue-capacity": False,
     "--web.user-assets": False,
@@ -132,6 +131,7 @@ def _option(
 @click.option(
     "--web.enable-otlp-receiver", "otlp_receiver", is_flag=True, help="Take OTLP metrics at /api/v1/otlp/v1/metrics."
 )
+@_option("--rules.alert.resend-delay", "alert_resend_ms", "1m", "Least time between sendings.", callback=_duration)
 @_option("--query.lookback-delta", "lookback_ms", "5m", "How far a query looks back for a sample.", callback=_duration)
 @_option("--query.timeout", "query_timeout_ms", "2m", "How long a query may take.", callback=_duration)
 @_option("--query.max-concurrency", "queries_max", "2", "Queries that run at once.", type=click.IntRange(1, 64))
@@ -152,8 +152,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     level = given.pop("log_level").upper().replace("WARN", "WARNING")
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     flags = _flags(ctx)
-    prefix = given.pop("route_prefix") or urlsplit(given.pop("external_url")).path
-    given.pop("external_url", None)
+    prefix = given.pop("route_prefix") or urlsplit(given["external_url"]).path
     features = tuple(name for text in given.pop("features") for name in text.split(",") if name)
     settings = ServerSettings(
         **given, route_prefix="/" + prefix.strip("/") if prefix.strip("/") else "", features=features, flags=flags
