@@ -22,6 +22,7 @@ from flyball.localcluster.workloads.queue import WorkQueue
 from flyball.model.selectors import selector_of
 
 EXPECTATION_MAX_S = 60.0
+PARALLEL_MAX = 32  # more requests at once would only open more connections
 
 
 def pod_of(owner: Object, template: Object, name: str = "") -> Object:
@@ -158,7 +159,8 @@ class PodControl:
         if is_terminating(owner):
             return pods
         pods += await self._adopted(owner)
-        for pod in [pod for pod in pods if not selects(owner, pod) and not is_terminating(pod)]:
+        chosen = selector_of(owner["spec"].get("selector"))
+        for pod in [pod for pod in pods if not is_terminating(pod) and not chosen.matches(labels_of(pod))]:
             await self._release(owner, pod)
             pods.remove(pod)
         return pods
@@ -179,7 +181,7 @@ class PodControl:
             if failures:
                 self._expectations.created(key, len(failures) + len(pods) - done)
                 return first_failure(failures)
-            batch *= 2
+            batch = min(2 * batch, PARALLEL_MAX)
         return None
 
     async def delete(self, owner: Object, pods: Iterable[Object]) -> FlyballError | None:
@@ -187,8 +189,11 @@ class PodControl:
         key, chosen = key_of(owner), list(pods)
         uids = {pod["metadata"]["uid"] for pod in chosen}
         self._expectations.expect(key, clock.monotonic_s(), deletions=uids)
-        results = await asyncio.gather(*(self._delete(key, owner, pod) for pod in chosen), return_exceptions=True)
-        failures = [result for result in results if isinstance(result, BaseException)]
+        failures: list[BaseException] = []
+        for start in range(0, len(chosen), PARALLEL_MAX):
+            batch = (self._delete(key, owner, pod) for pod in chosen[start : start + PARALLEL_MAX])
+            results = await asyncio.gather(*batch, return_exceptions=True)
+            failures += [result for result in results if isinstance(result, BaseException)]
         return first_failure(failures) if failures else None
 
     async def _create(self, owner: Object, wanted: Object) -> None:
