@@ -22,6 +22,7 @@ COMMANDS = {
     "test": "Run unit tests of alerting and recording rules.",
     "promql": "Run scenario files of the query language; print an expression in its plain form.",
     "query": "Evaluate PromQL: a table, JSON or a plot in the terminal.",
+    "tsdb": "Look into the store's files; export and import samples.",
     "check": "Check a prometheus.yml or a page of metrics.",
     "replay": "Try policies on recorded load before they go live.",
     "convert": "Print HorizontalPodAutoscalers as Governors.",

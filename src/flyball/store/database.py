@@ -28,7 +28,7 @@ from flyball.store.merging import merge
 from flyball.store.pieces import Piece
 from flyball.store.records import RecordType
 from flyball.store.replaying import replay, texts_of
-from flyball.store.sealing import late_sheets, sheets_of
+from flyball.store.sealing import by_range, late_sheets, sheets_of
 from flyball.store.wal import Wal
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ class Database:
         sync_each: a write is on the disk before it is acknowledged; otherwise within a second, and in the hands of
             the kernel (so that it survives the death of this process) before it is acknowledged.
         cache_bytes: decoded parts of blocks kept in memory.
+        read_only: changes nothing, and reads beside a process that writes.
 
     Raises:
         StoreError: another process holds the directory, or it is not usable.
@@ -76,6 +77,7 @@ class Database:
         reserve_bytes: int = 64 << 20,
         sync_each: bool = False,
         cache_bytes: int = 64 << 20,
+        read_only: bool = False,
     ) -> None:
         self.directory = directory
         self.retention_ms, self.retention_bytes = retention_ms, retention_bytes
@@ -85,11 +87,17 @@ class Database:
         self._broken: dict[int, str] = {}
         self._deletions: list[Tombstone] = []
         self._sequence = 0
+        self.read_only = read_only
+        self._blocks_dir = directory / "blocks"
+        self._lock_fd = -1
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._lock_fd = _locked(directory)
-            self._blocks_dir = directory / "blocks"
-            self._blocks_dir.mkdir(exist_ok=True)
+            if read_only:
+                if not directory.is_dir():
+                    raise StoreError(f"{directory} is not a store; name the directory of one")
+            else:
+                directory.mkdir(parents=True, exist_ok=True)
+                self._lock_fd = _locked(directory)
+                self._blocks_dir.mkdir(exist_ok=True)
             self.head = Head(
                 retention_ms=SEAL_AGE_MS + SEAL_RANGE_MS,
                 memory_limit_bytes=memory_limit_bytes,
@@ -99,7 +107,9 @@ class Database:
             self.head.sealed_ms = max([block.origin.sealed_ms for block in self.blocks], default=BEFORE)
             self.head.floor_ms = self.head.sealed_ms
             sequence = max([block.origin.wal_sequence for block in self.blocks], default=0)
-            self.replayed = replay(self.head, directory / "wal", sequence)
+            self.replayed = replay(self.head, directory / "wal", sequence, mending=not read_only)
+            if read_only:
+                return
             self.wal = Wal(directory / "wal", reserve_bytes=reserve_bytes, sync_each=sync_each)
             last = self.replayed.last
             if last is not None:
@@ -111,7 +121,7 @@ class Database:
         self.head.wal = self.wal
 
     def _open_blocks(self) -> tuple[Block, ...]:
-        for orphan in self._blocks_dir.glob("*.tmp"):
+        for orphan in () if self.read_only else self._blocks_dir.glob("*.tmp"):
             orphan.unlink()
         blocks: dict[int, Block] = {}
         for number, path in block_paths(self._blocks_dir).items():
@@ -122,7 +132,7 @@ class Database:
                 log.error("%s; queries go without it", exc)
         for number in {old for block in blocks.values() for old in block.origin.replaces}:
             replaced = blocks.pop(number, None)  # a crash came between the new block and the end of the old ones
-            if replaced is not None:
+            if replaced is not None and not self.read_only:
                 replaced.delete()
         return _sorted(blocks.values())
 
@@ -375,8 +385,27 @@ class Database:
     def _next_number(self) -> int:
         return max([*block_paths(self._blocks_dir), 0]) + 1
 
+    def backfill(self, found: Iterable[tuple[Labels, Piece]]) -> list[Block]:
+        """Takes samples of the past straight into blocks, whatever their age; returns the blocks. Any thread.
+
+        Args:
+            found: (times ascending, values) of each series.
+
+        Raises:
+            StoreError: the disk did not take them; what is in the blocks so far stays.
+        """
+        ranges = by_range(found, RANGES_MS[0])
+        with self._maintaining:
+            fresh = []
+            for sheets in ranges.values():
+                fresh += self._written(sheets, Origin(BEFORE, 0, []))
+                self._publish([*self.blocks, *fresh[-1:]])
+        return fresh
+
     def close(self) -> None:
         """Syncs and lets go of the directory."""
+        if self.read_only:
+            return
         with contextlib.suppress(StoreError):
             self.wal.close()
         os.close(self._lock_fd)

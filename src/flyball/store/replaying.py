@@ -53,17 +53,20 @@ class LastSegment:
     sequence: int
 
 
-def replay(head: Head, directory: Path, sealed_sequence: int = 0) -> Replay:
+def replay(head: Head, directory: Path, sealed_sequence: int = 0, *, mending: bool = True) -> Replay:
     """Takes every intact record of the log; damage is logged, put aside and never met again.
 
     The head must not log yet. Scrapes before ``head.sealed_ms`` are in blocks and are passed over, and so are single
     samples before it that were logged no later than ``sealed_sequence``.
+
+    Args:
+        mending: damaged segments are written again without the damage.
     """
     found = Replay()
     collecting = gc.isenabled()
     gc.disable()  # a hundred thousand new series and no garbage among them
     try:
-        _replay(head, directory, sealed_sequence, found)
+        _replay(head, directory, sealed_sequence, mending, found)
     finally:
         if collecting:
             gc.enable()
@@ -73,7 +76,7 @@ def replay(head: Head, directory: Path, sealed_sequence: int = 0) -> Replay:
     return found
 
 
-def _replay(head: Head, directory: Path, sealed_sequence: int, found: Replay) -> None:
+def _replay(head: Head, directory: Path, sealed_sequence: int, mending: bool, found: Replay) -> None:
     for number in segment_numbers(directory):
         segment = Segment(directory, number)
         found.segments += 1
@@ -85,7 +88,7 @@ def _replay(head: Head, directory: Path, sealed_sequence: int, found: Replay) ->
             except StoreError:
                 found.refused += 1
         found.newest_ms[number] = reader.newest_ms
-        mended = _look_after(directory, segment, found)
+        mended = mending and _look_after(directory, segment, found)
         found.last = reader.last(number, segment.records) if mended else None
 
 

@@ -53,13 +53,23 @@ def sheets_of(
 
 def late_sheets(taken: list[tuple[SeriesBuffer, Piece]], start_ms: int, range_ms: int) -> dict[int, list[Sheet]]:
     """Samples that came after their time was sealed, by the range they belong to."""
-    ranges: dict[int, list[tuple[Labels, Piece]]] = {}
+    late = []
     for buffer, (times, values) in taken:
-        late = times < start_ms
-        for index in np.unique(times[late] // range_ms).tolist():
-            here = late & (times // range_ms == index)
-            ranges.setdefault(index, []).append((buffer.labels, (times[here], values[here])))
-    return {index: list(scattered_sheets(found)) for index, found in sorted(ranges.items())}
+        count = int(np.searchsorted(times, start_ms))
+        if count:
+            late.append((buffer.labels, (times[:count], values[:count])))
+    return by_range(late, range_ms)
+
+
+def by_range(found: Iterable[tuple[Labels, Piece]], range_ms: int) -> dict[int, list[Sheet]]:
+    """Sheets for each aligned range that holds samples."""
+    ranges: dict[int, list[tuple[Labels, Piece]]] = {}
+    for labels, (times, values) in found:
+        indices = times // range_ms
+        for index in np.unique(indices).tolist():
+            here = indices == index
+            ranges.setdefault(index, []).append((labels, (times[here], values[here])))
+    return {index: list(scattered_sheets(members)) for index, members in sorted(ranges.items())}
 
 
 def _view(group: Group, start_ms: int, end_ms: int) -> tuple[Group, list[Any], Times, list[_FamilyView]]:
