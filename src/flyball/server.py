@@ -186,6 +186,7 @@ def run_server(settings: ServerSettings, ready: Callable[[list[str]], None]) -> 
 
 
 async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -> None:
+    from prometheus_client import REGISTRY
     from starlette.routing import Mount
 
     from flyball.discovery import Discovery
@@ -194,7 +195,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
     from flyball.rules.manager import RuleManager
     from flyball.rules.notifier import Notifier
     from flyball.scrape import ExemplarStore, ScrapeManager
-    from flyball.store import Database
+    from flyball.store import Database, StoreCollector
     from flyball.web.prometheus_api import Budget, Instance, create_app
     from flyball.web.receiving import Receiver
 
@@ -213,6 +214,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
         retention_bytes=settings.retention_bytes or None,
         out_of_order_ms=first.config.out_of_order_ms,
     )
+    REGISTRY.register(StoreCollector(store))
     manager = ScrapeManager(store.head, exemplars=ExemplarStore(first.config.exemplars_max))
     discovery = Discovery(manager.set_groups)
     kubernetes = _Kubernetes(discovery)

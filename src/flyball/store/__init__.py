@@ -4,5 +4,6 @@ thread."""
 from flyball.store.database import Database
 from flyball.store.head import Head
 from flyball.store.matrix import Plan, Ref, Writer
+from flyball.store.telemetry import StoreCollector
 
-__all__ = ["Database", "Head", "Plan", "Ref", "Writer"]
+__all__ = ["Database", "Head", "Plan", "Ref", "StoreCollector", "Writer"]

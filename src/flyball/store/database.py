@@ -82,7 +82,7 @@ class Database:
         self.directory = directory
         self.retention_ms, self.retention_bytes = retention_ms, retention_bytes
         self.cache = Cache(cache_bytes)
-        self.seals = self.compactions = self.failures = 0
+        self.seals = self.compactions = self.failures = self._segments_deleted = 0
         self._maintaining = threading.Lock()
         self._broken: dict[int, str] = {}
         self._deletions: list[Tombstone] = []
@@ -195,12 +195,17 @@ class Database:
     def statistics(self) -> dict[str, Any]:
         """Counters and sizes, for our own metrics and ``/status/tsdb``."""
         blocks = self.blocks
+        head = self.head.statistics()
+        oldest = [block.min_ms for block in blocks] + [at for at in (head["min_time_ms"],) if at is not None]
         return {
-            **self.head.statistics(),
+            **head,
+            "lowest_time_ms": min(oldest, default=None),
+            "retention_limit_ms": self.retention_ms or 0,
+            "retention_bytes": self.retention_bytes or 0,
+            "replayed_samples_total": self.replayed.samples,
             "sealed_ms": self.head.sealed_ms if self.head.sealed_ms != BEFORE else None,
             "blocks": len(blocks),
             "blocks_bytes": sum(block.size for block in blocks),
-            "blocks_min_time_ms": min([block.min_ms for block in blocks], default=None),
             "blocks_broken": len(self._broken),
             "seals_total": self.seals,
             "compactions_total": self.compactions,
@@ -214,6 +219,8 @@ class Database:
             "wal_failures_total": self.wal.failures,
             "wal_syncs_total": self.wal.syncs,
             "wal_damaged_bytes_total": self.replayed.damaged_bytes,
+            "wal_damaged_segments_total": self.replayed.damaged_segments,
+            "wal_segments_deleted_total": self._segments_deleted,
             "disk_full": self.wal.full,
         }
 
@@ -319,7 +326,7 @@ class Database:
             while members := next_compaction(self.blocks, self._sealed_ms, self.retention_ms):
                 self._replace(members)
             self._retain(now_ms)
-            self.wal.forget(self._sealed_ms)
+            self._segments_deleted += self.wal.forget(self._sealed_ms)
 
     def _seal(self, end_ms: int) -> None:
         """The samples up to ``end_ms``, or up to where the next range of a compacted block begins."""
