@@ -189,7 +189,7 @@ async def world(
             for obj in objects:
                 await create(client, obj)
             given = Flags(
-                directory / "config.yaml",
+                directory / "config.yaml" if config else None,
                 PrometheusFlags(metrics.url, timeout_s=2.0),
                 ServingFlags(0, "127.0.0.1", cert_dir=directory / "certs", **(serving or {})),
                 kubeconfig=str(kubeconfig),

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from flyball import clock
 from flyball.adapter.access import DelegatedAccess, FrontProxy, FrontProxyWatch
@@ -26,6 +26,9 @@ from flyball.http.client import client_tls
 from flyball.http.server import serve
 from flyball.kube import KubeClient, in_cluster_access, kubeconfig_access
 from flyball.sources import HttpSource, MetricsSource
+
+if TYPE_CHECKING:
+    from flyball.adapter.standalone import Standalone
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +78,14 @@ class ServingFlags:
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """Everything ``flyball adapter`` can be told."""
+    """Everything ``flyball adapter`` can be told.
 
-    config: Path
+    Attributes:
+        config: the configuration file; None only with ``standalone``, which has rules of its own.
+        standalone: scrape the pods behind HPAs and Governors instead of asking a Prometheus.
+    """
+
+    config: Path | None
     prometheus: PrometheusFlags = field(default_factory=PrometheusFlags)
     serving: ServingFlags = field(default_factory=ServingFlags)
     onward: OnwardFlags = field(default_factory=OnwardFlags)
@@ -86,6 +94,7 @@ class Flags:
     max_age_s: float = 0.0
     staleness_s: float = 300.0
     share_s: float = 5.0
+    standalone: bool = False
 
 
 async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None] = lambda _: None) -> None:
@@ -97,14 +106,17 @@ async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None
     Raises:
         ConfigError: a flag, a file or a certificate cannot be used.
     """
-    text = _read(flags.config)
+    if flags.config is None and not flags.standalone:
+        raise ConfigError("--config is missing; name prometheus-adapter's configuration file")
+    text = _read(flags.config) if flags.config is not None else None
     client = await KubeClient.from_environment(flags.kubeconfig or None)
-    source = await prometheus_source(flags.prometheus)
+    scraping = _standalone(client) if flags.standalone else None
+    source = scraping.source if scraping is not None else await prometheus_source(flags.prometheus)
     adapter = Adapter(
         client,
         source,
-        text,
-        config_name=str(flags.config),
+        text if text is not None or scraping is None else scraping.config,
+        config_name=str(flags.config or "standalone"),
         relist_interval_s=flags.relist_interval_s,
         max_age_ms=round(1000 * (flags.max_age_s or flags.relist_interval_s)),
         staleness_ms=round(1000 * flags.staleness_s),
@@ -130,9 +142,13 @@ async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(adapter.run(), name="adapter"),
-                group.create_task(_follow_config(adapter, flags.config, text), name="adapter configuration"),
                 group.create_task(certificates.follow(tls), name="adapter certificates"),
             ]
+            if flags.config is not None and text is not None:
+                following = _follow_config(adapter, flags.config, text)
+                tasks.append(group.create_task(following, name="adapter configuration"))
+            if scraping is not None:
+                tasks.append(group.create_task(scraping.run(), name="adapter standalone"))
             if onward is not None:
                 tasks.append(group.create_task(onward.run(), name="adapter onward"))
             if fixed is None:
@@ -152,10 +168,18 @@ async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None
         await adapter.close()
         if onward is not None:
             await onward.close()
+        if scraping is not None:
+            scraping.close()
         close = getattr(source, "close", None)
         if close is not None:
             await close()
         await client.close()
+
+
+def _standalone(client: KubeClient) -> "Standalone":
+    from flyball.adapter.standalone import Standalone  # the store and numpy, which nobody else here needs
+
+    return Standalone(client)
 
 
 def _read(path: Path) -> str:

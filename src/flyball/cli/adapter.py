@@ -80,6 +80,7 @@ def _without_effect(function: Callable[..., Any]) -> Callable[..., Any]:
     "--secure-port 6443",
 )
 @click.option("--config", type=click.Path(path_type=Path), help="prometheus-adapter's configuration file; followed.")
+@_switch("--standalone", "Scrape the pods behind HPAs and Governors; no Prometheus is asked.")
 @click.option("--prometheus-url", default="https://localhost", show_default=True, help="A Prometheus HTTP API.")
 @click.option("--prometheus-verb", type=click.Choice(["GET", "POST"]), default="GET", show_default=True)
 @click.option("--prometheus-header", multiple=True, metavar="K=V", help="Sent with every query; may be repeated.")
@@ -170,8 +171,8 @@ def flags_of(given: dict[str, Any]) -> Any:
     from flyball.adapter.deployment import Flags, PrometheusFlags, ServingFlags
     from flyball.adapter.onward import OnwardFlags
 
-    if given["config"] is None:
-        raise ConfigError("--config is missing; name prometheus-adapter's configuration file")
+    if given["standalone"] and given["metrics_relist_interval"] == 600.0:
+        given["metrics_relist_interval"] = 5.0  # series are at hand
     if given["metrics_max_age"] and given["metrics_max_age"] < given["metrics_relist_interval"]:
         raise ConfigError("--metrics-max-age must not be less than --metrics-relist-interval; series would come and go")
     headers = tuple((key, value) for key, _, value in (item.partition("=") for item in given["prometheus_header"]))
@@ -223,6 +224,7 @@ def flags_of(given: dict[str, Any]) -> Any:
         given["metrics_max_age"],
         given["metrics_staleness"],
         given["metrics_share"],
+        given["standalone"],
     )
 
 
