@@ -198,14 +198,14 @@ class Objects:
             raise failures.invalid(kind.group, kind.plural, name, [cause])
         new = convert(obj, served.storage.api_version)
         if subresource:
-            new = _only_subresource(record.copy(), new, subresource)
+            new = _only_subresource(record.copy(), new, subresource, served.store == "apps/deployments")
         else:
             if "status" in served.storage.subresources:
                 new.pop("status", None)
                 if "status" in old:
                     new["status"] = old["status"]
             self._keep_metadata(new["metadata"], before)
-        served.default(new)
+        served.default(new, old)
         if served.store == "/services" and not subresource:
             admission.allocate_service(self.storage, new, old)
         if managed is None:
@@ -226,7 +226,8 @@ class Objects:
                     "field": "metadata.finalizers",
                 }
                 raise failures.invalid(kind.group, kind.kind, name, [cause])
-        self._validate(served, new, old)
+        if served.is_custom or subresource != "status":  # of built-in kinds a status has no rules
+            self._validate(served, new, old)
         counts = admission.counts_generations(served.store, served.storage.subresources) or served.is_custom
         if counts and not subresource and _counted(served, new) != _counted(served, old):
             new["metadata"]["generation"] = int(before.get("generation") or 0) + 1
@@ -433,8 +434,13 @@ def _counted(served: Served, obj: Object) -> Object:
     return content
 
 
-def _only_subresource(old: Object, new: Object, subresource: str) -> Object:
-    """The old object with just the part that the subresource may change."""
+def _only_subresource(old: Object, new: Object, subresource: str, annotated: bool) -> Object:
+    """The old object with just the part that the subresource may change.
+
+    A Deployment's status brings its annotations along: so its controller notes a revision without a new generation.
+    """
+    if annotated and subresource == "status" and new["metadata"].get("annotations"):
+        old["metadata"]["annotations"] = new["metadata"]["annotations"]
     if subresource == "finalize":
         old.setdefault("spec", {})["finalizers"] = (new.get("spec") or {}).get("finalizers") or []
     elif subresource == "resize":

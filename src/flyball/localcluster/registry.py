@@ -79,12 +79,12 @@ class Served:
         else:
             schema.prune(self.kind, obj)
 
-    def default(self, obj: Object) -> None:
-        """In place, an object in the storage version (custom resources: in any)."""
+    def default(self, obj: Object, old: Object | None = None) -> None:
+        """In place, an object in the storage version (custom resources: in any); ``old`` is the stored one."""
         if self.is_custom:
             structural.default(self.crd_schema, obj)
         else:
-            schema.default(self.storage, obj)
+            schema.default(self.storage, obj, old)
 
     def validate(self, obj: Object, old: Object | None) -> list[schema.Cause]:
         """What is wrong with an object in the storage version."""

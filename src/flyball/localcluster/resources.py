@@ -160,7 +160,7 @@ class Resources:
 
     async def _put(self, request: Request, served: Served, namespace: str, name: str, subresource: str) -> None:
         obj = await request.object()
-        check_body(request, served, obj, await request.body())
+        check_body(request, served, obj, await request.body(), known=self._known(served, namespace, name))
         updated = self._objects.update(
             served,
             namespace,
@@ -171,6 +171,11 @@ class Resources:
             dry_run=is_dry_run(request),
         )
         await answer_object(request, served, 200, updated)
+
+    def _known(self, served: Served, namespace: str, name: str) -> Object | None:
+        """The stored object where it is stored in the version that is served: what equals it was checked before."""
+        record = self._objects.get(served, namespace, name)
+        return record.object if served.kind == served.storage else None
 
     async def _patch(self, request: Request, served: Served, namespace: str, name: str, subresource: str) -> None:
         body = await request.body()
@@ -190,7 +195,7 @@ class Resources:
         record = self._objects.get(served, namespace, name)
         current = convert(record.copy(), served.group_version)
         patched = apply_patch(served, how, current, patch)
-        check_body(request, served, patched, patch=True)
+        check_body(request, served, patched, patch=True, known=self._known(served, namespace, name))
         if patched.get("metadata", {}).get("resourceVersion") is None:
             patched.setdefault("metadata", {})["resourceVersion"] = record.object["metadata"]["resourceVersion"]
         updated = self._objects.update(
@@ -274,8 +279,18 @@ class Resources:
         )
 
 
-def check_body(request: Request, served: Served, obj: Object, body: bytes = b"", *, patch: bool = False) -> None:
+def check_body(
+    request: Request,
+    served: Served,
+    obj: Object,
+    body: bytes = b"",
+    *,
+    patch: bool = False,
+    known: Object | None = None,
+) -> None:
     """Kind, types and unknown fields of an object a client sent; in place, unknown fields are dropped.
+
+    What equals ``known``, the stored object, is not looked at again.
 
     Raises:
         ApiFailure: 400 when it cannot be what the path says.
@@ -298,19 +313,31 @@ def check_body(request: Request, served: Served, obj: Object, body: bytes = b"",
         raise failures.ApiFailure(
             422, f'fieldValidation: Unsupported value: "{mode}": supported values: "Ignore", "Warn", "Strict"'
         )
-    wrong = schema.type_errors(kind, obj)
+    changed = obj if known is None else _differing(obj, known)
+    wrong = schema.type_errors(kind, changed)
     if wrong:
         raise failures.bad_request((named if not patch else "") + wrong[0])
-    unknown = served.unknown_fields(obj)
+    unknown = served.unknown_fields(changed)
     if mode != "Ignore":
         if body and request.content_type in ("", JSON):
-            unknown = [*unknown, *duplicate_fields(body)]
+            unknown = [*unknown, *duplicate_fields(body, obj)]
         if unknown and mode == "Strict":
             text = "strict decoding error: " + ", ".join(unknown)
             raise failures.bad_request(text if patch else named + text)
         request.warnings.extend(unknown)
     if unknown:
         served.prune(obj)
+
+
+def _differing(new: Object, old: Object, levels: int = 2) -> Object:
+    """The fields that are not the same in both, looked for so many levels deep."""
+    found = {}
+    for name, value in new.items():
+        before = old.get(name)
+        if value != before:
+            nested = levels > 1 and isinstance(value, dict) and isinstance(before, dict)
+            found[name] = _differing(value, before, levels - 1) if nested else value  # type: ignore[arg-type]
+    return found
 
 
 def check_configuration(request: Request, served: Served, namespace: str, name: str, config: Object) -> None:

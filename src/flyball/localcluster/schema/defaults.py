@@ -16,9 +16,12 @@ from flyball.localcluster.schema.kinds import Kind
 Object = dict[str, Any]
 
 
-def default(kind: Kind, obj: Object) -> None:
-    """Bring an object into the form that is stored: nulls dropped, quantities as text, defaults filled in."""
-    fields.normalise(kind, obj)
+def default(kind: Kind, obj: Object, old: Object | None = None) -> None:
+    """Bring an object into the form that is stored: nulls dropped, quantities as text, defaults filled in.
+
+    ``old`` is the stored object that it replaces.
+    """
+    fields.normalise(kind, obj, old)
     handler = _HANDLERS.get((kind.group, kind.kind))
     if handler is not None:
         handler(obj, kind.version)

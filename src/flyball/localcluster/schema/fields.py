@@ -162,28 +162,21 @@ def _mistyped(node: dict[str, Any], value: Any, struct: str, path: str) -> Itera
     if value is None:
         return
     name, inner = _resolved(node)
-    here = f"Go struct field {struct}.{path}" if path else "Go value"
-    got = _JSON_NAMES.get(type(value), "value")
     if name == QUANTITY:
-        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
-            try:
-                quantity.parse(value)
-            except ValueError as error:
-                yield str(error)
-        else:
-            yield quantity.NOT_A_QUANTITY
+        problem: str | None = _quantity_problem(value)
+        if problem:
+            yield problem
         return
     if name == INT_OR_STRING or inner.get("format") == "int-or-string":
         if not isinstance(value, str) and (isinstance(value, bool) or not isinstance(value, int)):
-            yield f"json: cannot unmarshal {got} into {here} of type int32"
+            yield _cannot(value, struct, path, "int32")
         return
     wanted = inner.get("type")
     if wanted is None or name.endswith((".JSONSchemaProps", ".JSON", "OrArray", "OrBool", "OrStringArray")):
         return
-    wrong = f"json: cannot unmarshal {got} into {here} of type {_go_type(node)}"
     if wanted == "object":
         if not isinstance(value, dict):
-            yield wrong
+            yield _cannot(value, struct, path, _go_type(node))
             return
         properties, extra = inner.get("properties"), inner.get("additionalProperties")
         owner = name.rsplit(".", 1)[-1] if name else struct
@@ -196,27 +189,50 @@ def _mistyped(node: dict[str, Any], value: Any, struct: str, path: str) -> Itera
                 yield from _mistyped(extra, item, owner, path)
     elif wanted == "array":
         if not isinstance(value, list):
-            yield wrong
+            yield _cannot(value, struct, path, _go_type(node))
             return
         for item in value:
             yield from _mistyped(inner.get("items", {}), item, struct, path)
-    elif wanted == "string":
-        if not isinstance(value, str):
-            yield wrong
-        elif inner.get("format") == "date-time" and not _is_time(value):
-            yield (f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"')
+    else:
+        problem = _scalar_problem(inner, wanted, value)
+        if problem is not None:
+            yield problem or _cannot(value, struct, path, _go_type(node))
+
+
+def _cannot(value: Any, struct: str, path: str, go_type: str) -> str:
+    """Go's words for a value that does not fit; a number that does not fit is shown."""
+    got = _JSON_NAMES.get(type(value), "value")
+    if got == "number" and go_type in ("int32", "int64"):
+        got = f"number {int(value) if float(value).is_integer() else value}"
+    where = f"Go struct field {struct}.{path}" if path else "Go value"
+    return f"json: cannot unmarshal {got} into {where} of type {go_type}"
+
+
+def _quantity_problem(value: Any) -> str:
+    if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+        return quantity.NOT_A_QUANTITY
+    try:
+        quantity.parse(value)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _scalar_problem(node: dict[str, Any], wanted: str, value: Any) -> str | None:
+    """What is wrong with a text, number or truth value: "" for its type, None for nothing."""
+    fine = True
+    if wanted == "string":
+        if isinstance(value, str) and node.get("format") == "date-time" and not _is_time(value):
+            return f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"'
+        fine = isinstance(value, str)
     elif wanted == "boolean":
-        if not isinstance(value, bool):
-            yield wrong
+        fine = isinstance(value, bool)
     elif wanted == "integer":
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            yield wrong
-        elif isinstance(value, float) and not value.is_integer():
-            yield wrong.replace("unmarshal number", f"unmarshal number {value}")
-        elif not _fits(int(value), str(inner.get("format") or "int64")):
-            yield wrong.replace("unmarshal number", f"unmarshal number {int(value)}")
-    elif wanted == "number" and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        yield wrong
+        fine = isinstance(value, (int, float)) and not isinstance(value, bool)
+        fine = fine and float(value).is_integer() and _fits(int(value), str(node.get("format") or "int64"))
+    elif wanted == "number":
+        fine = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return None if fine else ""
 
 
 def _fits(value: int, size: str) -> bool:
@@ -238,13 +254,20 @@ def _is_time(text: str) -> bool:
 # --- normal form ----------------------------------------------------------------------------------------------------
 
 
-def normalise(kind: Kind, obj: dict[str, Any]) -> None:
+def normalise(kind: Kind, obj: dict[str, Any], old: dict[str, Any] | None = None) -> None:
     """Bring an object to the form Go would write back: no nulls in struct fields, quantities as strings.
 
     Quantities keep the text they were written in (upstream would turn "0.5" into "500m"), so that an applied manifest
     compares equal to what is stored.
     """
-    _normalise(_root_or_meta(kind), obj)
+    if old is None:
+        _normalise(_root_or_meta(kind), obj)
+        return
+    # What equals the stored object is in that form already.
+    changed = {name: value for name, value in obj.items() if name not in old or value != old[name]}
+    for name in changed:
+        del obj[name]
+    obj.update(_normalise(_root_or_meta(kind), changed))
 
 
 def _is_left_out(value: Any, node: dict[str, Any] | None, is_required: bool) -> bool:
