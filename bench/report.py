@@ -32,5 +32,9 @@ def report(
     if "--json" in sys.argv:
         print(json.dumps(line))
     else:
-        note = "" if aim is None else f"  (aim {aim:g} {unit}: {'met' if ours <= aim else 'missed'})"
+        note = (
+            ""
+            if aim is None
+            else f"  (aim {aim:g} {unit}: {'met' if (ours <= aim) == lower_is_better or ours == aim else 'missed'})"
+        )
         print(f"{bench:<10} {case:<24} {ours:10.3f} {unit}{note}")

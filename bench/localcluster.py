@@ -1,0 +1,152 @@
+"""The embedded API server over TLS, alone in its process: writes, watch events, lists.
+
+Usage: python -m bench.localcluster [--json]
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import uvloop
+
+from bench.report import report
+from flyball.http.client import client_tls
+from flyball.localcluster import pki
+
+CONNECTIONS = 16
+WRITES = 4_000
+WATCHERS = 1_000
+WATCHED_WRITES = 100
+PODS = 5_000
+SERVER = """
+import asyncio, sys, uvloop
+from pathlib import Path
+from flyball.localcluster.server import ApiServer
+async def main():
+    server = ApiServer(Path(sys.argv[1]), port=0)
+    await server.start()
+    print(server.port, flush=True)
+    await asyncio.Event().wait()
+uvloop.run(main())
+"""
+NAMESPACE = "/api/v1/namespaces/default"
+
+
+class Connection:
+    """One keep-alive connection; requests are written by hand so that the client costs little."""
+
+    def __init__(self, port: int, token: str, tls: Any) -> None:
+        self._port, self._tls = port, tls
+        self._head = f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nUser-Agent: bench/1\r\n"
+
+    async def open(self) -> "Connection":
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self._port, ssl=self._tls, limit=1 << 24)
+        return self
+
+    async def __call__(self, method: str, path: str, body: bytes = b"", kind: str = "application/json") -> bytes:
+        head = f"{method} {path} HTTP/1.1\r\n{self._head}Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+        self.writer.write(head.encode() + body)
+        answer = await self.reader.readuntil(b"\r\n\r\n")
+        size = int(answer.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        text = await self.reader.readexactly(size)
+        if not answer.startswith(b"HTTP/1.1 2"):
+            raise SystemExit(f"{method} {path}: {text.decode()[:500]}")
+        return text
+
+    async def watch(self, path: str, counter: list[int]) -> None:
+        """Counts lines until the connection is closed."""
+        self.writer.write(f"GET {path} HTTP/1.1\r\n{self._head}\r\n".encode())
+        await self.reader.readuntil(b"\r\n\r\n")
+        counter[1] += 1
+        while data := await self.reader.read(1 << 20):
+            counter[0] += data.count(b'{"type":"')
+
+
+def pod(name: str) -> dict[str, Any]:
+    env = [{"name": f"NAME_{number}", "value": "value"} for number in range(10)]
+    container = {"name": "web", "image": "python", "env": env, "ports": [{"containerPort": 8000}]}
+    metadata = {"name": name, "labels": {"app": "web"}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}}
+
+
+async def in_parallel(connections: list[Connection], work: list[Callable[[Connection], Awaitable[Any]]]) -> float:
+    """Seconds for all pieces of work, each connection taking the next as it is free."""
+    queue = iter(work)
+
+    async def drain(connection: Connection) -> None:
+        for piece in queue:
+            await piece(connection)
+
+    start = perf_counter()
+    await asyncio.gather(*(drain(connection) for connection in connections))
+    return perf_counter() - start
+
+
+async def measure(directory: Path, port: int) -> None:
+    tls = client_tls(ca_file=directory / "pki" / "ca.crt")
+    token = pki.token(directory)
+
+    async def connect() -> Connection:
+        return await Connection(port, token, tls).open()
+
+    connections = [await connect() for _ in range(CONNECTIONS)]
+
+    def call(method: str, path: str, body: Any, kind: str = "application/json") -> Any:
+        data = json.dumps(body).encode()
+        return lambda connection: connection(method, path, data, kind)
+
+    took = await in_parallel(connections, [call("POST", f"{NAMESPACE}/pods", pod(f"p{n}")) for n in range(PODS)])
+    report("localcluster", "pods created", PODS / took, "1/s")
+    status = {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
+    path = f"{NAMESPACE}/pods/p{{}}/status"
+    kind = "application/merge-patch+json"
+    took = await in_parallel(connections, [call("PATCH", path.format(n), status, kind) for n in range(PODS)])
+    report("localcluster", "pod status patches", PODS / took, "1/s")
+    start = perf_counter()
+    size = len(await connections[0]("GET", f"{NAMESPACE}/pods"))
+    report("localcluster", f"list of {PODS} pods ({size >> 20} MB)", (perf_counter() - start) * 1000, "ms")
+
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"n": "", "text": "x" * 4000}}
+    await call("POST", f"{NAMESPACE}/configmaps", config)(connections[0])
+    bodies = [{**config, "data": {"n": str(n), "text": "x" * 4000}} for n in range(WRITES)]
+    took = await in_parallel(connections, [call("PUT", f"{NAMESPACE}/configmaps/c", body) for body in bodies])
+    report("localcluster", "puts of 4 kB", WRITES / took, "1/s", aim=8000)
+
+    counter = [0, 0]
+    watches = []
+    for _ in range(WATCHERS):
+        watcher = await connect()
+        path = f"{NAMESPACE}/configmaps?watch=1&resourceVersion=0&sendInitialEvents=false"
+        watches.append(asyncio.create_task(watcher.watch(path, counter)))
+    while counter[1] < WATCHERS:
+        await asyncio.sleep(0.01)
+    counter[0], start = 0, perf_counter()
+    for body in bodies[:WATCHED_WRITES]:
+        await call("PUT", f"{NAMESPACE}/configmaps/c", body)(connections[0])
+    while counter[0] < WATCHERS * WATCHED_WRITES:
+        await asyncio.sleep(0.001)
+    took = perf_counter() - start
+    report("localcluster", f"events to {WATCHERS} watchers", counter[0] / took, "1/s", aim=100_000)
+    for task in watches:
+        task.cancel()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        server = subprocess.Popen([sys.executable, "-c", SERVER, name], stdout=subprocess.PIPE, text=True)
+        try:
+            assert server.stdout is not None
+            uvloop.run(measure(Path(name), int(server.stdout.readline())))
+        finally:
+            server.terminate()
+            server.wait()
+
+
+if __name__ == "__main__":
+    main()
