@@ -32,7 +32,7 @@ QUERY_SWITCH_INTERVAL_S = 0.001
 class Settings:
     """What ``flyball up`` hands to each process. ``manifests`` are applied once, by ``control``.
 
-    ``nodes`` is how many Node objects share this machine.
+    ``nodes`` is how many Node objects share this machine; ``images`` are ``NAME=COMMAND``.
     """
 
     data_dir: Path
@@ -40,6 +40,7 @@ class Settings:
     sync_period_s: float = 5.0
     manifests: tuple[Path, ...] = ()
     nodes: int = 1
+    images: tuple[str, ...] = ()
 
     @property
     def kubeconfig(self) -> Path:
@@ -251,18 +252,21 @@ async def _publish_metrics_apis(client: Any, settings: Settings) -> None:
 async def _data(settings: Settings, life: Life) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
+    from prometheus_client import REGISTRY
+
     from flyball.discovery import KubernetesDiscovery, ScrapeConfigs
     from flyball.http.client import client_tls, new_session
     from flyball.http.server import serve
     from flyball.rules.configmaps import RuleFiles
     from flyball.rules.manager import RuleManager
     from flyball.scrape import ScrapeManager
-    from flyball.store import Database
+    from flyball.store import Database, StoreCollector
     from flyball.web.instance import Instance
     from flyball.web.prometheus_api import create_app
 
     sys.setswitchinterval(QUERY_SWITCH_INTERVAL_S)  # a query in the worker thread must not delay a scrape
     store, client = await asyncio.gather(asyncio.to_thread(Database, settings.data_dir / "data"), _connect(settings))
+    REGISTRY.register(StoreCollector(store))
     manager = ScrapeManager(store.head)
     discovery = KubernetesDiscovery(client)
     configs = ScrapeConfigs(client, settings.port(NODE_PORT), settings.pki)
@@ -335,7 +339,7 @@ async def _node(settings: Settings, life: Life) -> None:
     from flyball.localcluster.node import Node
 
     client = await _connect(settings)
-    node = Node(settings.data_dir, settings.port_offset, client, settings.nodes)
+    node = Node(settings.data_dir, settings.port_offset, client, settings.nodes, settings.images)
     try:
         life.on_asked = node.stop_pods_at_end
         await _serve_until_stopped(life, {"node": node.run(), "readiness": _report_node(node)})

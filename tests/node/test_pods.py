@@ -9,7 +9,10 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from flyball.localcluster.node import containerlogs, procfs
+import pytest
+
+from flyball.errors import ConfigError
+from flyball.localcluster.node import containerlogs, images, procfs
 from flyball.localcluster.node.pods import PodManager
 
 _spec = importlib.util.spec_from_file_location("node_fakes", Path(__file__).with_name("fakes.py"))
@@ -130,6 +133,24 @@ def test_without_a_command_the_pod_says_that_images_are_not_pulled(tmp_path):
         assert client.status("i")["phase"] == "Pending"
 
     run(tmp_path, story)
+
+
+def test_an_image_of_ones_own_has_a_program_and_a_missing_one_says_what_to_install(tmp_path):
+    async def story(manager, client, recorder):
+        manager.observe("ADDED", pod("own", image="example.org/own:1", args=["60"]))
+        manager.observe("ADDED", pod("missing", ["no-such-program-here"]))
+        await until(lambda: client.status("own").get("phase") == "Running")
+        await until(lambda: client.status("missing"))
+        waiting = client.status("missing")["containerStatuses"][0]["state"]["waiting"]
+        assert waiting["reason"] == "ErrImagePull" and "install no-such-program-here" in waiting["message"]
+
+    run(tmp_path, story, image_commands=["example.org/own=sleep"])
+
+
+@pytest.mark.parametrize("pair", ["nginx", "=x", "nginx=", "a='"])
+def test_an_image_that_names_no_command_is_refused(pair):
+    with pytest.raises(ConfigError, match="--image"):
+        images.with_own([pair])
 
 
 def test_the_second_pod_of_another_program_stays_pending_until_the_first_is_gone(tmp_path):

@@ -13,11 +13,18 @@ from flyball.cli.options import data_dir_option, port_offset_option
 @port_offset_option
 @click.option("--horizontal-pod-autoscaler-sync-period", "sync_period_s", type=float, default=5.0)
 @click.option("--nodes", type=int, default=1)
+@click.option("--image", "images", multiple=True)
 @click.option("-f", "--filename", "manifests", type=click.Path(path_type=Path), multiple=True)
 def command(
-    name: str, data_dir: Path, port_offset: int, sync_period_s: float, nodes: int, manifests: tuple[Path, ...]
+    name: str,
+    data_dir: Path,
+    port_offset: int,
+    sync_period_s: float,
+    nodes: int,
+    images: tuple[str, ...],
+    manifests: tuple[Path, ...],
 ) -> None:
     """Run one process of the embedded cluster."""
     import flyball.app as app
 
-    app.run_process(name, app.Settings(data_dir.absolute(), port_offset, sync_period_s, manifests, nodes))
+    app.run_process(name, app.Settings(data_dir.absolute(), port_offset, sync_period_s, manifests, nodes, images))

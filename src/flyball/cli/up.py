@@ -40,15 +40,17 @@ def new_supervisor(
     manifests: tuple[Path, ...] = (),
     sync_period_s: float = SYNC_PERIOD_S,
     nodes: int = 1,
+    images: tuple[str, ...] = (),
 ) -> Supervisor:
     """The three processes, not yet started; progress goes to standard error."""
     supervisor = Supervisor(data_dir, lambda line: click.echo(f"flyball: {line}", err=True))
     shared = ["--data-dir", str(data_dir), "--port-offset", str(port_offset)]
     files = [argument for path in manifests for argument in ("--filename", str(path))]
     period = ["--horizontal-pod-autoscaler-sync-period", str(sync_period_s)]
+    programs = [argument for image in images for argument in ("--image", image)]
     supervisor.add("control", [*shared, *period], files)
     supervisor.add("data", shared)
-    supervisor.add("node", [*shared, "--nodes", str(nodes)])
+    supervisor.add("node", [*shared, "--nodes", str(nodes), *programs])
     return supervisor
 
 
@@ -78,21 +80,42 @@ def new_supervisor(
     show_default=True,
     help="Nodes that share this machine: placement, taints and DaemonSets can be tried with several.",
 )
-def command(manifests: tuple[Path, ...], data_dir: Path, port_offset: int, sync_period_s: float, nodes: int) -> None:
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    metavar="NAME=COMMAND",
+    help="The program that stands for an image, since none is pulled; may be repeated.",
+)
+def command(
+    manifests: tuple[Path, ...],
+    data_dir: Path,
+    port_offset: int,
+    sync_period_s: float,
+    nodes: int,
+    images: tuple[str, ...],
+) -> None:
     """Run the whole of Flyball on this machine, until Ctrl-C.
 
     An embedded Kubernetes API, the store, the metrics APIs, the autoscaler and a node whose pods are
     processes of this machine. State is kept in the data directory and found again at the next start.
     """
     files = tuple(path.absolute() for path in manifests)
-    asyncio.run(_up(data_dir.absolute(), port_offset, files, sync_period_s, nodes))
+    asyncio.run(_up(data_dir.absolute(), port_offset, files, sync_period_s, nodes, images))
 
 
-async def _up(data_dir: Path, port_offset: int, manifests: tuple[Path, ...], sync_period_s: float, nodes: int) -> None:
+async def _up(
+    data_dir: Path,
+    port_offset: int,
+    manifests: tuple[Path, ...],
+    sync_period_s: float,
+    nodes: int,
+    images: tuple[str, ...],
+) -> None:
     started_s = monotonic_s()
     lock_data_dir(data_dir)
     check_ports(port_offset)
-    supervisor = new_supervisor(data_dir, port_offset, manifests, sync_period_s, nodes)
+    supervisor = new_supervisor(data_dir, port_offset, manifests, sync_period_s, nodes, images)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

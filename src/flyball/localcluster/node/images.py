@@ -2,15 +2,20 @@
 
 import os
 import re
+import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from flyball.errors import ConfigError
 
 _PYTHON = re.compile(r"python(\d+(\.\d+)?)?")
 _PYTHON_WORDS = re.compile(r"(?<![\w-])(python[\d.]*|gunicorn|uvicorn|hypercorn|flask|waitress-serve|daphne)(?![\w-])")
 _SHELLS = ("sh", "bash", "dash", "ash", "zsh", "ksh")
+PULL_FAILED = "ErrImagePull"
+"""The waiting reason when an image's program cannot be had, as it is when an image cannot."""
 _WRAPPERS = ("env", "nice", "nohup", "timeout", "stdbuf", "tini", "dumb-init", "exec", "setsid")
 
 
@@ -21,6 +26,8 @@ class Image:
     entrypoint: tuple[str, ...]
     arguments: tuple[str, ...] = ()
 
+
+OURS = (sys.executable, "-m", "flyball")
 
 IMAGES = {
     "python": Image((), ("python3",)),
@@ -38,12 +45,32 @@ IMAGES = {
     "httpd": Image((), ("httpd", "-D", "FOREGROUND")),
     "haproxy": Image((), ("haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg")),
     "prom/prometheus": Image(("prometheus",)),
-    "prom/node-exporter": Image(("node_exporter",)),
+    "prom/node-exporter": Image((*OURS, "exporter", "node")),
+    "quay.io/prometheus/node-exporter": Image((*OURS, "exporter", "node")),
     "prom/pushgateway": Image(("pushgateway",)),
     "curlimages/curl": Image(("curl",)),
     "pause": Image((), ("sleep", "2147483647")),
     "registry.k8s.io/pause": Image((), ("sleep", "2147483647")),
 }
+
+
+def with_own(pairs: Sequence[str]) -> dict[str, Image]:
+    """The table with what ``--image NAME=COMMAND`` adds; arguments of a manifest follow the command.
+
+    Raises:
+        ConfigError: one of them is not of that form.
+    """
+    table = dict(IMAGES)
+    for pair in pairs:
+        name, equals, command = pair.partition("=")
+        try:
+            words = tuple(shlex.split(command))
+        except ValueError as exc:
+            raise ConfigError(f'--image "{pair}": {exc}') from exc
+        if not name or not equals or not words:
+            raise ConfigError(f'--image "{pair}" is not NAME=COMMAND, such as nginx=/usr/local/sbin/nginx')
+        table[repository(name)] = Image(words)
+    return table
 
 
 class NotRunnableError(Exception):
@@ -64,7 +91,9 @@ def repository(image: str) -> str:
     return name
 
 
-def command_line(image: str, command: Sequence[str], args: Sequence[str]) -> list[str]:
+def command_line(
+    image: str, command: Sequence[str], args: Sequence[str], table: Mapping[str, Image] = IMAGES
+) -> list[str]:
     """What the container would run, by the rules of Kubernetes for command, args and the image's own.
 
     Raises:
@@ -72,12 +101,12 @@ def command_line(image: str, command: Sequence[str], args: Sequence[str]) -> lis
     """
     if command:
         return [*command, *args]
-    known = IMAGES.get(repository(image))
+    known = table.get(repository(image))
     if known is None:
         raise NotRunnableError(
-            "ImageNotPulled",
+            PULL_FAILED,
             f'image "{image}" is not pulled: in the embedded cluster a pod is a process of this machine, '
-            "so the container needs a command; set command: in its manifest",
+            f"so set command: in the manifest, or use flyball up --image {repository(image)}=COMMAND",
         )
     if not args:
         return [*known.entrypoint, *known.arguments]
@@ -110,7 +139,7 @@ def resolve(argv: Sequence[str], path: str, cwd: str) -> list[str]:
         found = shutil.which(program, path=path)
     if found is None:
         raise NotRunnableError(
-            "CreateContainerError",
+            PULL_FAILED,
             f'program "{program}" is not on this machine: images are not pulled, a pod is a process of the host; '
             f"install {os.path.basename(program)} or change the command",
         )

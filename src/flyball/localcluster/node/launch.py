@@ -38,12 +38,14 @@ def prepare(
     pod_ip: str,
     isolated: bool,
     capacity: Mapping[str, str],
+    table: Mapping[str, images.Image] = images.IMAGES,
 ) -> Launch:
     """All that is needed to start a container.
 
     Args:
         base: the environment that every container of the pod has.
         directories: the pod's volumes.
+        table: the program of each well-known image.
         isolated: whether it gets a mount namespace of its own.
 
     Raises:
@@ -57,7 +59,7 @@ def prepare(
     own = {**base, "HOME": str(pod_dir / "home"), "TMPDIR": str(pod_dir / "tmp")}
     env = environment.container_environment(pod, container, own, lookup, pod_ip=pod_ip, capacity=capacity)
     image, command, args = container.get("image") or "", container.get("command") or [], container.get("args") or []
-    words = images.command_line(image, command, args)
+    words = images.command_line(image, command, args, table)
     expanded = [environment.expand(str(word), env) for word in words]
     cwd = container.get("workingDir") or str(pod_dir / "work")
     if not isolated:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,15 @@ class Node:
         port_offset: added to port 10250; the API server's is 6443 plus it.
         client: how the API server is reached; the caller closes it.
         count: how many Node objects share this machine.
+        images: ``NAME=COMMAND``, the program that stands for an image.
+
+    Raises:
+        ConfigError: an image is not of that form.
     """
 
-    def __init__(self, data_dir: str | Path, port_offset: int, client: KubeClient, count: int = 1) -> None:
+    def __init__(
+        self, data_dir: str | Path, port_offset: int, client: KubeClient, count: int = 1, images: Sequence[str] = ()
+    ) -> None:
         self.data_dir = Path(data_dir)
         self.port = PORT + port_offset
         self._client = client

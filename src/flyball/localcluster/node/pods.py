@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flyball.kube import EventRecorder, KubeClient
-from flyball.localcluster.node import names, process, procfs, runtimes
+from flyball.localcluster.node import images, names, process, procfs, runtimes
 from flyball.localcluster.node.addresses import Addresses
 from flyball.localcluster.node.container import Container
 from flyball.localcluster.node.limiter import CpuLimiter
@@ -37,6 +37,7 @@ class PodManager:
         *,
         nodes: Sequence[str] = (FIRST,),
         runtime: str = runtimes.PLAIN,
+        image_commands: Sequence[str] = (),
         capacity: Mapping[str, str] | None = None,
         backoff_first_s: float = BACKOFF_FIRST_S,
         backoff_max_s: float = BACKOFF_MAX_S,
@@ -46,6 +47,7 @@ class PodManager:
         self.recorder = recorder
         self.nodes = tuple(nodes)
         self.runtime = runtime
+        self.images = images.with_own(image_commands)
         self.capacity = dict(capacity or {})
         self.backoff_first_s = backoff_first_s
         self.backoff_max_s = backoff_max_s

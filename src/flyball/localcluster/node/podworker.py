@@ -302,6 +302,7 @@ class PodWorker:
                 self.manager.shim_directory,
                 pod_ip=self.state.ip,
                 isolated=self.manager.runtime == runtimes.MOUNT,
+                table=self.manager.images,
                 capacity=self.manager.capacity,
             )
         except environment.MissingReferenceError as exc:
