@@ -196,3 +196,25 @@ def test_an_interval_override_moves_the_series_without_a_gap() -> None:
         assert values(head, "up") == [1.0, 1.0, 1.0]
 
     asyncio.run(go())
+
+
+def test_a_store_that_is_full_still_takes_the_series_it_knows() -> None:
+    async def go() -> None:
+        head = Head(memory_limit_bytes=400_000)
+        site = Site()
+        async with running(site) as (address, session):
+            loop = loop_for(head, address, session)
+            site.body = b"known 1\n"
+            await loop.scrape(T0)
+            site.body = b"known 2\n" + b"".join(b'bomb{i="%d"} 1\n' % i for i in range(5000))
+            await loop.scrape(T0 + 15_000)
+            assert loop.health == "up" and "memory limit" in loop.last_error
+            site.body = b"known 3\n" + b"".join(b'bomb{i="%d"} 1\n' % i for i in range(5000, 10_000))
+            await loop.scrape(T0 + 30_000)
+            assert values(head, "known") == [1.0, 2.0, 3.0]
+            assert values(head, "bomb") == []
+            site.body = b"known 4\nnew 1\n"
+            await loop.scrape(T0 + 45_000)
+            assert values(head, "new") == [1.0] and loop.last_error == ""
+
+    asyncio.run(go())

@@ -80,6 +80,7 @@ class TargetLoop:
         self._known: frozenset[bytes] = frozenset()
         self._order: list[Labels | None] = []
         self._kept = 0
+        self._partial = ""
         self._plan: Plan | None = None
         self._failed_plan: Plan | None = None
         self._live: dict[Labels, Ref] = {}
@@ -125,6 +126,7 @@ class TargetLoop:
     async def scrape(self, at_ms: int) -> None:
         """One scrape, dated ``at_ms``. Never raises for what the target does."""
         started = clock.monotonic_s()
+        self._partial = ""
         timeout_ms = min(self.target.timeout_ms, self.interval_ms)
         error = ""
         try:
@@ -146,7 +148,7 @@ class TargetLoop:
             error = f"Get {self.target.url}: {type(exc).__name__}: {exc}"
         self.last_duration_s = clock.monotonic_s() - started
         self.last_scrape_ms = at_ms
-        self.last_error = error
+        self.last_error = error or self._partial
         self.health = "down" if error else "up"
         if error:
             self.failures += 1
@@ -173,7 +175,8 @@ class TargetLoop:
                 return samples, None
         exposition = parse(body, format_, self._known)
         added = self._learn(exposition)
-        self._layout, self._format = exposition.layout, format_
+        # Series that were refused are offered again with the next scrape.
+        self._layout, self._format = None if self._partial else exposition.layout, format_
         return exposition.samples, added
 
     def _take(self, samples: Samples, at_ms: int, duration_s: float, added: int | None) -> None:
@@ -226,7 +229,7 @@ class TargetLoop:
             for index, labels in enumerate(order)
             if labels is not None and (times is None or times[index] == NO_TIME)
         ]
-        refs = dict(zip(wanted, self._writer.refs(wanted), strict=True)) if wanted else {}
+        refs = self._refs(wanted) if wanted else {}
         plan_refs: list[Ref | None] = [
             refs.get(labels) if labels is not None and (times is None or times[index] == NO_TIME) else None
             for index, labels in enumerate(order)
@@ -238,6 +241,18 @@ class TargetLoop:
         self._series, self._order, self.metadata = fresh, order, exposition.metadata
         self._known = frozenset(exposition.series)
         return added
+
+    def _refs(self, wanted: list[Labels]) -> dict[Labels, Ref]:
+        """The places of these series. A store that takes no new ones still takes those of the last scrape."""
+        try:
+            found = dict(zip(wanted, self._writer.refs(wanted), strict=True))
+        except StoreError as exc:
+            known = [labels for labels in wanted if labels in self._live]
+            if not known:
+                raise
+            found = dict(zip(known, self._writer.refs(known), strict=True))
+            self._partial = f"Get {self.target.url}: {exc}"
+        return found
 
     def _labels(self, scraped: dict[str, str]) -> Labels | None:
         config = self.config
