@@ -126,7 +126,7 @@ class RealControlPlane:
             f"--service-account-private-key-file={self.directory / 'sa.key'}",
             "--leader-elect=false",
             "--secure-port=0",
-            "--controllers=*,-node-lifecycle-controller",  # nodes are fake and renew no lease
+            "--node-monitor-grace-period=24h",  # nodes are fake and renew no lease
         )
         self._start("kube-scheduler", f"--kubeconfig={kubeconfig}", "--leader-elect=false", "--secure-port=0")
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.cluster import build
 from tests.cluster.compare import Difference, compare, compare_exchange, compare_output, known_differences, sort_out
-from tests.cluster.control_plane import ControlPlane, EmbeddedControlPlane, RealControlPlane
+from tests.cluster.control_plane import ControlPlane, EmbeddedControlPlane
+from tests.cluster.fixtures import real_control_plane
 from tests.cluster.golden import comparable, exchanges_of
 from tests.cluster.recording import Exchange, RecordingProxy
 from tests.cluster.scenarios import SCENARIOS
@@ -24,13 +24,8 @@ def runner_of(cluster: ControlPlane, directory: Path) -> Iterator[Runner]:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    try:
-        for program in ("etcd", "kube-apiserver"):
-            build.build(program)
-    except build.BuildError as exc:
-        pytest.skip(f"no real control plane: {exc}")
     directory = tmp_path_factory.mktemp("real")
-    yield from runner_of(RealControlPlane(directory), directory)
+    yield from runner_of(real_control_plane(directory), directory)
 
 
 @pytest.fixture(scope="module")

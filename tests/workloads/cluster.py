@@ -18,6 +18,7 @@ class FakeNode:
 
     def __init__(self, client: KubeClient) -> None:
         self.client = client
+        self.network = "127.10.0"
         self.pods: Informer[Any] = Informer(client, PODS)
         self.work: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self.broken_images: set[str] = set()
@@ -59,7 +60,7 @@ class FakeNode:
             now = clock.rfc3339(clock.now_ms())
             conditions = [{"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": now}]
             phase = self.ends.get(image, "Running")
-            status = {"phase": phase, "podIP": f"127.10.0.{self.serial}", "conditions": conditions}
+            status = {"phase": phase, "podIP": f"{self.network}.{self.serial}", "conditions": conditions}
             await self.client.patch(PODS, key[1], {"status": status}, key[0], "status")
 
 

@@ -185,7 +185,8 @@ class DeploymentController(Controller):
         revision_text = annotations_of(new).get(REVISION, "")
         if annotations_of(deployment).get(REVISION) != revision_text:
             change = {"metadata": {"annotations": {REVISION: revision_text}}}
-            await self.client.patch(DEPLOYMENTS, name_of(deployment), change, namespace)
+            # By way of the status: elsewhere a changed annotation would count a generation.
+            await self.client.patch(DEPLOYMENTS, name_of(deployment), change, namespace, "status")
         return new
 
     async def _collided(self, deployment: Object, wanted: Object) -> Object:

@@ -211,8 +211,8 @@ class StatefulSetController(Controller):
             STATEFUL_SETS,
             self.queue,
             self._events,
-            created="create Pod {pod} in StatefulSet {owner} successful",
-            deleted="delete Pod {pod} in StatefulSet {owner} successful",
+            created="Create Pod {pod} in StatefulSet {owner} successful",
+            deleted="Delete Pod {pod} in StatefulSet {owner} successful",
         )
 
     async def reconcile(self, key: Key) -> None:

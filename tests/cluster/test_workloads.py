@@ -1,0 +1,264 @@
+"""The workload controllers beside kube-controller-manager and kube-scheduler, over the same fake nodes."""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cluster.compare import Difference, compare, compare_output, known_differences, normal, sort_out
+from tests.cluster.control_plane import ControlPlane, EmbeddedControlPlane, write_kubeconfig
+from tests.cluster.fixtures import real_control_plane
+from tests.cluster.golden import without_managed_fields
+from tests.cluster.scenarios.manifests import deployment, obj, service, template, workload
+from tests.workloads.cluster import FakeNode, add_node
+from tools.kubectl import find
+
+from flyball.kube import KubeClient, kubeconfig_access
+from flyball.localcluster.workloads import run_all
+
+pytestmark = pytest.mark.cluster
+KNOWN = known_differences()
+NAMESPACE = "work"
+KINDS = (
+    "deployments,replicasets,statefulsets,daemonsets,jobs,cronjobs,pods,endpointslices,endpoints,poddisruptionbudgets,"
+    "controllerrevisions"
+)
+POD_IP = re.compile(r"10\.244\.0\.\d+")
+SETTLED_S = 60.0
+Object = dict[str, Any]
+
+
+def _once(name: str, image: str, **spec: Any) -> Object:
+    containers = [{"name": "c", "image": image}]
+    body = {"template": {"spec": {"restartPolicy": "Never", "containers": containers}}, **spec}
+    return obj("Job", name, "batch/v1", spec=body)
+
+
+_ROLLED = template("web", containers=[{"name": "web", "image": "nginx:1.28"}])
+_EVERYWHERE = template("agent", tolerations=[{"operator": "Exists"}])
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Objects to apply or kubectl commands to run, and what to wait for before looking."""
+
+    name: str
+    apply: list[Object] = field(default_factory=list)
+    commands: tuple[str, ...] = ()
+
+
+STAGES = (
+    Stage("create", [deployment("web", replicas=3), service("web")], ("rollout status deployment/web --timeout=60s",)),
+    Stage("roll", [deployment("web", replicas=3, pod=_ROLLED)], ("rollout status deployment/web --timeout=60s",)),
+    Stage("scale", commands=("scale deployment web --replicas=1", "rollout status deployment/web --timeout=60s")),
+    Stage("history", commands=("rollout history deployment/web",)),
+    Stage(
+        "undo",
+        commands=(
+            "rollout undo deployment/web",
+            "rollout status deployment/web --timeout=60s",
+            "rollout history deployment/web",
+        ),
+    ),
+    Stage("pause", commands=("rollout pause deployment/web", "set image deployment/web web=nginx:1.29")),
+    Stage("resume", commands=("rollout resume deployment/web", "rollout status deployment/web --timeout=60s")),
+    Stage(
+        "budget",
+        [
+            obj(
+                "PodDisruptionBudget",
+                "web",
+                "policy/v1",
+                spec={"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}},
+            )
+        ],
+    ),
+    Stage(
+        "stateful",
+        [workload("StatefulSet", "db", replicas=3, serviceName="db"), service("db", clusterIP="None")],
+        ("rollout status statefulset/db --timeout=60s",),
+    ),
+    Stage("stateful-scale", commands=("scale statefulset db --replicas=1",)),
+    Stage(
+        "daemon", [workload("DaemonSet", "agent", pod=_EVERYWHERE)], ("rollout status daemonset/agent --timeout=60s",)
+    ),
+    Stage("jobs", [_once("once", "ends", completions=2)], ("wait --for=condition=complete job/once --timeout=60s",)),
+    Stage("failing", [_once("bad", "fails", backoffLimit=0)], ("wait --for=condition=failed job/bad --timeout=60s",)),
+    Stage("orphans", commands=("delete deployment web --cascade=orphan",)),
+    Stage(
+        "cascades", commands=("delete statefulset db --cascade=foreground", "delete daemonset agent", "delete job once")
+    ),
+)
+
+
+class Cluster:
+    """A control plane with fake nodes (and our controllers, where it brings none), and kubectl for it."""
+
+    def __init__(self, plane: ControlPlane, directory: Path) -> None:
+        self._directory = directory
+        write_kubeconfig(directory / "kubeconfig", plane.base, plane.token, plane.ca)
+        self._ours = isinstance(plane, EmbeddedControlPlane)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> "Cluster":
+        self._thread.start()
+        self._do(self._start())
+        self.kubectl("create", "namespace", NAMESPACE)
+        self._wait_for_service_account()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._do(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    def _do(self, work: Awaitable[None]) -> None:
+        async def done() -> None:
+            await work
+
+        asyncio.run_coroutine_threadsafe(done(), self._loop).result(60)
+
+    async def _start(self) -> None:
+        self._client = KubeClient(kubeconfig_access(self._directory / "kubeconfig"))
+        node = FakeNode(self._client)
+        node.network = "10.244.0"  # upstream takes no loopback addresses for endpoints
+        node.ends = {"ends": "Succeeded", "fails": "Failed"}
+        for name in ("one", "two"):
+            await add_node(self._client, name, cpu="8", memory="16Gi", pods="110")
+        self._tasks = [asyncio.create_task(node.run())]
+        if self._ours:
+            self._tasks.append(asyncio.create_task(run_all(self._client, self._directory / "volumes")))
+
+    async def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._client.close()
+
+    def _wait_for_service_account(self) -> None:
+        """The controllers make it; until then no pod is admitted."""
+        deadline = time.monotonic() + SETTLED_S
+        while self.kubectl("get", "serviceaccount", "default").returncode:
+            assert time.monotonic() < deadline, "no default service account"
+            time.sleep(0.1)
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "HOME": str(self._directory), "KUBECONFIG": str(self._directory / "kubeconfig")}
+        return subprocess.run(
+            [find(), "--namespace", NAMESPACE, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=environment,
+        )
+
+    def snapshot(self) -> dict[str, Any]:
+        """Every object and every event by name, once nothing changes any more."""
+        deadline = time.monotonic() + SETTLED_S
+        before: Any = None
+        while True:
+            listed = json.loads(self.kubectl("get", KINDS + ",events", "-o", "json").stdout)["items"]
+            versions = sorted((item["metadata"]["uid"], item["metadata"]["resourceVersion"]) for item in listed)
+            if versions == before or time.monotonic() > deadline:
+                return nameless(listed)
+            before = versions
+            time.sleep(1.0)
+
+
+def nameless(listed: list[Object]) -> dict[str, Any]:
+    """The objects under names without hashes and random parts; events as sentences. Nodes are alike, so any will do."""
+    text = json.dumps(listed)
+    for given, shown in sorted(_chosen(listed).items(), key=lambda pair: -len(pair[0])):
+        text = text.replace(given, shown)
+    text = POD_IP.sub("<pod ip>", re.sub(r'"(one|two)"', '"<node>"', text))
+    found: dict[str, Any] = {}
+    events: dict[str, str] = {}
+    for item in json.loads(text):
+        if item["kind"] == "Event":
+            about = item["involvedObject"]
+            message = re.sub(r"<hash>-\w{5}\b", "<hash>-<random>", item.get("message", ""))
+            message = re.sub(r"\b(agent|once|bad)-\w{5}\b", r"\1-<random>", message)
+            message = re.sub(r"to (one|two)$", "to <node>", message)
+            source = item["source"].get("component") or item.get("reportingComponent")
+            events[f"{about['kind']} {item['reason']}: {message}"] = f"{item['type']} {source}"
+            continue
+        for endpoint in item.get("endpoints") or []:
+            endpoint["targetRef"] = {"kind": endpoint.get("targetRef", {}).get("kind")}
+        (item.get("endpoints") or []).sort(key=lambda endpoint: str(endpoint.get("hostname")))
+        if item["kind"] == "Endpoints":
+            for subset in item.get("subsets") or []:
+                subset["addresses"] = len(subset.get("addresses") or [])
+        owned = item["kind"] == "EndpointSlice"  # its name is the controller's own affair
+        name = item["metadata"]["labels"]["kubernetes.io/service-name"] if owned else item["metadata"]["name"]
+        if owned:
+            item["metadata"] = {"labels": item["metadata"]["labels"]}
+        found[f"{item['kind']} {name}"] = normal(without_managed_fields(item))
+    return {**found, "events": events}
+
+
+def _chosen(listed: list[Object]) -> dict[str, str]:
+    """Hashes and random names that the controllers chose -> what stands for them."""
+    chosen: dict[str, str] = {}
+    for item in listed:
+        metadata = item["metadata"]
+        labels = metadata.get("labels") or {}
+        if item["kind"] == "ReplicaSet":
+            chosen[labels.get("pod-template-hash", "")] = "<hash>"
+        elif item["kind"] == "ControllerRevision":
+            chosen[metadata["name"].rpartition("-")[2]] = "<revision>"
+        elif item["kind"] == "Pod" and metadata.get("generateName") and "statefulset" not in str(sorted(labels)):
+            chosen[metadata["name"]] = f"{metadata['generateName']}<random>"
+    hashes = {given: shown for given, shown in chosen.items() if shown in ("<hash>", "<revision>")}
+    for given, shown in chosen.items():
+        for hashed, sign in hashes.items():
+            shown = shown.replace(hashed, sign) if hashed else shown
+        chosen[given] = shown
+    chosen.pop("", None)
+    return chosen
+
+
+def do(cluster: Cluster, stage: Stage) -> list[tuple[str, subprocess.CompletedProcess[str]]]:
+    said = []
+    if stage.apply:
+        manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": stage.apply})
+        said.append(("apply", cluster.kubectl("apply", "-f", "-", stdin=manifest)))
+    return said + [(command, cluster.kubectl(*command.split())) for command in stage.commands]
+
+
+@pytest.fixture(scope="module")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Cluster]]:
+    real, ours = tmp_path_factory.mktemp("real"), tmp_path_factory.mktemp("embedded")
+    with (
+        real_control_plane(real, controllers=True) as plane,
+        Cluster(plane, real) as one,
+        EmbeddedControlPlane(ours) as embedded,
+        Cluster(embedded, ours) as other,
+    ):
+        yield one, other
+
+
+def test_the_controllers_bring_the_same_objects_about(clusters: tuple[Cluster, Cluster]) -> None:
+    real, ours = clusters
+    found: list[Difference] = []
+    for stage in STAGES:
+        step = f"workloads/{stage.name}"
+        for (words, one), (_, other) in zip(do(real, stage), do(ours, stage), strict=True):
+            found += compare(f"{step} kubectl {words}", one.returncode, other.returncode, "exit")
+            if "rollout status" not in words:  # which of the states in between are seen is chance
+                found += compare_output(f"{step} kubectl {words}", "out", one.stdout, other.stdout)
+            found += compare_output(f"{step} kubectl {words}", "err", one.stderr, other.stderr)
+        theirs, mine = real.snapshot(), ours.snapshot()
+        for name in [*theirs, *(name for name in mine if name not in theirs)]:
+            found += compare(f"{step} {name}", theirs.get(name, "<absent>"), mine.get(name, "<absent>"))
+    new, _ = sort_out(found, KNOWN)
+    assert not new, f"{len(new)} new differences:\n" + "\n".join(map(str, new))
