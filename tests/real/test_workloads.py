@@ -122,7 +122,7 @@ for url in ("http://web", "http://db-1.db:8000", "http://db-0.db.default.svc.clu
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, kubectl_path: str) -> Iterator[Flyball]:
     cluster = Flyball(tmp_path_factory.mktemp("workloads") / "data", kubectl_path)
-    cluster.start("--nodes", "2")
+    cluster.start("--nodes", "2", "--image", "acme/sleeper=sleep")
     everything = {"apiVersion": "v1", "kind": "List", "items": MANIFESTS}
     cluster.kubectl("apply", "-f", "-", stdin=json.dumps(everything))
     cluster.kubectl("rollout", "status", "sts/db", "--timeout=30s")
@@ -206,6 +206,14 @@ def test_an_eviction_waits_for_the_budget(cluster: Flyball) -> None:
     cluster.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
     eventually(lambda: cluster.get("pod", "db-1")["metadata"]["uid"] != before)
     cluster.kubectl("rollout", "status", "sts/db", "--timeout=30s")
+
+
+def test_an_image_runs_the_program_that_stands_for_it(cluster: Flyball) -> None:
+    cluster.kubectl("run", "own", "--image=acme/sleeper:1.2", "--", "3600")
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/own", "--timeout=20s")
+    cluster.kubectl("run", "other", "--image=acme/unknown")
+    eventually(lambda: "ErrImagePull" in cluster.kubectl("get", "pod", "other"))
+    cluster.kubectl("delete", "pod", "own", "other", "--now")
 
 
 def test_pods_that_nobody_will_have_say_why(cluster: Flyball) -> None:

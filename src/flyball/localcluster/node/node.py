@@ -60,6 +60,7 @@ class Node:
             self._recorder,
             nodes=self.names,
             runtime=self.runtime,
+            image_commands=images,
             capacity=self.capacity,
         )
         self.proxy = ServiceProxy(client, EventRecorder(client, "flyball-service-proxy", FIRST), port_offset)
