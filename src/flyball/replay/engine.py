@@ -63,7 +63,8 @@ def run_parity(
             told = None if progress is None else _part_of(progress, at, len(specs))
             rows.append(run_alone(spec, trace, workload, period_s, told))
         return np.stack(rows)
-    return run_columns(specs, trace, workload, period_s, progress=progress, bounds=bounds, floors=floors)
+    by_tick = run_columns(specs, trace, workload, period_s, progress=progress, bounds=bounds, floors=floors)
+    return np.repeat(by_tick, period_s, axis=1)[:, : len(trace)].astype(np.int64)
 
 
 def run_columns(
@@ -75,17 +76,16 @@ def run_columns(
     progress: Progress | None = None,
     bounds: "list[Counts] | None" = None,
     floors: "list[Counts | None] | None" = None,
-) -> Counts:
-    """``run_parity`` tick by tick, one column a policy."""
+) -> NDArray[np.int32]:
+    """Desired replicas at each tick, [len(specs), ticks], int32: every policy takes each tick together."""
     run = _Columns(specs, trace.rate, workload, period_s)
     run.plan(bounds, floors)
-    seconds = len(trace)
-    desired = np.empty((len(specs), seconds), np.int32)
-    for tick, at_s in enumerate(range(0, seconds, period_s)):
-        desired[:, at_s : at_s + period_s] = run.step(at_s)[:, None]
+    desired = np.empty((-(-len(trace) // period_s), len(specs)), np.int32)
+    for tick in range(len(desired)):
+        desired[tick] = run.step(tick * period_s)
         if progress is not None and tick % _REPORT_EVERY == 0:
-            progress(at_s / seconds)
-    return desired.astype(np.int64)
+            progress(tick / len(desired))
+    return desired.T
 
 
 def _part_of(progress: Progress, part: int, parts: int) -> Progress:
@@ -108,12 +108,15 @@ class _Columns:
         longest = max(int(self.spec.up.window_ms.max()), int(self.spec.down.window_ms.max())) // 1000
         self.recommended = _Tail(longest // period_s + 2, count, np.int64)
         periods = max(int(self.spec.up.period_ms.max()), int(self.spec.down.period_ms.max())) // 1000
-        self.raised = _Tail(periods // period_s + 2, count, np.int64)
-        self.lowered = _Tail(periods // period_s + 2, count, np.int64)
-        self._up_rows = _rows_within(self.spec.up.window_ms, period_s, strict=True)
+        self.net = _Tail(periods // period_s + 2, count, np.int64)  # raised less lowered, of those with behavior
+        up_rows = _rows_within(self.spec.up.window_ms, period_s, strict=True)
         strictly = _rows_within(self.spec.down.window_ms, period_s, strict=True)
         loosely = _rows_within(self.spec.down.window_ms, period_s, strict=False)
-        self._down_rows = np.where(self.spec.behaved, strictly, loosely)
+        self._up_rows, self._down_rows = _groups(up_rows), _groups(np.where(self.spec.behaved, strictly, loosely))
+        self._period_rows = {
+            id(rules): _groups(_rows_within(rules.period_ms, period_s, strict=True))
+            for rules in (self.spec.up, self.spec.down)
+        }
         self.recommended.push(self.current)  # as a controller does at its first sight of an HPA
 
         self._bounds: Counts | None = None
@@ -144,8 +147,7 @@ class _Columns:
         known = decision.recommended >= 0
         # where there is no recommendation the row must not count: neutral to both the least and the largest
         self.recommended.push(np.where(known, decision.recommended, -1))
-        self.raised.push(np.where(self.spec.behaved, np.maximum(change, 0), 0))
-        self.lowered.push(np.where(self.spec.behaved, np.maximum(-change, 0), 0))
+        self.net.push(np.where(self.spec.behaved, change, 0))
         if change.any():
             self._apply(at_s, change)
             self.current = desired
@@ -186,8 +188,8 @@ class _Columns:
         )  # fmt: skip
 
     def _starts(self, rules: BatchRules) -> Counts:
-        rows = _rows_within(rules.period_ms, self.period_s, strict=True)
-        return self.current - self.raised.sums(rows) + self.lowered.sums(rows)
+        rows, shape = self._period_rows[id(rules)], rules.period_ms.shape
+        return self.current - self.net.sums(rows, shape)
 
     def _apply(self, at_s: int, change: Counts) -> None:
         self.starting.append((at_s + self.workload.startup_s, np.maximum(change, 0)))
@@ -232,25 +234,30 @@ class _Tail:
         rows = self._rows[max(0, end - window) : end]
         return rows.mean(axis=0) if len(rows) else np.zeros(self._rows.shape[1])
 
-    def reduce(self, rows: Counts, how: "np.ufunc", neutral: int) -> Counts:
-        """The least or largest of each column's newest ``rows``; -1 marks a row that does not count."""
-        result = np.full(len(rows), neutral, np.int64)
-        for wanted in np.unique(rows).tolist():
-            if not wanted:
-                continue
+    def reduce(self, rows: "Groups", how: "np.ufunc", neutral: int) -> Counts:
+        """The least or largest of each column's newest rows; -1 marks a row that does not count."""
+        result = np.full(self._rows.shape[1], neutral, np.int64)
+        for wanted, where in rows:
             part = self._rows[max(0, self._end - wanted) : self._end]
             found = how.reduce(np.where(part < 0, neutral, part), axis=0, initial=neutral)
-            result = np.where(rows == wanted, found, result)
+            result = np.where(where, found, result)
         return result
 
-    def sums(self, rows: Counts) -> Counts:
-        """The sums of each column's newest ``rows`` [k, n]."""
-        result = np.zeros(rows.shape, np.int64)
-        for wanted in np.unique(rows).tolist():
-            if wanted:
-                total = self._rows[max(0, self._end - wanted) : self._end].sum(axis=0)
-                result = np.where(rows == wanted, total, result)
+    def sums(self, rows: "Groups", shape: tuple[int, ...]) -> Counts:
+        """The sums of each column's newest rows [k, n]."""
+        result = np.zeros(shape, np.int64)
+        for wanted, where in rows:
+            total = self._rows[max(0, self._end - wanted) : self._end].sum(axis=0)
+            result = np.where(where, total, result)
         return result
+
+
+Groups = list[tuple[int, NDArray[np.bool_]]]
+
+
+def _groups(rows: Counts) -> Groups:
+    """For each number of rows, which elements want so many."""
+    return [(wanted, rows == wanted) for wanted in np.unique(rows).tolist() if wanted]
 
 
 def run_fast(

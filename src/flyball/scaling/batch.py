@@ -281,8 +281,8 @@ def _selected(rules: BatchRules, proposals: Ints, current: Ints, highest: bool) 
 
 
 def _ceil(value: Any) -> Ints:
-    clipped = np.clip(np.nan_to_num(value, nan=0.0), float(MIN_INT32), float(MAX_INT32))
-    return np.asarray(np.ceil(clipped), np.float64).astype(np.int64)
+    """Up to whole replicas, within int32; what is no number is the most, as in ``decide``."""
+    return np.asarray(np.ceil(np.fmax(np.fmin(value, float(MAX_INT32)), float(MIN_INT32))), np.float64).astype(np.int64)
 
 
 def batch_history(specs: "list[Spec]", histories: "list[History]", current: Ints, now_ms: int) -> BatchHistory:
