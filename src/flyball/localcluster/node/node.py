@@ -28,7 +28,7 @@ ALLOWED_HOSTS = ("localhost", "127.0.0.1", "::1", "[::1]", FIRST)
 
 
 class Node:
-    """The nodes of the embedded cluster, all of whose pods are plain processes of this machine.
+    """The nodes of the embedded cluster, all of whose pods are processes of this machine.
 
     Args:
         data_dir: the cluster's; pods live below ``node/``, certificates and the token below ``pki/``.
