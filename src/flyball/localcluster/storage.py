@@ -92,7 +92,7 @@ class Subscription:
         self.events: deque[Event] = deque()
         self.overflowed = False
         self.closed = False
-        self._wake = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
 
     def offer(self, event: Event) -> None:
         if self.namespace and event.namespace != self.namespace:
@@ -102,21 +102,29 @@ class Subscription:
             self.close()
             return
         self.events.append(event)
-        self._wake.set()
+        self._wake()
 
-    async def wait(self, timeout_s: float | None) -> None:
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self, timeout_s: float) -> None:
         """Returns when there are events, when closed, or after the time."""
         if self.events or self.closed:
             return
-        self._wake.clear()
+        # A future and a timer: asyncio.wait_for would make a task for each event of each watcher.
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = loop.call_later(timeout_s, self._wake)
         try:
-            await asyncio.wait_for(self._wake.wait(), timeout_s)
-        except TimeoutError:
-            pass
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
 
     def close(self) -> None:
         self.closed = True
-        self._wake.set()
+        self._wake()
         self._storage.unsubscribe(self)
 
 
