@@ -118,6 +118,7 @@ class World:
     adapter_port: int = 0
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
+    api_server: ApiServer | None = None
 
     async def stop(self) -> None:
         """Ends the adapter, as SIGTERM would."""
@@ -202,12 +203,13 @@ async def world(
             await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 task.result()
-            found = World(directory, client, metrics, given, api_server.port, await ready, stopping, task)
+            found = World(directory, client, metrics, given, api_server.port, await ready, stopping, task, api_server)
             await publish_endpoint(client, found.adapter_port)
             try:
                 yield found
             finally:
                 await found.stop()
+                api_server = found.api_server or api_server
     finally:
         await api_server.close()
 
