@@ -24,6 +24,7 @@ from flyball.localcluster.requests import Request, encode
 from flyball.localcluster.resources import Resources
 from flyball.localcluster.reviews import ADMIN, ADMIN_GROUPS
 from flyball.localcluster.storage import DELETED, Event, Expired, Storage
+from flyball.localcluster.tokens import TokenAuthority
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,8 @@ class Application:
         self.aggregator = Aggregator(storage, self._pki, self._forget_documents, self._set_api_service_status)
         self._discovery = Discovery(self.registry, self.aggregator)
         self._node = NodeClient(self._pki, token, NODE_PORT + port_offset)
-        self._resources = Resources(self.objects, self._node, self._token)
+        self._tokens = TokenAuthority(storage, self._token)
+        self._resources = Resources(self.objects, self._node, self._tokens, self._token)
         storage.listen(self._on_event)
 
     # life
@@ -219,6 +221,11 @@ class Application:
         if kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self._token):
             request.user, request.groups = ADMIN, ADMIN_GROUPS
             return
+        if kind.lower() == "bearer":
+            user = self._tokens.user_of(given.strip(), now_ms())
+            if user is not None:
+                request.user, request.groups = user.name, user.groups
+                return
         if not given and request.segments and request.segments[0] in _OPEN_PATHS:
             request.user, request.groups = "system:anonymous", ("system:unauthenticated",)
             return

@@ -24,6 +24,7 @@ SUBRESOURCE_VERBS: dict[str, tuple[str, ...]] = {
     "portforward": ("create", "get"),
     "binding": ("create",),
     "eviction": ("create",),
+    "token": ("create",),
 }
 
 

@@ -16,8 +16,9 @@ from flyball.localcluster.nodes import NodeClient
 from flyball.localcluster.objects import Objects
 from flyball.localcluster.registry import SUBRESOURCE_VERBS, Served
 from flyball.localcluster.requests import JSON, PATCH_TYPES, YAML, Request, decode, duplicate_fields
-from flyball.localcluster.reviews import answer_review
+from flyball.localcluster.reviews import answer_review, answer_token_request
 from flyball.localcluster.subresources import answer_binding, answer_eviction, answer_scale
+from flyball.localcluster.tokens import TokenAuthority
 from flyball.localcluster.watching import answer_watch
 
 Object = dict[str, Any]
@@ -41,10 +42,11 @@ _ANSWERS_DELETED = frozenset(
 class Resources:
     """Reads, checks and answers requests; what changes goes through ``Objects``."""
 
-    def __init__(self, objects: Objects, node: NodeClient, admin_token: bytes) -> None:
+    def __init__(self, objects: Objects, node: NodeClient, tokens: TokenAuthority, admin_token: bytes) -> None:
         self._objects = objects
         self._storage = objects.storage
         self._node = node
+        self._tokens = tokens
         self._admin_token = admin_token
 
     async def answer(self, request: Request, group: str, version: str, rest: list[str]) -> None:
@@ -95,7 +97,7 @@ class Resources:
             name = str(((await request.object()).get("metadata") or {}).get("name") or "")
             await answer_binding(self._objects, request, self._objects.served("", "v1", "pods"), namespace, name)
         else:
-            await answer_review(request, served, self._admin_token)
+            await answer_review(request, served, self._tokens, self._admin_token)
 
     async def _collection(self, request: Request, served: Served, namespace: str, watching: bool) -> None:
         if request.method == "GET":
@@ -141,6 +143,9 @@ class Resources:
         elif sub in ("exec", "portforward"):
             self._objects.get(served, namespace, name)
             raise failures.bad_request("Upgrade request required: use kubectl 1.31 or newer, which asks by WebSocket")
+        elif sub == "token":
+            account = self._objects.get(served, namespace, name).object
+            await answer_token_request(request, account, self._tokens)
         elif sub == "binding":
             await answer_binding(self._objects, request, served, namespace, name)
         elif sub == "eviction":

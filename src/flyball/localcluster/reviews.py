@@ -7,13 +7,14 @@ from flyball.clock import now_ms, rfc3339
 from flyball.localcluster import failures
 from flyball.localcluster.registry import Served
 from flyball.localcluster.requests import Request
+from flyball.localcluster.tokens import EXPIRATION_S, ISSUER, TokenAuthority, User
 
 Object = dict[str, Any]
 
 ADMIN, ADMIN_GROUPS = "admin", ("system:masters", "system:authenticated")
 
 
-async def answer_review(request: Request, served: Served, admin_token: bytes) -> None:
+async def answer_review(request: Request, served: Served, tokens: TokenAuthority, admin_token: bytes) -> None:
     if request.method != "POST":
         raise failures.method_not_allowed()
     obj = await request.object()
@@ -38,15 +39,47 @@ async def answer_review(request: Request, served: Served, admin_token: bytes) ->
         user = {"username": request.user, "uid": request.user, "groups": list(request.groups)}
         obj["status"] = {"userInfo": user}
     elif plural == "tokenreviews":
-        token = str(spec.get("token") or "").encode()
+        token = str(spec.get("token") or "")
         if not token:
             raise failures.bad_request("token is required for TokenReview in authentication")
-        if hmac.compare_digest(token, admin_token):
-            user = {"username": ADMIN, "uid": ADMIN, "groups": list(ADMIN_GROUPS)}
-            obj["status"] = {"authenticated": True, "user": user, "audiences": spec.get("audiences") or []}
+        is_admin = hmac.compare_digest(token.encode(), admin_token)
+        who = User(ADMIN, ADMIN, ADMIN_GROUPS) if is_admin else tokens.user_of(token, now_ms())
+        if who is not None:
+            user = {"username": who.name, "uid": who.uid, "groups": list(who.groups)}
+            obj["status"] = {"authenticated": True, "user": user, "audiences": spec.get("audiences") or [ISSUER]}
         else:
             obj["status"] = {"user": {}, "error": "invalid bearer token"}
     await request.answer_object(201, obj)
+
+
+async def answer_token_request(request: Request, account: Object, tokens: TokenAuthority) -> None:
+    """A token for a service account.
+
+    Raises:
+        ApiFailure: it asks for a time that is not given.
+    """
+    if request.method != "POST":
+        raise failures.method_not_allowed()
+    asked = await request.object()
+    spec = {
+        "audiences": [ISSUER],
+        "expirationSeconds": EXPIRATION_S,
+        "boundObjectRef": None,
+        **(asked.get("spec") or {}),
+    }
+    token, until_ms = tokens.request(account, spec, now_ms())
+    metadata = {key: account["metadata"][key] for key in ("name", "namespace")}
+    metadata["creationTimestamp"] = rfc3339(now_ms())
+    await request.answer_object(
+        201,
+        {
+            "kind": "TokenRequest",
+            "apiVersion": "authentication.k8s.io/v1",
+            "metadata": metadata,
+            "spec": spec,
+            "status": {"token": token, "expirationTimestamp": rfc3339(until_ms)},
+        },
+    )
 
 
 def _check_access_review(served: Served, spec: Object) -> None:
