@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from flyball.model.frames import is_absent, is_stale
+from flyball.model.histograms import Histogram
 from flyball.model.labels import Labels, labels_of
 from flyball.store import Database, Plan
 
-History = dict[Labels, dict[int, float | str]]
+History = dict[Labels, dict[int, float | str | Histogram]]
 INTERVAL_MS = 60_000
 START_MS = 1_699_999_200_000  # a multiple of two hours
 
@@ -30,6 +31,10 @@ def contents(database, matchers=(), start_ms: int = 0, end_ms: int = 1 << 60) ->
                 if not absent[row, column] and start_ms < at <= end_ms:
                     assert at not in found[labels], "a sample is there twice"
                     found[labels][at] = "stale" if stale[row, column] else float(values[row, column])
+                    histogram = frame.histograms[row, column] if frame.histograms is not None else None
+                    if histogram is not None:
+                        assert histogram.count == found[labels][at]
+                        found[labels][at] = histogram
     return {labels: samples for labels, samples in found.items() if samples}
 
 
@@ -50,7 +55,7 @@ class Driver:
     def now_ms(self) -> int:
         return START_MS + self.round * INTERVAL_MS
 
-    def take(self, labels: Labels, at_ms: int, value: float | str) -> None:
+    def take(self, labels: Labels, at_ms: int, value: float | str | Histogram) -> None:
         self.model.setdefault(labels, {})[at_ms] = value
 
     def scrape(self) -> None:
@@ -73,6 +78,14 @@ class Driver:
         assert self.database.head.append_all(batch) == 3
         for one, at_ms, value in batch:
             self.take(one, at_ms, value)
+        native = Histogram(schema=3, count=float(self.round), sum=rng.random(), positive={-2: 1.0, self.round: 2.0})
+        sizes = labels_of({"__name__": "sizes"})
+        if self.round % 7 == 3:
+            assert self.database.head.append(sizes, self.now_ms, 1.5)
+            self.take(sizes, self.now_ms, 1.5)
+        else:
+            assert self.database.head.append_histograms([(sizes, self.now_ms, native)]) == 1
+            self.take(sizes, self.now_ms, native)
         self.round += 1
 
     def churn(self) -> None:
@@ -109,7 +122,7 @@ class Driver:
         self.database.maintain(self.now_ms)
 
     def check(self) -> None:
-        assert contents(self.database) == self.model
+        assert contents(self.database) == {labels: samples for labels, samples in self.model.items() if samples}
         for _ in range(3):
             start_ms = self.rng.randrange(START_MS - INTERVAL_MS, self.now_ms + INTERVAL_MS)
             end_ms = self.rng.randrange(start_ms, self.now_ms + 2 * INTERVAL_MS)

@@ -99,7 +99,7 @@ def test_labels_are_known_from_blocks_too(tmp_path: Path) -> None:
     driver.maintain()
     database = driver.database
     assert database.label_names() == ["__name__", "n", "pod", "r"]
-    assert database.label_values("__name__") == ["metric_0", "metric_1", "metric_2", "rule"]
+    assert database.label_values("__name__") == ["metric_0", "metric_1", "metric_2", "rule", "sizes"]
     everything = sorted(driver.model)
     assert database.series([()], START_MS - 1, driver.now_ms) == everything
     rules = [[equal("__name__", "rule")]]

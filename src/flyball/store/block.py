@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyball.errors import StoreError
-from flyball.model.frames import ABSENT_BITS, Codes, Floats, Frame, Mask, Times
+from flyball.model.frames import ABSENT_BITS, Codes, Floats, Frame, Mask, Times, is_absent
 from flyball.model.labels import METRIC_NAME, Labels, Matcher, MatchType
 from flyball.store.blockfile import BlockReader, FamilyEntry, Footer, GroupEntry, LabelTable
 from flyball.store.files import write_atomically
@@ -204,6 +204,7 @@ class Block:
                 if first <= row < last:
                     histograms[row - first, column] = histogram
             histograms = histograms[:, columns]
+            histograms[is_absent(values)] = None  # deleted
         return Frame(
             labels=tuple([table.at(column, self._canonical) for column in columns.tolist()]),
             times_ms=times,
@@ -271,6 +272,7 @@ class Block:
             histograms = np.full(values.shape, None, object)
             for row, column, histogram in self.reader.histograms(family):
                 histograms[row, column] = histogram
+            histograms[is_absent(values)] = None  # deleted
         labels = tuple([table.at(column, self._canonical) for column in range(family.columns)])
         return Frame(labels, times, table.target, values, histograms)
 

@@ -3,21 +3,28 @@
 import numpy as np
 
 from flyball.model.frames import Floats, Times
+from flyball.model.histograms import Histogram
 from flyball.model.labels import Labels
 from flyball.store.index import Entry
 
 _CAPACITY_MIN = 8
+#: The histograms of a series without any.
+_NONE: dict[int, Histogram] = {}
 
 
 class SeriesBuffer:
-    """Times and values of one series, ascending. ``view`` is replaced as a whole, so a reader sees whole samples."""
+    """Times and values of one series, ascending. ``view`` is replaced as a whole, so a reader sees whole samples.
 
-    __slots__ = ("_capacity", "_times", "_values", "entry", "labels", "number", "view")
+    ``histograms`` holds the samples that are native histograms by time; their values are the counts.
+    """
+
+    __slots__ = ("_capacity", "_times", "_values", "entry", "histograms", "labels", "number", "view")
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
         self.entry: Entry | None = None
         self.number = 0  # in the write-ahead log
+        self.histograms: dict[int, Histogram] = _NONE
         self._capacity = _CAPACITY_MIN
         self._times: Times = np.empty(_CAPACITY_MIN, np.int64)
         self._values: Floats = np.empty(_CAPACITY_MIN, np.float64)
@@ -34,6 +41,17 @@ class SeriesBuffer:
     def first_ms(self) -> int | None:
         times, _, count = self.view
         return int(times[0]) if count else None
+
+    def add_histogram(self, at_ms: int, histogram: Histogram) -> None:
+        """What the sample at this time is; comes before ``append`` or ``insert``, so that no reader misses it."""
+        if self.histograms is _NONE:
+            self.histograms = {}
+        self.histograms[at_ms] = histogram
+
+    def _tidy(self) -> None:
+        if self.histograms:
+            kept = set(self.view[0][: self.view[2]].tolist())
+            self.histograms = {at: found for at, found in self.histograms.items() if at in kept}
 
     def append(self, at_ms: int, value: float, horizon_ms: int) -> int:
         """Appends a sample later than all others; returns by how many bytes the buffer grew. Samples before the
@@ -68,6 +86,7 @@ class SeriesBuffer:
         self._times, self._values = times[:count][kept], values[:count][kept]
         self._capacity = len(self._times)
         self.view = (self._times, self._values, len(self._times))
+        self._tidy()
 
     def drop(self, times_ms: Times) -> int:
         """Lets go of the samples at these times; returns the growth in bytes."""
@@ -77,6 +96,7 @@ class SeriesBuffer:
         self._times, self._values = times[:count][kept], values[:count][kept]
         self._capacity = len(self._times)
         self.view = (self._times, self._values, len(self._times))
+        self._tidy()
         return self.nbytes - before
 
     def _rebuild(self, horizon_ms: int) -> int:
@@ -88,4 +108,6 @@ class SeriesBuffer:
         self._times, self._values = np.empty(self._capacity, np.int64), np.empty(self._capacity, np.float64)
         self._times[:kept], self._values[:kept] = times[first:count], values[first:count]
         self.view = (self._times, self._values, kept)
+        if first:
+            self._tidy()
         return self.nbytes - before

@@ -10,7 +10,7 @@ from flyball.model.labels import Labels
 from flyball.store.block import Block
 from flyball.store.blockfile import FamilyEntry, GroupEntry, Sheet, Slab, as_key
 from flyball.store.pieces import Piece, merged
-from flyball.store.sealing import ascending, dense, scattered_sheets
+from flyball.store.sealing import Natives, ascending, dense, scattered_sheets
 
 _HOUR_MS = 3_600_000
 #: Blocks grow by these steps, as far as a tenth of the retention.
@@ -43,6 +43,13 @@ def next_compaction(blocks: Sequence[AnySpan], sealed_ms: int, retention_ms: int
     return []
 
 
+class _Pieces(NamedTuple):
+    """Series that one matrix cannot hold, piece by piece."""
+
+    floats: dict[Labels, list[Piece]]
+    histograms: Natives
+
+
 class _Source(NamedTuple):
     block: Block
     group: GroupEntry
@@ -55,7 +62,7 @@ def compacted(blocks: Iterable[Block]) -> Iterator[Sheet]:
         for group in block.footer().groups:
             groups.setdefault((as_key(group.key), group.interval_ms), []).append(_Source(block, group))
     apart = _in_several_groups(groups)
-    pieces: dict[Labels, list[Piece]] = {}
+    pieces = _Pieces({}, {})
     for (key, interval_ms), sources in groups.items():
         if interval_ms:
             yield _stacked(key, interval_ms, sources, apart, pieces)
@@ -64,7 +71,8 @@ def compacted(blocks: Iterable[Block]) -> Iterator[Sheet]:
                 times = source.block.times(source.group)
                 for family in source.group.families:
                     _scatter(source.block.whole(source.group, family, times), None, pieces)
-    yield from scattered_sheets((labels, merged(found, -(1 << 62), 1 << 62)) for labels, found in pieces.items())
+    cut = ((labels, merged(found, -(1 << 62), 1 << 62)) for labels, found in pieces.floats.items())
+    yield from scattered_sheets(cut, pieces.histograms)
 
 
 def _in_several_groups(groups: dict[tuple[Any, int], list[_Source]]) -> set[Labels]:
@@ -83,17 +91,20 @@ def _in_several_groups(groups: dict[tuple[Any, int], list[_Source]]) -> set[Labe
     return apart
 
 
-def _scatter(frame: Frame, only: set[Labels] | None, pieces: dict[Labels, list[Piece]]) -> None:
+def _scatter(frame: Frame, only: set[Labels] | None, pieces: _Pieces) -> None:
     for column, labels in enumerate(frame.labels):
         if only is None or labels in only:
             values = np.ascontiguousarray(frame.values[:, column])
             kept = ~is_absent(values)
-            pieces.setdefault(labels, []).append((frame.times_ms[kept, frame.target[column]], values[kept]))
+            times = frame.times_ms[kept, frame.target[column]]
+            pieces.floats.setdefault(labels, []).append((times, values[kept]))
+            if frame.histograms is not None:
+                for at_ms, histogram in zip(times.tolist(), frame.histograms[kept, column], strict=True):
+                    if histogram is not None:
+                        pieces.histograms.setdefault(labels, {}).setdefault(at_ms, histogram)
 
 
-def _stacked(
-    key: Any, interval_ms: int, sources: list[_Source], apart: set[Labels], pieces: dict[Labels, list[Piece]]
-) -> Sheet:
+def _stacked(key: Any, interval_ms: int, sources: list[_Source], apart: set[Labels], pieces: _Pieces) -> Sheet:
     """The group's rounds one below the other; ``slabs`` fills ``pieces`` on the way."""
     target_of: dict[Any, int] = {}
     dated = sorted(((source.block.times(source.group), source) for source in sources), key=lambda one: one[0].min())

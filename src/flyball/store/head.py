@@ -2,13 +2,14 @@
 
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flyball.errors import StoreError
 from flyball.model.frames import Floats, Frame, Times
+from flyball.model.histograms import Histogram
 from flyball.model.labels import METRIC_NAME, Labels, Matcher, MatchType
 from flyball.store.buffers import SeriesBuffer
 from flyball.store.index import Entry, Metric, Selection
@@ -18,6 +19,7 @@ from flyball.store.pieces import Piece, frames_of, merged
 from flyball.store.wal import Wal
 
 _MINUTE_MS = 60_000
+_Sample = TypeVar("_Sample")
 #: Under memory pressure the retention never shrinks below this.
 _RETENTION_MIN_MS = 10 * _MINUTE_MS
 _COLLECT_EVERY_MS = 5 * _MINUTE_MS
@@ -112,6 +114,21 @@ class Head:
         Raises:
             StoreError: as ``append``; the samples before the offending one may have been taken then.
         """
+        taken = self._accepted(samples)
+        if taken and self.wal is not None:
+            self.wal.write_samples(taken)
+        return self._take(taken)
+
+    def append_histograms(self, samples: Sequence[tuple[Labels, int, Histogram]]) -> int:
+        """Native histograms, as ``append_all`` takes floats."""
+        taken = self._accepted(samples)
+        if taken and self.wal is not None:
+            self.wal.write_histograms(taken)
+        for buffer, at_ms, histogram in taken:
+            buffer.add_histogram(at_ms, histogram)
+        return self._take([(buffer, at_ms, histogram.count) for buffer, at_ms, histogram in taken])
+
+    def _accepted(self, samples: Sequence[tuple[Labels, int, _Sample]]) -> list[tuple[SeriesBuffer, int, _Sample]]:
         taken = []
         last_ms: dict[SeriesBuffer, int | None] = {}
         for labels, at_ms, value in samples:
@@ -122,10 +139,9 @@ class Head:
             if self._acceptable(last, at_ms):
                 taken.append((buffer, at_ms, value))
                 last_ms[buffer] = at_ms if last is None else max(last, at_ms)
-        if not taken:
-            return 0
-        if self.wal is not None:
-            self.wal.write_samples(taken)
+        return taken
+
+    def _take(self, taken: Sequence[tuple[SeriesBuffer, int, float]]) -> int:
         count = 0
         for buffer, at_ms, value in taken:
             last = buffer.last_ms()
@@ -325,6 +341,7 @@ class Head:
         frames: list[Frame] = []
         blocks: list[tuple[Family, NDArray[np.intp], tuple[Labels, ...], _Snapshot]] = []
         scattered: list[tuple[Labels, list[Piece]]] = []
+        histograms: dict[Labels, dict[int, Histogram]] = {}
         with self.lock:
             sealed_ms = BEFORE if self.sealed_ms is None else self.sealed_ms
             for selection in self._selections(matchers):
@@ -332,13 +349,15 @@ class Head:
                     blocks.append((family, columns, labels, _snapshot(family, start_ms, end_ms)))
                 for entry in selection.scattered:
                     scattered.append((entry.labels, pieces(entry, start_ms, end_ms, sealed_ms)))
+                    if found := histograms_of(entry):
+                        histograms[entry.labels] = found
         for _, columns, labels, snapshot in blocks:
             frame = _frame(columns, labels, snapshot, start_ms)
             if frame is not None and start_ms < sealed_ms:
                 frame = after(frame, sealed_ms)
             if frame is not None:
                 frames.append(frame)
-        frames.extend(frames_of((labels, merged(found, start_ms, end_ms)) for labels, found in scattered))
+        frames.extend(frames_of(((labels, merged(found, start_ms, end_ms)) for labels, found in scattered), histograms))
         return frames
 
     def _selections(self, matchers: Sequence[Matcher]) -> Iterable[Selection]:
@@ -498,6 +517,14 @@ def pieces(entry: Entry, start_ms: int, end_ms: int, sealed_ms: int) -> list[Pie
             times = np.where(times < sealed_ms, NOT_YET, times)
         found.append((times, values))
     return found
+
+
+def histograms_of(entry: Entry) -> dict[int, Histogram]:
+    """The series' samples that are native histograms, by time."""
+    for place in entry.places:
+        if isinstance(place, SeriesBuffer) and place.histograms:
+            return place.histograms
+    return {}
 
 
 def _alive(place: Ref | SeriesBuffer, start_ms: int, end_ms: int) -> bool:

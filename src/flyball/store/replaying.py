@@ -14,7 +14,7 @@ from flyball.store.blockfile import as_key
 from flyball.store.head import Head
 from flyball.store.matrix import BEFORE, Plan, Writer
 from flyball.store.records import Record, RecordType
-from flyball.store.wal import SEQUENCE_BITS, Segment, decoded, mend, row_of, samples_of, segment_numbers
+from flyball.store.wal import SEQUENCE_BITS, Segment, decoded, histograms_of, mend, row_of, samples_of, segment_numbers
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +138,8 @@ class _Reader:
                 self._row(record.payload)
             case RecordType.SAMPLES:
                 self._samples(record.payload, record.sequence <= self.sealed_sequence)
+            case RecordType.HISTOGRAMS:
+                self._histograms(record.payload, record.sequence <= self.sealed_sequence)
             case RecordType.DELETE:
                 sets, start_ms, end_ms = decoded(record.payload)
                 self.head.delete([matchers_of(texts) for texts in sets], start_ms, end_ms)
@@ -189,6 +191,17 @@ class _Reader:
             else:
                 batch.append((labels, at_ms, value))
         self.found.samples += self.head.append_all(batch)
+
+    def _histograms(self, payload: memoryview, sealed: bool) -> None:
+        batch = []
+        for number, at_ms, histogram in histograms_of(payload):
+            self.newest_ms = max(self.newest_ms, at_ms)
+            labels = self._series.get(number)
+            if labels is None:
+                self.found.unexplained += 1
+            elif not sealed or self.head.sealed_ms is None or at_ms >= self.head.sealed_ms:
+                batch.append((labels, at_ms, histogram))
+        self.found.samples += self.head.append_histograms(batch)
 
 
 def texts_of(matchers: Sequence[Matcher]) -> list[tuple[str, str, str]]:

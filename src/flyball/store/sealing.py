@@ -7,14 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyball.model.frames import ABSENT_BITS, Codes, Floats, Mask, Times, is_absent
+from flyball.model.histograms import Histogram
 from flyball.model.labels import METRIC_NAME, Labels
 from flyball.store.blockfile import Sheet, Slab
 from flyball.store.buffers import SeriesBuffer
-from flyball.store.head import Head, pieces
+from flyball.store.head import Head, histograms_of, pieces
 from flyball.store.index import SCATTERED
 from flyball.store.matrix import BEFORE, Group, Ref
 from flyball.store.pieces import Piece, merged
 
+#: Native histograms by series and time.
+Natives = dict[Labels, dict[int, Histogram]]
 #: (family name, labels, slot of each column, values): views of the head, and which columns to leave out.
 _FamilyView = tuple[str, list[Ref], NDArray[np.int32], Floats]
 
@@ -31,6 +34,7 @@ def sheets_of(
     """
     with head.lock:
         scattered: list[tuple[Labels, list[Piece]]] = []
+        histograms: Natives = {}
         elsewhere: set[int] = set()
         for metric in head.metrics():
             for index in np.flatnonzero(metric.family_of[: len(metric.entries)] == SCATTERED).tolist():
@@ -42,13 +46,16 @@ def sheets_of(
                             times, values, count = place.view
                             count = int(np.searchsorted(times[:count], end_ms))
                             taken.append((place, (times[:count], values[:count])))
+                    if natives := histograms_of(entry):
+                        histograms[entry.labels] = natives
                     scattered.append((entry.labels, pieces(entry, BEFORE, end_ms, start_ms)))
         groups = [_view(group, start_ms, end_ms) for group in head.groups()]
     for group, targets, times, families in groups:
         sheet = _sheet(group, targets, times, families, elsewhere, start_ms, end_ms)
         if sheet is not None:
             yield sheet
-    yield from scattered_sheets((labels, merged(found, start_ms - 1, end_ms - 1)) for labels, found in scattered)
+    cut = ((labels, merged(found, start_ms - 1, end_ms - 1)) for labels, found in scattered)
+    yield from scattered_sheets(cut, histograms)
 
 
 def late_sheets(taken: list[tuple[SeriesBuffer, Piece]], start_ms: int, range_ms: int) -> dict[int, list[Sheet]]:
@@ -58,10 +65,12 @@ def late_sheets(taken: list[tuple[SeriesBuffer, Piece]], start_ms: int, range_ms
         count = int(np.searchsorted(times, start_ms))
         if count:
             late.append((buffer.labels, (times[:count], values[:count])))
-    return by_range(late, range_ms)
+    return by_range(late, range_ms, {buffer.labels: buffer.histograms for buffer, _ in taken if buffer.histograms})
 
 
-def by_range(found: Iterable[tuple[Labels, Piece]], range_ms: int) -> dict[int, list[Sheet]]:
+def by_range(
+    found: Iterable[tuple[Labels, Piece]], range_ms: int, histograms: Natives | None = None
+) -> dict[int, list[Sheet]]:
     """Sheets for each aligned range that holds samples."""
     ranges: dict[int, list[tuple[Labels, Piece]]] = {}
     for labels, (times, values) in found:
@@ -69,7 +78,7 @@ def by_range(found: Iterable[tuple[Labels, Piece]], range_ms: int) -> dict[int, 
         for index in np.unique(indices).tolist():
             here = indices == index
             ranges.setdefault(index, []).append((labels, (times[here], values[here])))
-    return {index: list(scattered_sheets(members)) for index, members in sorted(ranges.items())}
+    return {index: list(scattered_sheets(members, histograms)) for index, members in sorted(ranges.items())}
 
 
 def _view(group: Group, start_ms: int, end_ms: int) -> tuple[Group, list[Any], Times, list[_FamilyView]]:
@@ -149,7 +158,7 @@ def ascending(times: Times, valid: Mask) -> Times:
     return np.where(filled == BEFORE, first, filled)
 
 
-def scattered_sheets(found: Iterable[tuple[Labels, Piece]]) -> Iterator[Sheet]:
+def scattered_sheets(found: Iterable[tuple[Labels, Piece]], histograms: Natives | None = None) -> Iterator[Sheet]:
     """Sheets of series that have their own times. Series that share all their times share a target."""
     buckets: dict[int, list[tuple[Labels, Times, Floats]]] = {}
     for labels, (times, values) in found:
@@ -166,20 +175,23 @@ def scattered_sheets(found: Iterable[tuple[Labels, Piece]]) -> Iterator[Sheet]:
                 columns.append(np.concatenate([np.full(rows - len(times), times[0]), times]))
             name = next(value for label, value in labels if label == METRIC_NAME)
             by_name.setdefault(name, []).append((labels, target, values))
-        yield Sheet(
-            "", 0, list(range(len(columns))), np.stack(columns, axis=1), list(map(_padded(rows), by_name.items()))
-        )
+        times_ms = np.stack(columns, axis=1)
+        slabs = [_padded(name, series, times_ms, histograms or {}) for name, series in by_name.items()]
+        yield Sheet("", 0, list(range(len(columns))), times_ms, slabs)
 
 
-def _padded(rows: int) -> Any:
-    def slab(item: tuple[str, list[tuple[Labels, int, Floats]]]) -> Slab:
-        name, members = item
-        values = np.full((rows, len(members)), ABSENT_BITS, np.uint64)
-        for column, (_, _, samples) in enumerate(members):
-            values[rows - len(samples) :, column] = samples.view(np.uint64)
-        target = np.array([target for _, target, _ in members], np.int32)
-        made = dense(name, [labels for labels, _, _ in members], target, values.view(np.float64))
-        assert made is not None
-        return made
-
-    return slab
+def _padded(name: str, members: list[tuple[Labels, int, Floats]], times_ms: Times, histograms: Natives) -> Slab:
+    values = np.full((len(times_ms), len(members)), ABSENT_BITS, np.uint64)
+    table = None
+    for column, (labels, target, samples) in enumerate(members):
+        first = len(times_ms) - len(samples)
+        values[first:, column] = samples.view(np.uint64)
+        natives = histograms.get(labels)
+        if natives:
+            if table is None:
+                table = np.full(values.shape, None, object)
+            table[first:, column] = [natives.get(at_ms) for at_ms in times_ms[first:, target].tolist()]
+    target_codes = np.array([target for _, target, _ in members], np.int32)
+    made = dense(name, [labels for labels, _, _ in members], target_codes, values.view(np.float64), table)
+    assert made is not None
+    return made

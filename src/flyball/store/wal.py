@@ -24,6 +24,7 @@ import numpy as np
 from flyball import clock
 from flyball.errors import DiskFullError, StoreError
 from flyball.model.frames import Floats
+from flyball.model.histograms import Histogram
 from flyball.model.labels import Labels
 from flyball.store.files import free_bytes, sync_directory, write_all, write_atomically
 from flyball.store.records import Damage, Record, RecordType, frame, read_records, rewritten
@@ -40,6 +41,7 @@ _CHECK_SPACE_EVERY_S = 0.2
 _CHECK_SPACE_EVERY_BYTES = 1 << 20
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
+_decode_histograms = msgspec.msgpack.Decoder(list[tuple[int, int, Histogram]]).decode
 
 
 class Wal:
@@ -125,6 +127,14 @@ class Wal:
         array["at_ms"] = [at_ms for _, at_ms, _ in samples]
         array["value"] = [value for _, _, value in samples]
         self._write(definitions, RecordType.SAMPLES, array.tobytes(), int(array["at_ms"].max()))
+
+    def write_histograms(self, samples: Sequence[tuple[Any, int, Histogram]]) -> None:
+        """Native histograms of single series, (buffer, time, histogram) each. Raises as ``write_row``."""
+        self._open()
+        definitions: list[tuple[RecordType, bytes]] = []
+        ids = self._series_ids((buffer for buffer, _, _ in samples), definitions).tolist()
+        body = _encode([(id_, at_ms, found) for id_, (_, at_ms, found) in zip(ids, samples, strict=True)])
+        self._write(definitions, RecordType.HISTOGRAMS, body, max(at_ms for _, at_ms, _ in samples))
 
     def write_other(self, type_: RecordType, value: Any, at_ms: int | None = None) -> None:
         """Any other record, its payload as msgpack. Raises as ``write_row``."""
@@ -430,6 +440,11 @@ def row_of(payload: memoryview) -> tuple[int, int, Floats, Any, int]:
 def samples_of(payload: memoryview) -> Any:
     """The structured array (series, at_ms, value) of a SAMPLES record."""
     return np.frombuffer(payload, _SAMPLE_DTYPE)
+
+
+def histograms_of(payload: memoryview) -> list[tuple[int, int, Histogram]]:
+    """(series, time, histogram) of a HISTOGRAMS record."""
+    return _decode_histograms(payload)
 
 
 def decoded(payload: memoryview) -> Any:
