@@ -89,7 +89,7 @@ def ingesting(directory: Path, history: History, **given: Any) -> Iterator[Inges
     """A ready writer, killed at the end whatever happens."""
     child = Ingest(directory, history, **given)
     try:
-        child.wait_ready(60)
+        child.wait_ready(300)
         yield child
     finally:
         child.kill()
