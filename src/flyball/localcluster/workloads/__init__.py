@@ -13,6 +13,7 @@ from flyball.localcluster.workloads.endpoints import EndpointsController
 from flyball.localcluster.workloads.garbage import GarbageCollector
 from flyball.localcluster.workloads.job import JobController
 from flyball.localcluster.workloads.namespaces import NamespaceController
+from flyball.localcluster.workloads.nodelifecycle import NodeLifecycleController
 from flyball.localcluster.workloads.persistentvolumes import PersistentVolumeController
 from flyball.localcluster.workloads.replicaset import ReplicaSetController
 from flyball.localcluster.workloads.scheduler import Scheduler
@@ -41,6 +42,7 @@ class Workloads:
             PersistentVolumeController(client, self._informers, volumes_dir),
             EndpointsController(client, self._informers),
             Scheduler(client, self._informers),
+            NodeLifecycleController(client, self._informers),
             GarbageCollector(client),
         ]
 

@@ -15,14 +15,18 @@ NO_MATCH = "node(s) didn't match Pod's node affinity/selector"
 _REFUSING = ("NoSchedule", "NoExecute")
 
 
-def tolerates(spec: Object, taint: Object) -> bool:
-    """Whether a pod's tolerations cover a taint; no key with Exists covers all, no effect every effect."""
-    return any(
+def covers(toleration: Object, taint: Object) -> bool:
+    """Whether a toleration speaks of a taint; no key with Exists covers all, no effect every effect."""
+    return (
         (not toleration.get("effect") or toleration["effect"] == taint.get("effect"))
         and (not toleration.get("key") or toleration["key"] == taint.get("key"))
         and (toleration.get("operator") == "Exists" or (toleration.get("value") or "") == (taint.get("value") or ""))
-        for toleration in spec.get("tolerations") or []
     )
+
+
+def tolerates(spec: Object, taint: Object) -> bool:
+    """Whether a pod's tolerations cover a taint."""
+    return any(covers(toleration, taint) for toleration in spec.get("tolerations") or [])
 
 
 def untolerated(spec: Object, node: Object, effects: Sequence[str] = _REFUSING) -> Object | None:
