@@ -1,6 +1,7 @@
 """Any server that speaks the Prometheus HTTP API: Prometheus, Thanos, Mimir, VictoriaMetrics, Flyball's own."""
 
 import asyncio
+import base64
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -87,7 +88,7 @@ class HttpSource:
         self.url = url.rstrip("/")
         self._headers = dict(headers or {})
         if basic is not None:
-            self._headers["Authorization"] = aiohttp.BasicAuth(*basic).encode()
+            self._headers["Authorization"] = _basic(*basic)
         elif bearer:
             self._headers["Authorization"] = f"Bearer {bearer.strip()}"
         self._bearer_file, self._basic_file, self._signer = bearer_file, basic_file, signer
@@ -215,7 +216,7 @@ class HttpSource:
             headers["Authorization"] = f"Bearer {_read_secret(self._bearer_file)}"
         elif self._basic_file is not None:
             user, file = self._basic_file
-            headers["Authorization"] = aiohttp.BasicAuth(user, _read_secret(file)).encode()
+            headers["Authorization"] = _basic(user, _read_secret(file))
         return headers if self._signer is None else self._signer(self._verb, url, headers, body)
 
     def _checked(self, url: str, status: int, body: bytes, what: str) -> msgspec.Raw:
@@ -241,6 +242,10 @@ class HttpSource:
         if not decoded or answer.status != "success":
             raise UpstreamError(f"{url}: the answer is not a Prometheus API's; check the URL")
         return answer.data
+
+
+def _basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 def _read_secret(path: str) -> str:
