@@ -48,14 +48,19 @@ def stamp_new(obj: Object, now_ms: int) -> None:
     metadata["creationTimestamp"] = rfc3339(now_ms)
 
 
-def initial_state(store: str, obj: Object, now_ms: int) -> None:
-    """In place: what upstream's strategies put into a new object, beyond plain defaults."""
+def initial_state(storage: Storage, store: str, obj: Object, now_ms: int) -> None:
+    """In place: what upstream's strategies and admission put into a new object, beyond plain defaults.
+
+    Raises:
+        ApiFailure: a pod's priority class does not exist.
+    """
     if store == "/namespaces":
         spec = obj.setdefault("spec", {})
         if "kubernetes" not in spec.setdefault("finalizers", []):
             spec["finalizers"].append("kubernetes")
         obj["status"] = {"phase": "Active"}
     elif store == "/pods":
+        _admit_pod(storage, obj)
         obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj.get("spec") or {})}
     elif store == "apiextensions.k8s.io/customresourcedefinitions":
         obj["status"] = crd_status(obj, now_ms)
@@ -73,6 +78,47 @@ def select_own_pods(job: Object) -> None:
     for name, value in own.items():
         labels[name] = labels[f"batch.kubernetes.io/{name}"] = value
     spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": metadata["uid"]}}
+
+
+_SYSTEM_PRIORITIES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
+_PRIORITY_CLASSES = "scheduling.k8s.io/priorityclasses"
+_TOLERATED_S = 300  # how long a pod stays on a node that is not ready or not reached
+
+
+def _admit_pod(storage: Storage, pod: Object) -> None:
+    """In place: service account, tolerations and priority, as upstream's admission plugins set them."""
+    spec = pod.setdefault("spec", {})
+    account = spec.setdefault("serviceAccountName", spec.get("serviceAccount") or "default")
+    spec.setdefault("serviceAccount", account)
+    tolerations = spec.setdefault("tolerations", [])
+    for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
+        if not any(_tolerates(one, key) for one in tolerations):
+            wait = {"effect": "NoExecute", "tolerationSeconds": _TOLERATED_S}
+            tolerations.append({"key": key, "operator": "Exists", **wait})
+    name = spec.get("priorityClassName") or ""
+    value, policy = _priority(storage, pod, name)
+    spec["priority"] = value
+    spec.setdefault("preemptionPolicy", policy)
+
+
+def _tolerates(toleration: Object, key: str) -> bool:
+    return toleration.get("key") in (key, None, "") and toleration.get("effect") in ("NoExecute", None, "")
+
+
+def _priority(storage: Storage, pod: Object, name: str) -> tuple[int, str]:
+    """A class' value and preemption policy; the class that is the default for all when none is named."""
+    if name in _SYSTEM_PRIORITIES:
+        return _SYSTEM_PRIORITIES[name], "PreemptLowerPriority"
+    for record in storage.records(_PRIORITY_CLASSES):
+        found = record.object
+        if found["metadata"]["name"] == name or (not name and found.get("globalDefault")):
+            if not name:
+                pod["spec"]["priorityClassName"] = found["metadata"]["name"]
+            return int(found.get("value") or 0), str(found.get("preemptionPolicy") or "PreemptLowerPriority")
+    if name:
+        why = f"no PriorityClass with name {name} was found"
+        raise failures.forbidden("", "pods", pod["metadata"].get("name", ""), why)
+    return 0, "PreemptLowerPriority"
 
 
 def qos_class(spec: Object) -> str:

@@ -119,7 +119,7 @@ class Objects:
             managed = managedfields.after_create(stored, writer or _own(served), self._views(served), at_ms)
         if managed:
             stored["metadata"]["managedFields"] = managed
-        admission.initial_state(served.store, stored, at_ms)
+        admission.initial_state(self.storage, served.store, stored, at_ms)
         if admission.counts_generations(served.store, served.storage.subresources) or served.is_custom:
             stored["metadata"]["generation"] = 1
         if self.storage.get(served.store, namespace, name) is not None:

@@ -293,9 +293,9 @@ def check_pod(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
                 Cause(
                     "spec",
                     FORBIDDEN,
-                    "pod updates may not change fields other than `spec.containers[*].image`, "
-                    "`spec.initContainers[*].image`, `spec.activeDeadlineSeconds`, `spec.tolerations` (only "
-                    "additions to existing tolerations), `spec.terminationGracePeriodSeconds` (allow it to be set to 1 "
+                    "pod updates may not change fields other than `spec.containers[*].image`,"
+                    "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only "
+                    "additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 "
                     "if it was previously negative)",
                 )
             )
