@@ -39,6 +39,8 @@ class History:
         self.targets, self.series = targets, series
         self.acked: list[set[int]] = [set() for _ in range(targets)]
         self.refused = 0
+        #: Rounds that may be there although they are not acknowledged, if more than one.
+        self.sent_rows = 0
 
     @property
     def samples(self) -> int:
@@ -55,7 +57,7 @@ class History:
         Raises:
             GateError: an acknowledged sample is not there, or one that nobody sent is.
         """
-        top = self.next_row() + 1
+        top = max(self.next_row() + 1, self.sent_rows)
         seen = np.zeros((self.targets, top, self.series), np.bool_)
         expected: dict[tuple[int, int], list[int]] = {}
         known: dict[Series, tuple[int, int]] = {}

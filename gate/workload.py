@@ -22,6 +22,7 @@ def write(
     *,
     maintain_every: int = 0,
     segment_bytes: int | None = None,
+    sync_every: int = 0,
     acknowledged: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> None:
@@ -44,6 +45,8 @@ def write(
                             acknowledged(target, row)
                 except StoreError:
                     history.refused += 1
+            if sync_every and row % sync_every == 0:
+                database.wal.sync()
             if maintain_every and row % maintain_every == 0:
                 try:
                     database.wal.sync()
