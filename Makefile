@@ -17,7 +17,7 @@ test-real: $(VENV)/.dev ## the same product under the stock kubectl
 	@FLYBALL_KUBECTL="$$($(BIN)/python tools/kubectl.py)" $(BIN)/python -m pytest -m real
 
 test-cluster: $(VENV)/.dev ## beside a real control plane: etcd, kube-apiserver, controllers (needs Go)
-	@nice -n 19 $(BIN)/python tests/cluster/build.py >/dev/null
+	@$(BIN)/python tests/cluster/build.py >/dev/null || echo "make: what needs them is skipped" >&2
 	@$(BIN)/python -m pytest -m cluster -rs tests/cluster
 
 check: $(VENV)/.dev    ## lint, types, layers

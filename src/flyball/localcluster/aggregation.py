@@ -327,7 +327,10 @@ class Aggregator:
                     for address in endpoint.get("addresses") or []:
                         return f"{address}:{slice_port}", certificate_name
         has_selector = service is not None and bool((service.object.get("spec") or {}).get("selector"))
-        if seen_slices or has_selector:
+        if has_selector and not seen_slices:
+            why = f'cannot find endpointslices for service/{name} in "{namespace}"'
+            raise ApiFailure(503, why, reason="EndpointsNotFound")
+        if seen_slices:
             raise ApiFailure(
                 503,
                 f'endpoints for service/{name} in "{namespace}" have no addresses with port name '
