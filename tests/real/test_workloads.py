@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Flyball, eventually
+from .conftest import ROOT, Flyball, eventually
 
 pytestmark = pytest.mark.real
 
@@ -206,6 +206,28 @@ def test_an_eviction_waits_for_the_budget(cluster: Flyball) -> None:
     cluster.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
     eventually(lambda: cluster.get("pod", "db-1")["metadata"]["uid"] != before)
     cluster.kubectl("rollout", "status", "sts/db", "--timeout=30s")
+
+
+def test_the_stateful_example_downloads_its_catalogue_and_remembers(cluster: Flyball) -> None:
+    cluster.kubectl("apply", "-f", str(ROOT / "examples/stateful"))
+    cluster.kubectl("rollout", "status", "sts/store", "--timeout=60s")
+    assert "store-1 prepares itself" in cluster.kubectl("logs", "store-1", "-c", "greet")
+    seen = json.loads(cluster.kubectl("exec", "store-0", "-c", "store", "--", "cat", "/shared/catalogue.json"))
+    assert [item["name"] for item in seen["items"]] == ["governor", "throttle", "spindle"]
+    before = cluster.get("pod", "store-1")["metadata"]["uid"]
+    cluster.kubectl("delete", "pod", "store-1")
+    eventually(lambda: cluster.get("pod", "store-1")["metadata"]["uid"] != before)
+    cluster.kubectl("rollout", "status", "sts/store", "--timeout=60s")
+    assert "start 2 with 3 items" in eventually(lambda: cluster.kubectl("logs", "store-1", "-c", "store"))
+
+    def scraped() -> bool:
+        url = f"{cluster.prometheus}/api/v1/query?query=store_starts_total"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            result = json.load(answer)["data"]["result"]
+        return {series["metric"]["pod"]: series["value"][1] for series in result} == {"store-0": "1", "store-1": "2"}
+
+    eventually(scraped)
+    cluster.kubectl("delete", "-f", str(ROOT / "examples/stateful"), "--wait=false")
 
 
 def test_an_image_runs_the_program_that_stands_for_it(cluster: Flyball) -> None:
