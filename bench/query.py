@@ -10,7 +10,6 @@ import gzip
 import http.client
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -69,15 +68,20 @@ def blocks(start_ms: int, quick: bool) -> list[workload.Block]:
     return [first, *rest]
 
 
-def serve(port: int, start_ms: int, quick: bool) -> None:
+def serve(port: int, start_ms: int, quick: bool, numpy: bool) -> None:
     """Our store and API on the workload."""
     from concurrent.futures import ThreadPoolExecutor
 
     import uvicorn
 
+    from flyball.promql import compiled
     from flyball.store import Head
     from flyball.web.prometheus_api import create_app
 
+    if numpy:
+        compiled.disable()
+    else:
+        compiled.load()
     head = Head(retention_ms=10**12, memory_limit_bytes=16 << 30)
     workload.fill(head, blocks(start_ms, quick))
     sys.setswitchinterval(0.001)  # as in the data process
@@ -90,8 +94,8 @@ def ours(start_ms: int, quick: bool, numpy: bool) -> Iterator[Peer]:
     port = peers.free_port()
     command = [sys.executable, "-m", "bench.query", "--serve", str(port), "--start-ms", str(start_ms)]
     command += ["--quick"] if quick else []
-    environment = {**os.environ, "FLYBALL_WITHOUT_NUMBA": "1"} if numpy else dict(os.environ)
-    process = subprocess.Popen(command, cwd=ROOT, env=environment)
+    command += ["--numpy"] if numpy else []
+    process = subprocess.Popen(command, cwd=ROOT)
     try:
         peers.wait_ready(f"http://127.0.0.1:{port}/-/ready", process, 900)
         yield Peer("flyball", "", port, process.pid)
@@ -220,7 +224,7 @@ def main() -> None:
     parser.add_argument("--start-ms", type=int)
     given = parser.parse_args()
     if given.serve:
-        serve(given.serve, given.start_ms, given.quick)
+        serve(given.serve, given.start_ms, given.quick, given.numpy)
         return
     length_ms = workload.ROWS * workload.INTERVAL_MS
     start_ms = (int(time.time() * 1000) - length_ms - 2 * workload.INTERVAL_MS) // 15_000 * 15_000

@@ -231,7 +231,10 @@ def vector(draw: st.DrawFn, run: str, depth: int = 3) -> str:
         step = ":" + draw(st.sampled_from(["15s", "20s"])) if "(" in source or draw(st.booleans()) else ""
         if not step and not source.endswith("}"):
             step = ":15s"
-        return f"{draw(st.sampled_from(OVER_TIME))}({_atom(source)}[{draw(st.sampled_from(DURATIONS))}{step}])"
+        name = draw(st.sampled_from(OVER_TIME))
+        found = f"{name}({_atom(source)}[{draw(st.sampled_from(DURATIONS))}{step}])"
+        # upstream's variance does without compensation, and is off where values are great
+        return f"({found} - {T0 // 1000})" if name.startswith("ts_") else found
     if kind == "aggregate":
         by = draw(st.sampled_from(["", " by (pod)", " by (code)", " without (pod)", " by (le)", " without (le, code)"]))
         op = draw(st.sampled_from([*AGGREGATORS, "topk(2, ", "bottomk(1, ", "quantile(0.3, ", 'count_values("v", ']))
@@ -268,12 +271,12 @@ def vector(draw: st.DrawFn, run: str, depth: int = 3) -> str:
         source = draw(st.sampled_from(SOURCES))
         return f"histogram_{name}({source.replace('{S}', chr(123) + f'run={run!r}' + chr(125))})"
     return draw(st.sampled_from([
-        f"absent({draw(inner)})", f"vector(scalar({draw(inner)}))", f"timestamp({draw(inner)})",
+        f"absent({draw(inner)})", f"vector(scalar({draw(inner)}))", f"(timestamp({draw(inner)}) - {T0 // 1000})",
         f'label_replace({draw(inner)}, "new", "$1-x", "pod", "(.*)")', f"clamp({draw(inner)}, 1, 20)",
         f'label_join({draw(inner)}, "j", "-", "pod", "code")', f"sort_desc({draw(inner)})",
         f"predict_linear({draw(selector(run))}[2m], 60)", f"quantile_over_time(0.7, {draw(selector(run))}[1m])",
         f"double_exponential_smoothing({draw(selector(run))}[2m], 0.4, 0.6)", f"round({draw(inner)}, 0.5)",
-        f"hour({draw(inner)})", f"absent_over_time({draw(selector(run))}[30s])",
+        f"hour(count({draw(inner)}))", f"absent_over_time({draw(selector(run))}[30s])",
     ]))  # fmt: skip
 
 

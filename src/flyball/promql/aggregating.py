@@ -8,9 +8,10 @@ import numpy as np
 from flyball.model.frames import Floats, Mask
 from flyball.model.histograms import Histogram
 from flyball.model.labels import METRIC_NAME, Labels
+from flyball.promql import compiled
 from flyball.promql.aggregation import Groups, quantile, ranks
 from flyball.promql.aggregation import aggregate as aggregate_floats
-from flyball.promql.functions.over_ranges import KEEPS_NAME, hint_counter, plain_windows
+from flyball.promql.functions.over_ranges import KEEPS_NAME, Kernel, hint_counter, plain_windows
 from flyball.promql.hashing import label_hash
 from flyball.promql.histograms import IncompatibleError, Total, compact, format_g, mean
 from flyball.promql.histograms import text as histogram_text
@@ -18,6 +19,7 @@ from flyball.promql.over_time import KERNELS
 from flyball.promql.syntax import Aggregate, Call, quote, unwrap
 from flyball.promql.values import EvaluationError, format_value
 from flyball.promql.vectors import Vec, groups_of, joined, metric_name, remember, unnamed, with_label
+from flyball.promql.windows import Windows
 
 if TYPE_CHECKING:
     from flyball.promql.evaluator import Evaluator
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 _INT64 = 2.0**63
 _IN_BLOCKS = frozenset({"sum", "avg", "min", "max", "count", "group", "stddev", "stdvar"})
 _BLOCK_CELLS, _BLOCK_MIN = 1 << 17, 2
+_COMPILED = frozenset({"rate", "increase", "delta"})
 #: Those that histograms take no part in.
 _OF_FLOATS = frozenset({"min", "max", "stddev", "stdvar", "quantile", "topk", "bottomk"})
 
@@ -69,22 +72,48 @@ def _in_blocks(ev: "Evaluator", expr: Aggregate) -> Vec | None:
         return None
     kept = everything if features.delayed_name_removal or call.name in KEEPS_NAME else bare
     labels, groups = groups_of(kept, _names(expr), expr.without)
-    values, ok = np.empty((groups.count, ev.ts.size), order="F"), np.empty((groups.count, ev.ts.size), bool, order="F")
-    used = np.zeros(len(everything), bool)
-    size = max(1, _BLOCK_CELLS // len(everything))
-    for first in range(0, ev.ts.size, size):
-        ev.run.check_cancelled()
-        steps = slice(first, first + size)
-        parts = [w.steps(first, first + size).applied(KERNELS[call.name]) for w in windows]
-        block, there = parts[0] if len(parts) == 1 else tuple(map(np.concatenate, zip(*parts, strict=True)))
-        used |= there.any(axis=1)
-        values[:, steps], ok[:, steps] = aggregate_floats(expr.op, block, there, groups)
+    if call.name in _COMPILED and expr.op in ("sum", "avg") and compiled.ready():
+        values, ok, used = _compiled_rates(expr.op, call.name, windows, groups)
+    else:
+        values, ok, used = _blocks(ev, expr.op, KERNELS[call.name], windows, groups)
     if call.name in ("rate", "increase"):
         hint_counter(ev, call.args[0], everything, used)
     drop = None
     if features.delayed_name_removal and call.name not in KEEPS_NAME:
         drop = np.ones(groups.count, bool)
     return Vec(labels, values, ok, drop).compact()
+
+
+def _compiled_rates(op: str, name: str, windows: list[Windows], groups: Groups) -> tuple[Floats, Mask, Mask]:
+    """Values and presence [G, T], and which series were used [n]."""
+    ends = np.cumsum([len(w.labels) for w in windows])
+    parts = np.split(groups.code, ends[:-1])
+    found = [compiled.rate_sums(w, code, groups.count, name) for w, code in zip(windows, parts, strict=True)]
+    totals, lost, numbers = (np.sum(tables, axis=0) for tables in zip(*found, strict=True))
+    values = totals + np.where(np.isfinite(totals), lost, 0.0)
+    if op == "avg":
+        values = values / np.maximum(numbers, 1)
+    several = [np.asarray((w.count() > 1).any(axis=1)) for w in windows]
+    used = [several[i][w.target if several[i].size > 1 else 0 * w.target] for i, w in enumerate(windows)]
+    return values.T, (numbers > 0).T, np.concatenate(used)
+
+
+def _blocks(
+    ev: "Evaluator", op: str, kernel: Kernel, windows: list[Windows], groups: Groups
+) -> tuple[Floats, Mask, Mask]:
+    """Values and presence [G, T], and which series were used [n]."""
+    shape = (groups.count, ev.ts.size)
+    values, ok = np.empty(shape, order="F"), np.empty(shape, bool, order="F")
+    used = np.zeros(groups.code.size, bool)
+    size = max(1, _BLOCK_CELLS // groups.code.size)
+    for first in range(0, ev.ts.size, size):
+        ev.run.check_cancelled()
+        steps = slice(first, first + size)
+        parts = [w.steps(first, first + size).applied(kernel) for w in windows]
+        block, there = parts[0] if len(parts) == 1 else tuple(map(np.concatenate, zip(*parts, strict=True)))
+        used |= np.asarray(there.any(axis=1))
+        values[:, steps], ok[:, steps] = aggregate_floats(op, block, there, groups)
+    return values, ok, used
 
 
 def _names(expr: Aggregate) -> tuple[str, ...]:

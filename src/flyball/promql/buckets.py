@@ -69,7 +69,7 @@ def bucket_quantile(q: Floats, bounds: Floats, counts: Floats) -> tuple[Floats, 
     result = start + (bounds[inner] - start) * ((rank - before) / (at - before))
     result = np.where((b == 0) & (bounds[0] <= 0), bounds[0], result)
     result = np.where(b == last, bounds[last - 1], result)
-    result = np.where((observations == 0) | np.isnan(observations), np.nan, result)
+    result = np.where(observations == 0, np.nan, result)
     outside = (q_all < 0) | (q_all > 1) | np.isnan(q_all)
     return np.where(outside, edge, result), forced & ~outside
 

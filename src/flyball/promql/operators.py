@@ -236,7 +236,9 @@ def match(ev: "Evaluator", expr: Binary, left: Vec, right: Vec, m: VectorMatchin
     swapped = m.card == "one-to-many"
     many, one = (right, left) if swapped else (left, right)
     codes = _signatures(many, one, m)
-    _check_one_side(codes, one, "left" if swapped else "right")
+    # Where one side is empty nothing is matched, nor checked, unless missing samples are filled in.
+    matched = many.ok.any(axis=0) if fills == (None, None) else np.ones(ev.ts.size, bool)
+    _check_one_side(codes, one, np.asarray(matched), "left" if swapped else "right")
     pairs = _pairs(many, one, codes, fills[0] is not None, fills[1] is not None)
     ev.run.count(pairs.many.size * ev.ts.size)
     value_m, value_o = _at(many, pairs.many, fills[0]), _at(one, pairs.one, fills[1])
@@ -316,11 +318,11 @@ def _with_histograms(
     return result.with_cells(cells) if cells else result
 
 
-def _check_one_side(codes: _Signatures, one: Vec, side: str) -> None:
+def _check_one_side(codes: _Signatures, one: Vec, matched: Mask, side: str) -> None:
     if np.unique(codes.right).size == codes.right.size:
         return
     groups = Groups(*dense(codes.right))
-    several = counts(one.ok, groups) > 1
+    several = (counts(one.ok, groups) > 1) & matched
     if not several.any():
         return
     group, step = map(int, np.argwhere(several)[0])
