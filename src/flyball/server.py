@@ -33,6 +33,8 @@ log = logging.getLogger("flyball.server")
 _RELOADED = Gauge("flyball_config_last_reload_successful", "1 when the last reading of the configuration worked.")
 _RELOADED_AT = Gauge("flyball_config_last_reload_success_timestamp_seconds", "When the configuration was last read.")
 QUERY_SWITCH_INTERVAL_S = 0.001
+#: For queries whose time is over and which have not noticed yet.
+QUERY_THREADS_SPARE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +259,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
         series_max=settings.query_series_max,
         lookback_ms=settings.lookback_ms,
     )
-    with ThreadPoolExecutor(settings.queries_max, thread_name_prefix="query") as executor:
+    with ThreadPoolExecutor(settings.queries_max + QUERY_THREADS_SPARE, thread_name_prefix="query") as executor:
         notifier = Notifier(settings.alert_resend_ms)
         notifier.external_url = settings.external_url
         in_thread = partial(loop.run_in_executor, executor)
@@ -270,6 +272,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
             instance=instance,
             budget=budget,
             queries_max=settings.queries_max,
+            threads_spare=QUERY_THREADS_SPARE,
         )
         if settings.route_prefix:
             from starlette.applications import Starlette

@@ -13,6 +13,7 @@ from flyball.http.server import serve
 from flyball.model.labels import labels_of
 from flyball.model.scrapeconfigs import parse_scrape_configs
 from flyball.store import Head
+from flyball.web.answers import TimedOutError
 from flyball.web.catalogue import match_score
 from flyball.web.prometheus_api import Budget, Instance, create_app
 from flyball.web.queue import QueryQueue
@@ -255,6 +256,25 @@ def test_clients_take_turns() -> None:
 
     asyncio.run(go())
     assert order.index("autoscaler") <= 1
+
+
+def test_a_query_that_does_not_notice_its_end_gives_up_its_place() -> None:
+    async def go() -> None:
+        gate = threading.Event()
+        with ThreadPoolExecutor(2) as executor:
+            queue = QueryQueue(executor, running_max=1, spare=1)
+            for expected in (TimedOutError, None, TimedOutError):
+                work = (lambda _: gate.wait(10)) if expected else (lambda _: "answered")
+                try:
+                    assert await queue.run("a", work, 0.05 if expected else 10) == "answered"
+                except TimedOutError:
+                    assert expected
+            with pytest.raises(TimedOutError):  # both threads are taken now
+                await queue.run("a", lambda _: "late", 0.05)
+            gate.set()
+            assert await queue.run("a", lambda _: "again", 10) == "again"
+
+    asyncio.run(go())
 
 
 def test_the_largest_names_and_hidden_secrets() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from flyball.errors import FlyballError, QueryError
 from flyball.promql.values import valid_text
 from flyball.web.parameters import BadDataError, Form, read_form
 
+log = logging.getLogger(__name__)
 encode = msgspec.json.encode
 
 Handler = Callable[..., Awaitable[Response]]
@@ -68,8 +70,13 @@ def guarded(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
             return error(exc.status, "execution" if exc.status == 422 else "bad_data", str(exc))
         except UnicodeEncodeError:
             return error(422, "execution", "the query makes text that is not valid UTF-8")
+        except (RecursionError, MemoryError) as exc:
+            return error(422, "execution", f"the query is too large: {type(exc).__name__}")
         except FlyballError as exc:
             return error(exc.status, {404: "not_found", 503: "unavailable"}.get(exc.status, "internal"), str(exc))
+        except Exception as exc:
+            log.exception("request_failed path=%s", request.url.path)
+            return error(500, "internal", f"{type(exc).__name__}; the server's log says more")
 
     return endpoint
 

@@ -33,6 +33,7 @@ def create_app(
     instance: Instance | None = None,
     budget: Budget | None = None,
     queries_max: int = 1,
+    threads_spare: int = 0,
 ) -> Starlette:
     """The API as an ASGI app.
 
@@ -41,12 +42,13 @@ def create_app(
         executor: the threads in which queries run.
         routes: more routes, tried first.
         queries_max: queries that run at once.
+        threads_spare: threads of the executor beyond those.
     """
     instance = instance or Instance(targets=targets_provider or list)
     budget = budget or Budget()
     if executor is None:
         raise ValueError("an executor is needed: queries must not run on the event loop")
-    queue = QueryQueue(executor, running_max=queries_max)
+    queue = QueryQueue(executor, running_max=queries_max, spare=threads_spare)
     queries = QueryHandlers(storage, queue, instance, budget)
     catalogue = CatalogueHandlers(storage, queue, instance, budget.timeout_s)
     status = StatusHandlers(storage, queue, instance, budget.timeout_s)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.responses import Response
 
@@ -24,10 +25,12 @@ from flyball.web.parameters import (
     time_ms,
     whole,
 )
-from flyball.web.queue import QueryQueue
+from flyball.web.queue import QueryQueue, Work
 from flyball.web.syntaxtree import document
 
 POINTS_MAX = 11_000
+#: Expressions up to this length are parsed on the event loop, within a millisecond or two.
+PARSED_AT_ONCE_MAX = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,32 +105,36 @@ class QueryHandlers:
         lookback = duration_ms(form, "lookback_delta") or 0
         lookback = lookback if lookback > 0 else self.budget.lookback_ms
         timeout = duration_ms(form, "timeout")
+        if timeout is not None and timeout <= 0:
+            raise BadDataError('invalid parameter "timeout": it must be positive')
         text = first(form, "query")
         asked_s = clock.monotonic_s()
-        expr = parsed(text)
-        if step and expr.type.value not in ("scalar", "vector"):
-            message = f'invalid expression type "{expr.type.documented}" for range query'
-            raise BadDataError(f'invalid parameter "query": {message}, must be Scalar or instant Vector')
-        parsed_s = clock.monotonic_s()
+        if len(text) <= PARSED_AT_ONCE_MAX:
+            parsed(text)  # what is wrong is said at once; a long one is parsed in its turn only
         store = _Counting(self.store, self.budget)
         store.count_samples = bool(stats)
 
-        def work(cancelled: Callable[[], bool]) -> tuple[Value, bytes, float, float]:
+        def work(cancelled: Callable[[], bool]) -> tuple[Value, bytes, list[float]]:
             begun_s = clock.monotonic_s()
+            expr = parsed(text)
+            if step and expr.type.value not in ("scalar", "vector"):
+                message = f'invalid expression type "{expr.type.documented}" for range query'
+                raise BadDataError(f'invalid parameter "query": {message}, must be Scalar or instant Vector')
+            parsed_s = clock.monotonic_s()
             options = Options(cancelled=cancelled, samples_max=self.budget.samples_max)
             value = evaluate(expr, store, start, end, step, lookback, options=options, text=text)
             evaluated_s = clock.monotonic_s()
-            return value, data_json(value, limit), begun_s, evaluated_s
+            return value, data_json(value, limit), [begun_s, parsed_s, evaluated_s]
 
-        value, data, begun_s, evaluated_s = await self._in_turn(form, work, timeout)
+        value, data, (begun_s, parsed_s, evaluated_s) = await self._in_turn(form, work, timeout)
         if stats:
             timings = {
                 "evalTotalTime": clock.monotonic_s() - asked_s,
                 "resultSortTime": 0.0,
-                "queryPreparationTime": parsed_s - asked_s,
-                "innerEvalTime": evaluated_s - begun_s,
-                "execQueueTime": begun_s - parsed_s,
-                "execTotalTime": clock.monotonic_s() - parsed_s,
+                "queryPreparationTime": parsed_s - begun_s,
+                "innerEvalTime": evaluated_s - parsed_s,
+                "execQueueTime": begun_s - asked_s,
+                "execTotalTime": clock.monotonic_s() - asked_s,
             }
             samples = {
                 "totalQueryableSamples": store.samples,
@@ -140,19 +147,19 @@ class QueryHandlers:
             warnings.append("results truncated due to limit")
         return success(data, warnings, value.infos)
 
-    async def _in_turn(self, form: Form, work: Callable[[Callable[[], bool]], object], timeout_ms: int | None) -> tuple:  # type: ignore[type-arg]
+    async def _in_turn(self, form: Form, work: Work, timeout_ms: int | None) -> Any:
         allowed_s = self.budget.timeout_s
         if timeout_ms is not None:
             allowed_s = min(allowed_s, timeout_ms / 1000)
-        found: tuple = await self.queue.run(form_client(form), work, allowed_s)  # type: ignore[type-arg]
-        return found
+        return await self.queue.run(form_client(form), work, allowed_s)
 
     async def query_exemplars(self, form: Form) -> Response:
         now = clock.now_ms()
         start, end = time_ms(form, "start", TIME_MIN_MS), time_ms(form, "end", TIME_MAX_MS if now < 0 else now)
         if end < start:
             raise BadDataError('invalid parameter "end": end timestamp must not be before start time')
-        sets = [node.matchers for node in parsed(first(form, "query")).walk() if isinstance(node, VectorSelector)]
+        expr = await self._in_turn(form, lambda _: parsed(first(form, "query")), None)
+        sets = [node.matchers for node in expr.walk() if isinstance(node, VectorSelector)]
         found = self.instance.exemplars.select(sets, start, end) if self.instance.exemplars and sets else []
         return success(
             encode(
@@ -170,10 +177,10 @@ class QueryHandlers:
         )
 
     async def format_query(self, form: Form) -> Response:
-        return success(encode(str(parsed(first(form, "query")))))
+        return success(await self._in_turn(form, lambda _: encode(str(parsed(first(form, "query")))), None))
 
     async def parse_query(self, form: Form) -> Response:
-        return success(encode(document(parsed(first(form, "query")))))
+        return success(await self._in_turn(form, lambda _: encode(document(parsed(first(form, "query")))), None))
 
 
 def parsed(text: str) -> Expr:
@@ -182,3 +189,5 @@ def parsed(text: str) -> Expr:
         return parse(text)
     except QueryError as exc:
         raise BadDataError(f'invalid parameter "query": {exc}') from None
+    except RecursionError:
+        raise BadDataError('invalid parameter "query": it is nested too deeply') from None

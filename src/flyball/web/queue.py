@@ -24,6 +24,8 @@ class _Query:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.over = threading.Event()
+        self.running = False
+        self.abandoned = False
         self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
 
@@ -32,11 +34,14 @@ class QueryQueue:
 
     Args:
         waiting_max: queries that may wait; more are refused at once.
+        spare: threads of the executor beyond ``running_max``. A query that nobody waits for any more, but that has not
+            noticed yet, gives up its place while there is one.
     """
 
-    def __init__(self, executor: Executor, *, running_max: int = 1, waiting_max: int = 1000) -> None:
+    def __init__(self, executor: Executor, *, running_max: int = 1, waiting_max: int = 1000, spare: int = 0) -> None:
         self._executor = executor
-        self._running_max, self._waiting_max = running_max, waiting_max
+        self._running_max, self._waiting_max, self._spare = running_max, waiting_max, spare
+        self._abandoned = 0
         self._waiting: OrderedDict[str, deque[_Query]] = OrderedDict()
         self._running = 0
         self._count = 0
@@ -63,8 +68,16 @@ class QueryQueue:
         finally:
             query.over.set()
             self._forget(client, query)
+            self._abandon(query)
             if not query.done.done():
                 query.done.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _abandon(self, query: _Query) -> None:
+        if query.running and self._abandoned < self._spare:
+            query.abandoned = True
+            self._abandoned += 1
+            self._running -= 1
+            self._next()
 
     def _forget(self, client: str, query: _Query) -> None:
         queued = self._waiting.get(client)
@@ -84,13 +97,18 @@ class QueryQueue:
             if queued:
                 self._waiting[client] = queued  # behind all others
             self._running += 1
+            query.running = True
             started = asyncio.get_running_loop().run_in_executor(self._executor, query.work, query.over.is_set)
             started.add_done_callback(lambda done, query=query: self._ended(query, done))  # type: ignore[misc]
         _WAITING.set(self._count)
         _RUNNING.set(self._running)
 
     def _ended(self, query: _Query, done: "asyncio.Future[Any]") -> None:
-        self._running -= 1
+        query.running = False
+        if query.abandoned:
+            self._abandoned -= 1
+        else:
+            self._running -= 1
         if not query.done.done():
             if done.cancelled():
                 query.done.cancel()
