@@ -81,10 +81,10 @@ def test_a_schedule_and_a_forecast_floor_hold_in_a_backtest(tmp_path: Path) -> N
         governor("ahead", forecast={}),
     ]
     policies = read_policies([manifest(tmp_path / "p.yaml", *objects)])
-    start_ms = 1_699_999_200_000  # 2023-11-14T22:00:00Z
-    trace = Trace("flat", start_ms, np.full(12 * 3600, 100.0))
+    start_ms = 1_700_033_400_000  # 2023-11-15T07:30:00Z
+    trace = Trace("flat", start_ms, np.full(2 * 3600, 100.0))
     calendar, both, ahead = backtest(policies, trace, Workload(capacity=10))
-    eight = 10 * 3600
+    eight = 1800
     for result in (calendar, both):
         assert result.desired[eight - 120] < 20 and (result.desired[eight + 60 : eight + 3600] >= 50).all()
         assert result.desired[-1] < 20

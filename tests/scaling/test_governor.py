@@ -67,7 +67,7 @@ def test_fast_comes_down_after_the_hold_and_not_within_the_dead_band() -> None:
     busy = History((Recommendation(20, NOW - 20_000),), began_ms=0)
     assert decide_governor(wish, seen(20, 2), busy, NOW)[0].desired == 20
     decision, history = decide_governor(wish, seen(20, 2), busy, NOW + 11_000)
-    assert decision.desired == 4 and not any(past.replicas == 20 for past in history.recommendations)
+    assert decision.desired == 5 and not any(past.replicas == 20 for past in history.recommendations)
     assert decide_governor(wish, seen(20, 9.4), CALM, NOW)[0].desired == 20
 
 
@@ -76,7 +76,7 @@ def test_without_memory_fast_scales_up_but_not_down() -> None:
     decision, history = decide_governor(wish, seen(10, 1), History(), NOW)
     assert decision.desired == 10 and decision.clamps[0].rule == "hold"
     assert decide_governor(wish, seen(10, 50), History(), NOW)[0].desired == 53
-    assert decide_governor(wish, seen(10, 1), history, NOW + 31_000)[0].desired == 1
+    assert decide_governor(wish, seen(10, 1), history, NOW + 31_000)[0].desired == 2
 
 
 def test_a_pod_without_a_value_carries_as_much_as_the_others() -> None:

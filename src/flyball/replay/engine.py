@@ -291,7 +291,7 @@ def run_fast(
         largest.append((at_s, whole))
         if largest[0][0] < at_s - hold:
             largest.popleft()
-        current = max(low, min(high, sized(current, need, largest[0][1])))
+        current = max(low, min(high, sized(current, need, largest[0][1], foreseen=forecaster is not None)))
         desired[at_s] = current
         if progress is not None and at_s % 4096 == 0:
             progress(at_s / len(trace))

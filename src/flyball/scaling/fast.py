@@ -25,10 +25,16 @@ def needed(demand: float, forecast: Forecast | None) -> float:
     return max(demand, forecast.expected * math.exp(margin))
 
 
-def sized(current: int, need: float, highest: int) -> int:
-    """The size to go to. ``highest``: the largest ceil(need) of the hold time, this one among them."""
+def sized(current: int, need: float, highest: int, *, foreseen: bool) -> int:
+    """The size to go to. ``highest``: the largest ceil(need) of the hold time, this one among them.
+
+    ``foreseen``: a forecast's margin is in the need; without one the headroom also keeps noise from turning a
+    scale-down round at once.
+    """
     if math.ceil(need) > current:
         return min(MAX_INT32, math.ceil(need * (1 + HEADROOM)))
+    if not foreseen:
+        highest = math.ceil(highest * (1 + HEADROOM))
     if highest < current * (1 - DEAD_BAND):
         return highest
     return current

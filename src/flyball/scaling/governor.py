@@ -236,10 +236,11 @@ def _fast(
     if forecast is not None:
         need = max(demand, min(needed(demand, forecast), float(_forecast_floor(governor, spec, forecast))))
     whole = math.ceil(need)
-    oldest_ms = now_ms - governor.lead_s * 1000
+    hold_s = governor.lead_s if spec.behavior is None else max(governor.lead_s, spec.behavior.down.window_s)
+    oldest_ms = now_ms - hold_s * 1000
     past = tuple(p for p in history.recommendations if p.at_ms >= oldest_ms)
     highest = max([whole, *(p.replicas for p in past)])
-    wanted = sized(current, need, highest)
+    wanted = sized(current, need, highest, foreseen=forecast is not None)
     clamps: list[Clamp] = []
     # after a start with no memory a peak may have been missed
     known = history.began_ms is not None and history.began_ms <= oldest_ms
@@ -249,7 +250,7 @@ def _fast(
         clamps.append(Clamp("hold", wanted, current, "ScaleDownStabilized", f"{why}, so nothing scales down"))
         wanted = current
     elif whole < wanted <= current:
-        message = f"the largest need of the last {governor.lead_s} s is {highest}, within the dead band of {current}"
+        message = f"the largest need of the last {hold_s} s is {highest}, within the dead band of {current}"
         clamps.append(Clamp("dead band", whole, wanted, "ScaleDownStabilized", message))
     able = clamps[-1] if clamps else None
     desired, reason, message = limited(spec, current, wanted, history, now_ms)
