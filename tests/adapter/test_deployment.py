@@ -71,7 +71,11 @@ def test_files_and_config_maps_are_followed_and_a_bad_one_changes_nothing(tmp_pa
         body = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": {"name": "more", "namespace": "default", "labels": {"flyball.dev/adapter-config": "true"}},
+            "metadata": {
+                "name": "more",
+                "namespace": "flyball-system",
+                "labels": {"flyball.dev/adapter-config": "true"},
+            },
             "data": {"config.yaml": CONFIG.replace("^(.*)_total$", "^(.*)s_total$")},
         }
         await found.client.create(CONFIG_MAPS, body)

@@ -29,6 +29,7 @@ class Configuration:
     Args:
         text: the base configuration.
         what: names it in messages.
+        namespace: whose labelled ConfigMaps add rules; None is every namespace's.
 
     Raises:
         ConfigError: the base configuration as a whole cannot be read.
@@ -42,6 +43,7 @@ class Configuration:
         changed: Callable[[], None],
         what: str = "config",
         watch_config_maps: bool = True,
+        namespace: str | None = None,
     ) -> None:
         self._changed = changed
         self._recorder = EventRecorder(client, "flyball-adapter")
@@ -50,7 +52,7 @@ class Configuration:
         self._refused_maps: dict[tuple[str, str], str] = {}
         self._informer: Informer[_ConfigMap] | None = None
         if watch_config_maps:
-            self._informer = Informer(client, CONFIG_MAPS, label_selector=CONFIG_SELECTOR, type=_ConfigMap)
+            self._informer = Informer(client, CONFIG_MAPS, namespace, label_selector=CONFIG_SELECTOR, type=_ConfigMap)
             self._informer.add_handler(self._config_map_changed)
         self.reloads = 0
         self._base = parse_config(text, what)

@@ -121,6 +121,7 @@ async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None
         max_age_ms=round(1000 * (flags.max_age_s or flags.relist_interval_s)),
         staleness_ms=round(1000 * flags.staleness_s),
         share_s=flags.share_s,
+        config_map_namespace=flags.serving.service[0],
     )
     serving = flags.serving
     certificates = _Serving(client, serving)

@@ -48,6 +48,7 @@ class Adapter:
         staleness_ms: a value whose newest sample is older is not served.
         share_s: for how long an answer to one query for all objects serves all who ask.
         watch_config_maps: whether rules also come from labelled ConfigMaps and MetricRules.
+        config_map_namespace: whose labelled ConfigMaps; None is every namespace's.
         namespace_label: the label that confines MetricRules to their namespace.
 
     Raises:
@@ -66,6 +67,7 @@ class Adapter:
         staleness_ms: int = 300_000,
         share_s: float = 0.5,
         watch_config_maps: bool = True,
+        config_map_namespace: str | None = None,
         namespace_label: str = "namespace",
     ) -> None:
         self._relist_interval_s, self._staleness_ms = relist_interval_s, staleness_ms
@@ -85,6 +87,7 @@ class Adapter:
             changed=self._apply,
             what=config_name,
             watch_config_maps=watch_config_maps,
+            namespace=config_map_namespace,
         )
         self._tenants = TenantRules(client, self._apply, namespace_label) if watch_config_maps else None
         self._apply()

@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": "Run an example under load and watch it scale.",
     "adapter": "Serve the metrics APIs on any cluster, as prometheus-adapter does.",
     "autoscaler": "Act on Governors on any cluster, one leader of several.",
+    "install": "Print what installs a part of Flyball on a cluster.",
     "explain": "Say why a workload has the replicas it has.",
     "doctor": "Find the first broken link from a pod's metric to its replicas.",
     "exporter": "Run one exporter alone.",
