@@ -238,7 +238,8 @@ def vector(draw: st.DrawFn, run: str, depth: int = 3) -> str:
     if kind == "aggregate":
         by = draw(st.sampled_from(["", " by (pod)", " by (code)", " without (pod)", " by (le)", " without (le, code)"]))
         op = draw(st.sampled_from([*AGGREGATORS, "topk(2, ", "bottomk(1, ", "quantile(0.3, ", 'count_values("v", ']))
-        if op.startswith(("topk", "bottomk")):  # among equals the order decides, and that of computed series is chance
+        # among equals the order decides, and that of computed series is chance; a computed value's last digit, too
+        if op.startswith(("topk", "bottomk", "count_values")):
             return f"{op.split('(')[0]}{by} ({op.split('(')[1]}{draw(selector(run))})"
         if "(" in op:
             return f"{op.split('(')[0]}{by} ({op.split('(')[1]}{draw(inner)})"
