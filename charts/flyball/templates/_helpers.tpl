@@ -1,0 +1,3 @@
+{{- define "flyball.adapter" -}}
+{{- printf "%s-adapter" .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
