@@ -119,6 +119,28 @@ def test_a_later_node_finds_the_way_into_a_container_again(tmp_path, mount_runti
     asyncio.run(main())
 
 
+def test_a_volume_above_our_own_directories_does_not_hide_them(tmp_path, mount_runtime):
+    async def main():
+        (tmp_path / "node").mkdir()
+        client, recorder = fakes.FakeClient(), fakes.FakeRecorder()
+        manager = PodManager(tmp_path / "node", 0, client, recorder, runtime=runtimes.MOUNT)
+        above = "/" + tmp_path.parts[1]
+        script = f"import os, tempfile; tempfile.mkstemp(); print(os.listdir('{above}'))"
+        one = pod("p", ["sh", "-c", f'python -c "{script}"; sleep 60'])
+        one["spec"]["volumes"] = [{"name": "tmp", "emptyDir": {}}]
+        one["spec"]["containers"][0]["volumeMounts"] = [{"name": "tmp", "mountPath": above}]
+        manager.observe("ADDED", one)
+        try:
+            log = manager.directory / "pods" / "uid-p" / "containers" / "main" / "0.log"
+            await until(lambda: log.exists() and log.read_text())
+            assert log.read_text().split()[-1] == f"['{tmp_path.parts[2]}']"  # the way to our directories, no more
+            assert len(list((manager.directory / "pods" / "uid-p" / "tmp").iterdir())) == 1
+        finally:
+            await manager.close(stop_pods=True, grace_s=0.5)
+
+    asyncio.run(main())
+
+
 def test_a_mount_point_never_leads_out_of_the_new_root(tmp_path):
     inside = tmp_path / "inside"
     inside.mkdir()

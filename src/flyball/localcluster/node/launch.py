@@ -70,7 +70,7 @@ def prepare(
     env.setdefault("PATH", os.defpath)
     root = None
     if isolated:
-        root = _root(pod_dir, container, mounts, cwd)
+        root = _root(pod_dir, shim_dir, container, mounts, cwd)
         argv = program_of(expanded, mounts, env["PATH"], cwd)
     elif not os.path.isdir(cwd):
         raise images.NotRunnableError(
@@ -84,7 +84,7 @@ def prepare(
     return Launch(argv, env, cwd, mounts, alone, root)
 
 
-def _root(pod_dir: Path, container: Object, mounts: Sequence[tuple[str, str]], cwd: str) -> Root:
+def _root(pod_dir: Path, shim_dir: Path, container: Object, mounts: Sequence[tuple[str, str]], cwd: str) -> Root:
     directory = pod_dir / "root"
     directory.mkdir(exist_ok=True)
     fixed = volumes.read_only(container)
@@ -94,6 +94,10 @@ def _root(pod_dir: Path, container: Object, mounts: Sequence[tuple[str, str]], c
         binds.append(("rw", str(hosts), "/etc/hosts"))
     if not os.path.isdir(environment.rewrite_path(cwd, mounts)):
         binds.append(("rw", str(pod_dir / "work"), cwd))  # an image would have it
+    # A volume at /tmp must not hide what the container needs of ours.
+    for path in map(str, (pod_dir, pod_dir.parents[1] / "bin", shim_dir)):
+        if os.path.isdir(path) and any(path.startswith(target.rstrip("/") + "/") for target, _ in mounts):
+            binds.append(("rw", path, path))
     return Root(str(directory), tuple(binds))
 
 
