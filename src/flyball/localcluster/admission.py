@@ -28,6 +28,15 @@ _NO_GENERATION = frozenset(
         "apiregistration.k8s.io/apiservices",
     }
 )
+# And those that count them without one.
+_GENERATION_WITHOUT_STATUS = frozenset(
+    {
+        "discovery.k8s.io/endpointslices",
+        "networking.k8s.io/ingressclasses",
+        "networking.k8s.io/networkpolicies",
+        "scheduling.k8s.io/priorityclasses",
+    }
+)
 _NAME_CHARACTERS = "bcdfghjklmnpqrstvwxz2456789"  # no vowels, so that no words appear
 
 
@@ -36,7 +45,7 @@ def generated_name(prefix: str) -> str:
 
 
 def counts_generations(store: str, subresources: tuple[str, ...]) -> bool:
-    return store not in _NO_GENERATION and ("status" in subresources or store == "networking.k8s.io/networkpolicies")
+    return store not in _NO_GENERATION and ("status" in subresources or store in _GENERATION_WITHOUT_STATUS)
 
 
 def stamp_new(obj: Object, now_ms: int) -> None:
@@ -66,6 +75,8 @@ def initial_state(storage: Storage, store: str, obj: Object, now_ms: int) -> Non
         obj["status"] = crd_status(obj, now_ms)
     elif store == "/services":
         obj.setdefault("status", {"loadBalancer": {}})
+    elif store == "apps/daemonsets":
+        obj["metadata"].setdefault("annotations", {})["deprecated.daemonset.template.generation"] = "1"
     elif store == "batch/jobs" and not (obj.get("spec") or {}).get("manualSelector"):
         select_own_pods(obj)
 

@@ -129,6 +129,7 @@ def hpa_v2_to_v1(obj: Object) -> Object:
     if "status" in obj:
         before = obj["status"] or {}
         status = {k: v for k, v in before.items() if k not in ("currentMetrics", "conditions")}
+        status.setdefault("currentReplicas", 0)  # v1 always writes it
         current = before.get("currentMetrics") or []
         for metric in current:
             if _is_cpu(metric):

@@ -130,6 +130,9 @@ def _check_match(request: Request) -> None:
             "FieldValueNotSupported",
             f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""',
         )
+    elif match == "Exact" and request.param("resourceVersion") == "0":
+        reason = "FieldValueForbidden"
+        message = 'Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
     elif match and not request.param("resourceVersion"):
         reason = "FieldValueForbidden"
         message = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"

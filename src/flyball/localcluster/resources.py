@@ -109,6 +109,8 @@ class Resources:
             obj = await request.object()
             check_body(request, served, obj, await request.body())
             writer = writer_of(request, served)
+            if served.store == "/endpoints":
+                request.warnings.append("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
             created = self._objects.create(served, namespace, obj, writer=writer, dry_run=is_dry_run(request))
             await answer_object(request, served, 201, created)
         elif request.method == "DELETE":
@@ -118,9 +120,6 @@ class Resources:
 
     async def _item(self, request: Request, served: Served, namespace: str, name: str) -> None:
         if request.method == "GET":
-            if request.flag("watch"):
-                await answer_watch(self._storage, request, served, namespace, f"metadata.name={name}")
-                return
             await answer_record(request, served, self._objects.get(served, namespace, name))
         elif request.method == "PUT":
             await self._put(request, served, namespace, name, "")
@@ -312,12 +311,16 @@ def check_body(
         )
     obj["apiVersion"], obj["kind"] = kind.api_version, kind.kind
     if not isinstance(obj.get("metadata") or {}, dict):
-        raise failures.bad_request(named + "json: cannot unmarshal value into field metadata of type v1.ObjectMeta")
+        given = schema.json_name(obj["metadata"])
+        raise failures.bad_request(
+            named + f"json: cannot unmarshal {given} into Go struct field {kind.kind}.metadata of type v1.ObjectMeta"
+        )
     mode = request.param("fieldValidation") or "Warn"
     if mode not in ("Strict", "Warn", "Ignore"):
-        raise failures.ApiFailure(
-            422, f'fieldValidation: Unsupported value: "{mode}": supported values: "Ignore", "Warn", "Strict"'
-        )
+        options = {"POST": "CreateOptions", "PUT": "UpdateOptions"}.get(request.method, "PatchOptions")
+        message = f'Unsupported value: "{mode}": supported values: "", "Ignore", "Strict", "Warn"'
+        cause = {"reason": "FieldValueNotSupported", "message": message, "field": "fieldValidation"}
+        raise failures.invalid("meta.k8s.io", options, "", [cause])
     changed = obj if known is None else _differing(obj, known)
     wrong = schema.type_errors(kind, changed)
     if wrong:
@@ -377,9 +380,9 @@ def apply_patch(served: Served, how: str, current: Object, patch: Any) -> Object
     if how == "json":
         patched = patching.json_patch(current, patch)
     elif not isinstance(patch, dict):
-        given = "array" if isinstance(patch, list) else type(patch).__name__
         raise QueryError(
-            f"error decoding patch: json: cannot unmarshal {given} into Go value of type map[string]interface {{}}"
+            f"error decoding patch: json: cannot unmarshal {schema.json_name(patch)} into Go value of type "
+            "map[string]interface {}"
         )
     elif how == "merge":
         patched = patching.merge_patch(current, patch)

@@ -116,7 +116,7 @@ class _Lines:
         return line
 
     def bookmark(self, revision: int, initial_end: bool = False) -> bytes:
-        metadata: Object = {"resourceVersion": str(revision), "creationTimestamp": None}
+        metadata: Object = {"resourceVersion": str(revision)}
         if initial_end:
             metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
         kind = self._served.kind

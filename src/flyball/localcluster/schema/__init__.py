@@ -13,7 +13,14 @@ from flyball.localcluster.schema.kinds import ALL_VERBS, KINDS, SUBRESOURCE_KIND
 
 if TYPE_CHECKING:
     from flyball.localcluster.schema.defaults import default
-    from flyball.localcluster.schema.fields import PatchNode, patch_schema, prune, type_errors, validate_fields
+    from flyball.localcluster.schema.fields import (
+        PatchNode,
+        json_name,
+        patch_schema,
+        prune,
+        type_errors,
+        validate_fields,
+    )
     from flyball.localcluster.schema.fieldsets import ListKeyError
     from flyball.localcluster.schema.openapi import openapi_v3
     from flyball.localcluster.schema.protobuf import decode_protobuf
@@ -34,6 +41,7 @@ __all__ = [
     "find",
     "find_kind",
     "human_duration",
+    "json_name",
     "openapi_v3",
     "patch_schema",
     "prune",
@@ -47,6 +55,7 @@ _LATER = {
     "default": "defaults",
     "ListKeyError": "fieldsets",
     "PatchNode": "fields",
+    "json_name": "fields",
     "patch_schema": "fields",
     "prune": "fields",
     "type_errors": "fields",

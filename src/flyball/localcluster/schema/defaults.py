@@ -265,7 +265,7 @@ def _stateful_set(obj: Object, _version: str) -> None:
     strategy = _child(spec, "updateStrategy")
     _set(strategy, type="RollingUpdate")
     if strategy["type"] == "RollingUpdate":
-        _set(_child(strategy, "rollingUpdate"), partition=0)
+        _set(_child(strategy, "rollingUpdate"), partition=0, maxUnavailable=1)
     retention = _child(spec, "persistentVolumeClaimRetentionPolicy")
     _set(retention, whenDeleted="Retain", whenScaled="Retain")
     _template(spec)

@@ -139,6 +139,11 @@ def type_errors(kind: Kind, obj: dict[str, Any]) -> list[str]:
 _JSON_NAMES = {str: "string", bool: "bool", int: "number", float: "number", dict: "object", list: "array"}
 
 
+def json_name(value: Any) -> str:
+    """What Go's decoder calls a value: object, array, string, number, bool."""
+    return _JSON_NAMES.get(type(value), "value")
+
+
 def _go_type(node: dict[str, Any]) -> str:
     name, inner = _resolved(node)
     if name and "properties" in inner:
@@ -201,7 +206,7 @@ def _mistyped(node: dict[str, Any], value: Any, struct: str, path: str) -> Itera
 
 def _cannot(value: Any, struct: str, path: str, go_type: str) -> str:
     """Go's words for a value that does not fit; a number that does not fit is shown."""
-    got = _JSON_NAMES.get(type(value), "value")
+    got = json_name(value)
     if got == "number" and go_type in ("int32", "int64"):
         got = f"number {int(value) if float(value).is_integer() else value}"
     where = f"Go struct field {struct}.{path}" if path else "Go value"
