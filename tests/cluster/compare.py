@@ -182,6 +182,9 @@ def _list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
+SEEN: set[Known] = set()  # in this process, for the summary of what differences.yaml could lose
+
+
 def sort_out(found: list[Difference], known: list[Known]) -> tuple[list[Difference], dict[Known, int]]:
     """The new differences, and how often each known one was seen."""
     new = []
@@ -192,4 +195,5 @@ def sort_out(found: list[Difference], known: list[Known]) -> tuple[list[Differen
             new.append(difference)
         else:
             seen[reason] = seen.get(reason, 0) + 1
+    SEEN.update(seen)
     return new, seen
