@@ -20,6 +20,7 @@ from flyball.adapter.certificates import (
     publish_quietly,
 )
 from flyball.adapter.onward import Onward, OnwardFlags
+from flyball.adapter.owners import Owners
 from flyball.adapter.service import Adapter
 from flyball.errors import ConfigError, FlyballError
 from flyball.http.client import client_tls
@@ -95,6 +96,7 @@ class Flags:
     staleness_s: float = 300.0
     share_s: float = 5.0
     standalone: bool = False
+    hpa_check_s: float = 15.0
 
 
 async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None] = lambda _: None) -> None:
@@ -150,6 +152,8 @@ async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None
                 tasks.append(group.create_task(following, name="adapter configuration"))
             if scraping is not None:
                 tasks.append(group.create_task(scraping.run(), name="adapter standalone"))
+            owners = Owners(client, adapter.registry, lambda: adapter.mapper)
+            tasks.append(group.create_task(owners.run(flags.hpa_check_s), name="adapter owners"))
             if onward is not None:
                 tasks.append(group.create_task(onward.run(), name="adapter onward"))
             if fixed is None:

@@ -95,18 +95,18 @@ def _permissions(chosen: Installation) -> list[Object]:
         *(_rule(api, resource, "list watch") for api, resource in chosen.described),
         _rule("apiregistration.k8s.io", "apiservices", "list"),
         _rule("apiregistration.k8s.io", "apiservices", "patch", api_services),
+        _rule("autoscaling", "horizontalpodautoscalers", "list watch"),
+        _rule("", "events", "create patch"),
         _rule("flyball.dev", "metricrules", "list watch"),
         _rule("flyball.dev", "metricrules/status", "patch"),
     ]
     if chosen.standalone:
         cluster += [
-            _rule("autoscaling", "horizontalpodautoscalers", "list watch"),
             _rule("flyball.dev", "governors", "list watch"),
             _rule("apps", "deployments/scale statefulsets/scale replicasets/scale", "get"),
         ]
     own = [
         _rule("", "configmaps", "list watch"),
-        _rule("", "events", "create patch"),
         _rule("", "secrets", "create"),
         _rule("", "secrets", "get update", [f"{name}-tls"]),
     ]

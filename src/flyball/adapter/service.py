@@ -20,7 +20,7 @@ from flyball.adapter.values import MetricValue, ObjectUsage
 from flyball.errors import NotFoundError
 from flyball.kube import KubeClient
 from flyball.kube.kinds import NODES, PODS
-from flyball.metricrules import Kind, ResourceRules, RuleOptions
+from flyball.metricrules import Kind, ResourceRules, RestMapper, RuleOptions
 from flyball.metricrules.queries import custom_query, external_query
 from flyball.metricrules.resources import NAMESPACES
 from flyball.model.selectors import Selector
@@ -215,6 +215,11 @@ class Adapter:
     @property
     def registry(self) -> Registry:
         return self._registry
+
+    @property
+    def mapper(self) -> RestMapper:
+        """What the API server serves, as last read."""
+        return self._kinds.mapper
 
     def find_kind(self, text: str) -> Kind | None:
         """The kind of ``pods`` or ``deployments.apps``."""
