@@ -46,7 +46,7 @@ class Vec:
         if picked.dtype == bool:
             picked = np.flatnonzero(picked)
         return Vec(
-            tuple(map(self.labels.__getitem__, picked.tolist())),
+            picked_labels(self.labels, picked),
             self.values[picked],
             self.ok[picked],
             None if self.drop is None else self.drop[picked],
@@ -92,6 +92,7 @@ class Vec:
 # --- label set arithmetic, remembered by the identity of the label tuples that the store hands out
 
 _MEMO_MAX = 512
+_REMEMBERED_MIN = 256  # rows from which on it pays to remember which were picked
 _memo: OrderedDict[Hashable, tuple[tuple[object, ...], Any]] = OrderedDict()
 _memo_lock = Lock()
 
@@ -147,6 +148,15 @@ def unnamed(labels: tuple[Labels, ...]) -> tuple[tuple[Labels, ...], bool]:
         return bare, len(set(bare)) != len(bare)
 
     return remember((labels,), "unnamed", make)
+
+
+def picked_labels(labels: tuple[Labels, ...], rows: Index) -> tuple[Labels, ...]:
+    """Some of the label sets."""
+
+    def make() -> tuple[Labels, ...]:
+        return tuple(map(labels.__getitem__, rows.tolist()))
+
+    return remember((labels,), ("rows", rows.tobytes()), make) if rows.size >= _REMEMBERED_MIN else make()
 
 
 def joined(parts: tuple[tuple[Labels, ...], ...]) -> tuple[Labels, ...]:
