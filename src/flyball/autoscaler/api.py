@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from flyball.clock import parse_rfc3339_ms
 from flyball.errors import FlyballError
 from flyball.journal import DecisionRecord, Journal
 
@@ -33,9 +34,14 @@ def create_app(
         text = request.query_params.get("limit", str(LIMIT_DEFAULT))
         if not (text.isascii() and text.isdigit() and 1 <= int(text) <= LIMIT_MAX):
             return _error(400, f'limit "{text[:32]}" is not a number from 1 to {LIMIT_MAX}')
+        at = request.query_params.get("at", "")
+        try:
+            until_ms = int(at) if at.isascii() and at.isdigit() else parse_rfc3339_ms(at) if at else None
+        except ValueError:
+            return _error(400, f'at "{at[:32]}" is not a time; write 2026-11-21T17:00:00Z or ms since the epoch')
         namespace, name = request.query_params.get("namespace", ""), request.query_params.get("name", "")
         try:
-            records = await run_in_threadpool(journal.decisions, namespace, name, int(text))
+            records = await run_in_threadpool(journal.decisions, namespace, name, int(text), until_ms)
         except FlyballError as error:
             return _error(error.status, str(error))
         return _json(200, {"items": [flat(record) for record in records]})
@@ -61,7 +67,12 @@ def flat(record: DecisionRecord) -> dict[str, Any]:
     """A record as the API shows it: the decision's fields with those of its record beside them."""
     body: dict[str, Any] = msgspec.to_builtins(record.decision)
     body.update(
-        id=record.id, first_ms=record.first_ms, last_ms=record.last_ms, count=record.count, outcome=record.outcome
+        id=record.id,
+        first_ms=record.first_ms,
+        last_ms=record.last_ms,
+        count=record.count,
+        outcome=record.outcome,
+        reproduced=record.reproduced(),
     )
     return body
 

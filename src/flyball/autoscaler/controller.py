@@ -37,13 +37,13 @@ from flyball.scaling import (
     Spec,
     after_write,
     applied,
-    decide,
     ending_error,
     metrics_skipped,
     next_status,
     same_status,
 )
-from flyball.scaling.governor import NAME_PREFIX, decide_governor
+from flyball.scaling.governor import NAME_PREFIX
+from flyball.scaling.record import Inputs
 
 if TYPE_CHECKING:
     from flyball.scaling.forecast import Forecaster
@@ -297,11 +297,13 @@ class Autoscaler:
             self._settle(key, spec, scale)
             seen = await self._observe(key, subject, scale)
         now_ms = self._clock.now_ms()
-        decision, history = self._decide(key, subject, seen, self._history(key, spec.uid), now_ms)
+        inputs = self._inputs(key, subject, seen)
+        decision, history = inputs.decide(now_ms)
+        self._learn(key, subject, seen, decision)
         for metric in decision.metrics:
             if metric.error:
                 self.telemetry.read_failures.labels(metric.type).inc()
-        record = self._journal.append_decision(decision, history, spec.uid)
+        record = self._journal.append_decision(decision, history, spec.uid, inputs)
         self._histories[key] = (spec.uid, history)
         if not subject.acts(self._act_on_hpas) or not self._may_write():
             return decision.error
@@ -316,23 +318,23 @@ class Autoscaler:
         await self._write_status(key, subject, decision, outcome, (*decision.conditions, *more))
         return ending_error(decision, outcome)
 
-    def _decide(
-        self, key: Key, subject: Subject, seen: Observation, history: History, now_ms: int
-    ) -> tuple[Decision, History]:
-        governor = subject.governor
-        if governor is None:
-            return decide(subject.spec, seen, history, now_ms)
+    def _inputs(self, key: Key, subject: Subject, seen: Observation) -> Inputs:
+        history = self._history(key, subject.spec.uid)
+        if subject.governor is None:
+            return Inputs(seen, history, spec=subject.spec)
         known = self._forecasters.get(key)
-        forecast = known.forecast if known is not None else None
-        decision, history = decide_governor(governor, seen, history, now_ms, forecast)
-        demand = decision.governed.demand if decision.governed is not None else None
-        if governor.forecast is not None and demand is not None:
-            if known is None:
-                from flyball.scaling.forecast import Forecaster  # numpy only where someone wants it
+        return Inputs(seen, history, governor=subject.governor, forecast=known.forecast if known is not None else None)
 
-                known = self._forecasters[key] = Forecaster(startup_s(governor, seen))
-            known.observe(now_ms, demand)
-        return decision, history
+    def _learn(self, key: Key, subject: Subject, seen: Observation, decision: Decision) -> None:
+        governor, about = subject.governor, decision.governed
+        if governor is None or governor.forecast is None or about is None or about.demand is None:
+            return
+        known = self._forecasters.get(key)
+        if known is None:
+            from flyball.scaling.forecast import Forecaster  # numpy only where someone wants it
+
+            known = self._forecasters[key] = Forecaster(startup_s(governor, seen))
+        known.observe(decision.at_ms, about.demand)
 
     async def _refuse(self, key: Key, subject: Subject, why: str) -> None:
         conditions = (Condition("ScalingActive", "False", "TargetShared", why),)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -15,31 +16,58 @@ def command() -> None:
     """Say why a workload has the replicas it has."""
 
 
-@command.command("hpa", epilog="Example: flyball explain hpa webapp -n default --limit 3")
-@click.argument("name")
-@click.option("-n", "--namespace", default="default", show_default=True)
-@click.option("--limit", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many decisions.")
-@click.option("--url", default="http://127.0.0.1:9090", show_default=True, help="Flyball's own HTTP API.")
-@output_option
-def hpa(name: str, namespace: str, limit: int, url: str, output: str) -> None:
+def _options(function: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.argument("name"),
+        click.option("-n", "--namespace", default="default", show_default=True),
+        click.option("--limit", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many decisions."),
+        click.option("--at", default="", help="As of this time (ISO 8601).  [default: now]"),
+        click.option("--why-not", is_flag=True, help="Say what more or fewer replicas would take."),
+        click.option("--url", default="http://127.0.0.1:9090", show_default=True, help="Flyball's own HTTP API."),
+        output_option,
+    ):
+        function = option(function)
+    return function
+
+
+@command.command("hpa", epilog="Example: flyball explain hpa webapp -n default --at 2026-11-21T17:00:00Z --why-not")
+@_options
+def hpa(**given: Any) -> None:
     """The last decisions about an HPA, with every number that led to them."""
-    decisions = asyncio.run(_fetch(url, namespace, name, limit))
+    _explain("HorizontalPodAutoscaler", given["name"], given)
+
+
+@command.command("governor", epilog="Example: flyball explain governor webapp --limit 3")
+@_options
+def governor(**given: Any) -> None:
+    """The last decisions about a Governor, with every number that led to them."""
+    _explain("Governor", f"governor/{given['name']}", given)
+
+
+def _explain(kind: str, key: str, given: dict[str, Any]) -> None:
+    name, namespace, output = given["name"], given["namespace"], given["output"]
+    limit = 1 if given["at"] or given["why_not"] else given["limit"]
+    decisions = asyncio.run(_fetch(given["url"], namespace, key, limit, given["at"]))
     if output == "json":
         click.echo(json.dumps(decisions, indent=2))
         return
     if not decisions:
         raise NotFoundError(
-            f'no decision about HorizontalPodAutoscaler "{namespace}/{name}" is recorded; '
+            f'no decision about {kind} "{namespace}/{name}" is recorded{" by then" if given["at"] else ""}; '
             f"check its name, or ask flyball doctor hpa {name}"
         )
     for decision in reversed(decisions):
         click.echo(render(decision))
+        if given["why_not"]:
+            click.echo("\n".join(why_not(decision)))
 
 
-async def _fetch(url: str, namespace: str, name: str, limit: int) -> list[dict[str, Any]]:
+async def _fetch(url: str, namespace: str, name: str, limit: int, at: str = "") -> list[dict[str, Any]]:
     from flyball.http.client import get_json, new_session
 
     parameters = {"namespace": namespace, "name": name, "limit": str(limit)}
+    if at:
+        parameters["at"] = at
     address = f"{url.rstrip('/')}/api/flyball/v1/decisions"
     try:
         async with new_session(timeout_s=10) as session:
@@ -64,6 +92,7 @@ def render(item: dict[str, Any]) -> str:
     lines = [head]
     if decision.get("metrics_skipped"):
         lines.append(f"  metrics were not read: {decision['metrics_skipped']}")
+    lines.extend(_governed_lines(decision.get("governed") or {}))
     for metric in decision.get("metrics", ()):
         lines.extend(_metric_lines(metric))
     for clamp in decision.get("clamps", ()):
@@ -71,7 +100,56 @@ def render(item: dict[str, Any]) -> str:
     if decision.get("error"):
         lines.append(f"  error: {decision['error']}")
     lines.append(f"  bounds {decision['min_replicas']} to {decision['max_replicas']}, profile {decision['profile']}")
+    if item.get("reproduced") is False:
+        lines.append("  its inputs do not lead to it any more: another version decided")
     return "\n".join(lines)
+
+
+def _governed_lines(governed: dict[str, Any]) -> list[str]:
+    lines = []
+    if governed.get("shadow"):
+        lines.append("  in the shadow: decided and recorded, not acted upon")
+    if governed.get("override"):
+        lines.append(f"  {governed['override']}")
+    if governed.get("rules"):
+        lines.append(f"  schedule in force: {', '.join(governed['rules'])}")
+    if governed.get("demand") is not None:
+        lines.append(f"  demand {governed['demand']:.2f} replicas")
+    if governed.get("forecast"):
+        forecast = governed["forecast"]
+        ahead_s = (forecast["for_ms"] - forecast["at_ms"]) // 1000
+        how = "" if forecast["by_model"] else ", as now: the model erred more of late"
+        lines.append(
+            f"  forecast {forecast['expected']:.2f} in {ahead_s} s, typical error {forecast['spread']:.1%}{how}"
+        )
+    if governed.get("fallback"):
+        lines.append("  a metric is lost for long: the fallback holds")
+    return lines
+
+
+def why_not(item: dict[str, Any]) -> list[str]:
+    """What would have to be different for more, and for fewer, replicas."""
+    lines = [f"why not more than {item['desired']}, why not fewer:"]
+    if item.get("metrics_skipped"):
+        return [*lines, f"  no metric is asked: {item['metrics_skipped']}"]
+    if (item.get("governed") or {}).get("override"):
+        return [*lines, "  a person holds it; end that with flyball scale NAME --auto, or spec.pause"]
+    for metric in item.get("metrics", ()):
+        name = metric.get("name") or metric["metric"]
+        if metric.get("error"):
+            lines.append(f"  {name} is not known, so nothing scales down: {metric['error']}")
+        elif metric.get("ratio") is not None and metric.get("tolerance_low") is not None:
+            lines.append(
+                f"  {name} is at {metric['ratio']:.4g} of its target: more from above {metric['tolerance_high']:.4g}, "
+                f"fewer from below {metric['tolerance_low']:.4g}"
+            )
+    for clamp in item.get("clamps", ()):
+        lines.append(f"  {clamp['rule']} made {clamp['before']} into {clamp['after']}: {clamp['message']}")
+    if item["desired"] >= item["max_replicas"]:
+        lines.append(f"  maxReplicas is {item['max_replicas']}")
+    if item["desired"] <= item["min_replicas"]:
+        lines.append(f"  minReplicas is {item['min_replicas']}")
+    return lines
 
 
 def _metric_lines(metric: dict[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ write-ahead log is dropped on open, by SQLite). Times are ms since the epoch and
 import contextlib
 import sqlite3
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ import msgspec
 
 from flyball.errors import StoreError
 from flyball.scaling import Decision, History, Outcome
+from flyball.scaling.record import Inputs
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS decisions (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     namespace TEXT NOT NULL, name TEXT NOT NULL,
     first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, count INTEGER NOT NULL,
-    substance BLOB NOT NULL, body BLOB NOT NULL, outcome TEXT);
+    substance BLOB NOT NULL, body BLOB NOT NULL, outcome TEXT, inputs BLOB);
 CREATE INDEX IF NOT EXISTS decisions_by_hpa ON decisions (namespace, name, id);
 CREATE TABLE IF NOT EXISTS intents (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -32,12 +34,14 @@ CREATE TABLE IF NOT EXISTS histories (
     namespace TEXT NOT NULL, name TEXT NOT NULL, uid TEXT NOT NULL, at_ms INTEGER NOT NULL, body BLOB NOT NULL,
     PRIMARY KEY (namespace, name)) WITHOUT ROWID;
 """
-_VERSION = 1
+_VERSION = 2
+_INPUTS_MAX = 64 << 10  # compressed; what is larger is not kept, and its decision cannot be made again
 _TRIM_EVERY = 64
 _KEEP_INTENTS = 1_000
 _encode = msgspec.json.Encoder().encode
 _decode_history = msgspec.json.Decoder(History).decode
 _decode_decision = msgspec.json.Decoder(Decision).decode
+_decode_inputs = msgspec.json.Decoder(Inputs).decode
 
 
 class DecisionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -52,6 +56,14 @@ class DecisionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     count: int
     decision: Decision
     outcome: str | None = None
+    inputs: Inputs | None = None
+
+    def reproduced(self) -> bool | None:
+        """Whether its inputs lead to the same decision again; None when they were not kept."""
+        if self.inputs is None:
+            return None
+        again, _ = self.inputs.decide(self.decision.at_ms)
+        return _encode(again) == _encode(self.decision)
 
 
 class Intent(msgspec.Struct, frozen=True):
@@ -92,7 +104,9 @@ class Journal:
             # NORMAL: a commit is in the kernel's hands before it is acknowledged, which a kill cannot undo
             self._db.execute("PRAGMA synchronous=NORMAL")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, _VERSION):
+            if version == 1:
+                self._db.execute("ALTER TABLE decisions ADD COLUMN inputs BLOB")
+            if version not in (0, 1, _VERSION):
                 raise StoreError(
                     f"journal {self.path} has format {version}, this version reads {_VERSION}; "
                     "use the Flyball that wrote it or move the file away"
@@ -140,13 +154,18 @@ class Journal:
         except sqlite3.Error:
             return False
 
-    def append_decision(self, decision: Decision, history: History | None = None, uid: str = "") -> int:
+    def append_decision(
+        self, decision: Decision, history: History | None = None, uid: str = "", inputs: Inputs | None = None
+    ) -> int:
         """Record a decision, and the history that follows from it in the same commit; the record's id.
 
         One that is alike in substance to the HPA's last is counted there, its newest figures kept.
         """
         body, substance = _encode(decision), _encode(_substance(decision))
         key = (decision.namespace, decision.name)
+        kept = None if inputs is None else zlib.compress(_encode(inputs), 1)
+        if kept is not None and len(kept) > _INPUTS_MAX:
+            kept = None
         with self._transaction() as db:
             last = db.execute(
                 "SELECT id, substance FROM decisions WHERE namespace = ? AND name = ? ORDER BY id DESC LIMIT 1", key
@@ -154,15 +173,15 @@ class Journal:
             if last is not None and last[1] == substance and not decision.rescale:
                 record = int(last[0])
                 db.execute(
-                    "UPDATE decisions SET last_ms = ?, count = count + 1, body = ? WHERE id = ?",
-                    (decision.at_ms, body, record),
+                    "UPDATE decisions SET last_ms = ?, count = count + 1, body = ?, inputs = ? WHERE id = ?",
+                    (decision.at_ms, body, kept, record),
                 )
                 self._coalesced += 1
             else:
                 cursor = db.execute(
-                    "INSERT INTO decisions (namespace, name, first_ms, last_ms, count, substance, body)"
-                    " VALUES (?, ?, ?, ?, 1, ?, ?)",
-                    (*key, decision.at_ms, decision.at_ms, substance, body),
+                    "INSERT INTO decisions (namespace, name, first_ms, last_ms, count, substance, body, inputs)"
+                    " VALUES (?, ?, ?, ?, 1, ?, ?, ?)",
+                    (*key, decision.at_ms, decision.at_ms, substance, body, kept),
                 )
                 record = int(cursor.lastrowid or 0)
                 self._written += 1
@@ -220,19 +239,26 @@ class Journal:
         )
         return [Intent(row[0], row[1], row[2], row[3], row[4], _decode_decision(row[5])) for row in rows]
 
-    def decisions(self, namespace: str = "", name: str = "", limit: int = 100) -> list[DecisionRecord]:
-        """The newest decisions first; an empty namespace or name means all."""
-        where, values = [], []
+    def decisions(
+        self, namespace: str = "", name: str = "", limit: int = 100, until_ms: int | None = None
+    ) -> list[DecisionRecord]:
+        """The newest decisions first; an empty namespace or name means all; those begun by ``until_ms``."""
+        where: list[str] = []
+        values: list[str | int] = []
         for column, value in (("namespace", namespace), ("name", name)):
             if value:
                 where.append(f"{column} = ?")
                 values.append(value)
+        if until_ms is not None:
+            where.append("first_ms <= ?")
+            values.append(until_ms)
         clause = f"WHERE {' AND '.join(where)}" if where else ""
         rows = self._all(
-            f"SELECT id, first_ms, last_ms, count, body, outcome FROM decisions {clause} ORDER BY id DESC LIMIT ?",
+            "SELECT id, first_ms, last_ms, count, body, outcome, inputs FROM decisions "
+            f"{clause} ORDER BY id DESC LIMIT ?",
             (*values, max(0, limit)),
         )
-        return [DecisionRecord(r[0], r[1], r[2], r[3], _decode_decision(r[4]), r[5]) for r in rows]
+        return [DecisionRecord(r[0], r[1], r[2], r[3], _decode_decision(r[4]), r[5], _read_inputs(r[6])) for r in rows]
 
     def statistics(self) -> dict[str, int]:
         """Counts of records, and of writes since the start."""
@@ -280,6 +306,13 @@ class Journal:
 
 def _save(db: sqlite3.Connection, key: tuple[str, str], uid: str, history: History, at_ms: int) -> None:
     db.execute("INSERT OR REPLACE INTO histories VALUES (?, ?, ?, ?, ?)", (*key, uid, at_ms, _encode(history)))
+
+
+def _read_inputs(blob: bytes | None) -> Inputs | None:
+    try:
+        return None if blob is None else _decode_inputs(zlib.decompress(blob))
+    except (msgspec.MsgspecError, zlib.error):
+        return None
 
 
 def _substance(decision: Decision) -> tuple[Any, ...]:
