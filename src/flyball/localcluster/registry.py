@@ -90,7 +90,7 @@ class Served:
     def validate(self, obj: Object, old: Object | None) -> list[schema.Cause]:
         """What is wrong with an object in the storage version."""
         causes = schema.validate(self.storage, obj, old)
-        return causes + structural.validate(self.crd_schema, obj) if self.is_custom else causes
+        return causes + structural.validate(self.crd_schema, obj, old) if self.is_custom else causes
 
     def scale_paths(self) -> tuple[str, str, str]:
         """Spec replicas, status replicas and label selector, as JSON paths."""

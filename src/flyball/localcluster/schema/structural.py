@@ -1,8 +1,7 @@
 """Structural schemas of CustomResourceDefinitions: pruning, defaults and validation, in upstream's words.
 
 Sources: apiextensions-apiserver's ``schema`` packages and kube-openapi's ``validation/errors`` of Kubernetes 1.37.
-Functions take the version's ``openAPIV3Schema`` as it is written. Rules in CEL (``x-kubernetes-validations``) are
-kept and published, but not evaluated.
+Functions take the version's ``openAPIV3Schema`` as it is written.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Any
 
-from flyball.localcluster.schema import fields
+from flyball.localcluster.schema import fields, rules
 from flyball.localcluster.schema.fields import OBJECT_META, PatchNode
 from flyball.localcluster.schema.validation.causes import (
     DUPLICATE,
@@ -114,13 +113,13 @@ def _default(node: Node, value: Any) -> None:
 # --- values ---------------------------------------------------------------------------------------------------------
 
 
-def validate(schema: Node, obj: Object) -> list[Cause]:
-    """What is wrong with an object's values; its metadata is checked elsewhere."""
+def validate(schema: Node, obj: Object, old: Object | None = None) -> list[Cause]:
+    """What is wrong with an object's values; its metadata is checked elsewhere. ``old`` is what it replaces."""
     content = {key: value for key, value in obj.items() if key not in _ROOT_FIELDS}
     causes = list(_check({**schema, "required": _required_fields(schema)}, content, ""))
-    if _has_rules(schema) and any(cause.type in _BEFORE_RULES for cause in causes):
+    if any(cause.type in _BEFORE_RULES for cause in causes) and _has_rules(schema):
         causes.append(Cause("<nil>", INVALID, f"null: {_RULES_NOT_CHECKED}"))
-    return causes or list(_check_lists(schema, content, ""))
+    return causes or list(_check_lists(schema, content, "")) or list(rules.broken(schema, obj, old))
 
 
 def _has_rules(node: Any) -> bool:
