@@ -22,7 +22,7 @@ from yarl import URL
 GOLDEN = Path(__file__).parents[1] / "localcluster_apiserver" / "golden"
 # managedFields would be half of all data; one scenario is about them.
 MANAGED_FIELDS_IN = frozenset({"serverside"})
-_RESOURCE_VERSION = re.compile(r'("resourceVersion": "|resourceVersion=)(\d+)')
+_RESOURCE_VERSION = re.compile(r'("resourceVersion": "|resourceVersion=|/metadata/resourceVersion", "value": ")(\d+)')
 _WRITTEN_VERSIONS = frozenset({"0", "1", "99999999"})  # by the scenarios themselves
 ANSWER_S = 20.0
 
