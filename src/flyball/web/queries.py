@@ -10,7 +10,7 @@ from flyball import clock
 from flyball.errors import QueryError, QueryLimitError
 from flyball.model.frames import Frame, is_absent
 from flyball.model.labels import Matcher
-from flyball.promql import Expr, Options, Value, data_json, evaluate, parse
+from flyball.promql import Expr, Features, Options, Value, data_json, evaluate, features_of, parse
 from flyball.promql.syntax import VectorSelector
 from flyball.promql.values import format_value
 from flyball.web.answers import encode, form_client, success
@@ -80,6 +80,7 @@ class QueryHandlers:
 
     def __init__(self, store: Store, queue: QueryQueue, instance: Instance, budget: Budget) -> None:
         self.store, self.queue, self.instance, self.budget = store, queue, instance, budget
+        self.features = features_of(instance.features)
 
     async def query(self, form: Form) -> Response:
         at = time_ms(form, "time", clock.now_ms())
@@ -110,18 +111,18 @@ class QueryHandlers:
         text = first(form, "query")
         asked_s = clock.monotonic_s()
         if len(text) <= PARSED_AT_ONCE_MAX:
-            parsed(text)  # what is wrong is said at once; a long one is parsed in its turn only
+            parsed(text, self.features)  # what is wrong is said at once; a long one is parsed in its turn only
         store = _Counting(self.store, self.budget)
         store.count_samples = bool(stats)
 
         def work(cancelled: Callable[[], bool]) -> tuple[Value, bytes, list[float]]:
             begun_s = clock.monotonic_s()
-            expr = parsed(text)
+            expr = parsed(text, self.features)
             if step and expr.type.value not in ("scalar", "vector"):
                 message = f'invalid expression type "{expr.type.documented}" for range query'
                 raise BadDataError(f'invalid parameter "query": {message}, must be Scalar or instant Vector')
             parsed_s = clock.monotonic_s()
-            options = Options(cancelled=cancelled, samples_max=self.budget.samples_max)
+            options = Options(cancelled=cancelled, samples_max=self.budget.samples_max, features=self.features)
             value = evaluate(expr, store, start, end, step, lookback, options=options, text=text)
             evaluated_s = clock.monotonic_s()
             return value, data_json(value, limit), [begun_s, parsed_s, evaluated_s]
@@ -158,7 +159,7 @@ class QueryHandlers:
         start, end = time_ms(form, "start", TIME_MIN_MS), time_ms(form, "end", TIME_MAX_MS if now < 0 else now)
         if end < start:
             raise BadDataError('invalid parameter "end": end timestamp must not be before start time')
-        expr = await self._in_turn(form, lambda _: parsed(first(form, "query")), None)
+        expr = await self._in_turn(form, lambda _: parsed(first(form, "query"), self.features), None)
         sets = [node.matchers for node in expr.walk() if isinstance(node, VectorSelector)]
         found = self.instance.exemplars.select(sets, start, end) if self.instance.exemplars and sets else []
         return success(
@@ -177,16 +178,20 @@ class QueryHandlers:
         )
 
     async def format_query(self, form: Form) -> Response:
-        return success(await self._in_turn(form, lambda _: encode(str(parsed(first(form, "query")))), None))
+        return success(
+            await self._in_turn(form, lambda _: encode(str(parsed(first(form, "query"), self.features))), None)
+        )
 
     async def parse_query(self, form: Form) -> Response:
-        return success(await self._in_turn(form, lambda _: encode(document(parsed(first(form, "query")))), None))
+        return success(
+            await self._in_turn(form, lambda _: encode(document(parsed(first(form, "query"), self.features))), None)
+        )
 
 
-def parsed(text: str) -> Expr:
+def parsed(text: str, features: Features) -> Expr:
     """The expression of a ``query`` parameter."""
     try:
-        return parse(text)
+        return parse(text, features)
     except QueryError as exc:
         raise BadDataError(f'invalid parameter "query": {exc}') from None
     except RecursionError:

@@ -7,6 +7,7 @@ from flyball.promql.syntax import (
     Aggregate,
     Binary,
     Call,
+    Duration,
     Expr,
     MatrixSelector,
     NumberLiteral,
@@ -33,9 +34,10 @@ def document(expr: Expr | None) -> dict[str, Any] | None:
             return {"type": "vectorSelector", **_selector(expr), **_timing(expr)}
         case MatrixSelector():
             vector = expr.vector
-            return {"type": "matrixSelector", **_selector(vector), "range": expr.range_ms, **_timing(vector)}
+            return {"type": "matrixSelector", **_selector(vector), "range": _ms(expr.range_ms), **_timing(vector)}
         case Subquery():
-            found = {"type": "subquery", "expr": document(expr.expr), "range": expr.range_ms, "step": expr.step_ms}
+            found = {"type": "subquery", "expr": document(expr.expr), "range": _ms(expr.range_ms)}
+            found["step"] = _ms(expr.step_ms)
             return {**found, **_timing(expr)}
         case Paren():
             return {"type": "parenExpr", "expr": document(expr.expr)}
@@ -64,6 +66,11 @@ def document(expr: Expr | None) -> dict[str, Any] | None:
     raise TypeError(f"no JSON form of {type(expr).__name__}")
 
 
+def _ms(duration: Duration) -> int:
+    """An expression for a duration has no value before the query's step is known: 0."""
+    return duration if isinstance(duration, int) else 0
+
+
 def _selector(expr: VectorSelector) -> dict[str, Any]:
     matchers = [{"name": m.name, "value": m.value, "type": m.type.value} for m in expr.matchers]
     return {"name": expr.name, "matchers": matchers}
@@ -72,7 +79,7 @@ def _selector(expr: VectorSelector) -> dict[str, Any]:
 def _timing(expr: Timing) -> dict[str, Any]:
     at = expr.at
     return {
-        "offset": expr.offset_ms,
+        "offset": _ms(expr.offset_ms),
         "timestamp": at if isinstance(at, int) else None,
         "startOrEnd": at if isinstance(at, str) else None,
     }
