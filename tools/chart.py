@@ -1,6 +1,6 @@
-"""Writes charts/flyball/templates from the manifests that ``flyball install`` prints: one source for both.
+"""Writes charts/flyball/templates and deploy/adapter from the manifests that ``flyball install`` prints: one source.
 
-The manifests are made with placeholders for what a user may choose, and the placeholders become template actions.
+The chart's manifests are made with placeholders for what a user may choose, and the placeholders become template actions.
 """
 
 import sys
@@ -10,7 +10,7 @@ import yaml
 
 from flyball.adapter.manifests import Installation, manifests
 
-CHART = Path(__file__).parents[1] / "charts" / "flyball"
+ROOT = Path(__file__).parents[1]
 _REPLICAS = 987654
 
 _ACTIONS = {
@@ -68,12 +68,21 @@ def definition() -> str:
     return yaml.safe_dump(found, sort_keys=False, width=1000)
 
 
-FILES = {"templates/adapter.yaml": template, "crds/metricrules.yaml": definition}
+def plain() -> str:
+    """The manifests as they are, a base for kustomize."""
+    return yaml.safe_dump_all(manifests(Installation()), sort_keys=False, width=1000)
+
+
+FILES = {
+    "charts/flyball/templates/adapter.yaml": template,
+    "charts/flyball/crds/metricrules.yaml": definition,
+    "deploy/adapter/adapter.yaml": plain,
+}
 
 
 if __name__ == "__main__":
     for name, text in FILES.items():
-        path = CHART / name
+        path = ROOT / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if "--check" in sys.argv and path.read_text() != text():
             sys.exit(f"{path} is not what tools/chart.py writes; run it")

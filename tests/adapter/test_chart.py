@@ -29,7 +29,7 @@ def tool(name: str) -> Any:
 
 def test_the_chart_is_written_from_the_manifests() -> None:
     for name, text in tool("chart").FILES.items():
-        assert (CHART / name).read_text() == text(), f"run python tools/chart.py: {name} is old"
+        assert (ROOT / name).read_text() == text(), f"run python tools/chart.py: {name} is old"
 
 
 @pytest.fixture(scope="module")
