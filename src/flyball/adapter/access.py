@@ -263,7 +263,9 @@ class DelegatedAccess:
     ) -> None:
         self._client, self._front_proxy = client, front_proxy
         self._tokens: Remembered[User | None] = Remembered(lambda _: token_ttl_s)
-        self._permissions: Remembered[bool] = Remembered(lambda allowed: allow_ttl_s if allowed else deny_ttl_s)
+        self._permissions: Remembered[bool] = Remembered(
+            lambda allowed: allow_ttl_s if allowed else deny_ttl_s, grace_s=PARTITION_GRACE_S
+        )
 
     def statistics(self) -> dict[str, int]:
         """Reviews asked of the API server."""
@@ -317,7 +319,7 @@ class DelegatedAccess:
         try:
             return await self._permissions.get(key, review)
         except FlyballError as exc:
-            if self._permissions.expired(key, PARTITION_GRACE_S):
+            if self._permissions.expired(key):
                 return True  # nobody can be asked; what was allowed a moment ago still is
             raise _cannot_ask(exc) from exc
 

@@ -16,11 +16,12 @@ class Remembered(Generic[T]):
     """A cache with single flight. A failure is never kept, and is given to all who wait.
 
     Args:
-        ttl_s: how long an answer is kept.
+        ttl_s: how long an answer is used again.
+        grace_s: how much longer it is kept for ``expired``.
     """
 
-    def __init__(self, ttl_s: Callable[[T], float], entries_max: int = ENTRIES_MAX) -> None:
-        self._ttl_s, self._entries_max = ttl_s, entries_max
+    def __init__(self, ttl_s: Callable[[T], float], entries_max: int = ENTRIES_MAX, grace_s: float = 0.0) -> None:
+        self._ttl_s, self._entries_max, self._grace_s = ttl_s, entries_max, grace_s
         self._known: OrderedDict[Hashable, tuple[float, T]] = OrderedDict()
         self._asking: dict[Hashable, asyncio.Task[T]] = {}
         self.asked = self.answered = 0
@@ -43,16 +44,18 @@ class Remembered(Generic[T]):
 
     async def _keep(self, key: Hashable, answer: Awaitable[T]) -> T:
         found = await answer
-        self._known[key] = (clock.monotonic_s() + self._ttl_s(found), found)
+        now_s = clock.monotonic_s()
+        self._known[key] = (now_s + self._ttl_s(found), found)
         self._known.move_to_end(key)
-        while len(self._known) > self._entries_max:
+        # The oldest first: an answer may be large, and is not kept for nothing.
+        while len(self._known) > self._entries_max or next(iter(self._known.values()))[0] + self._grace_s < now_s:
             self._known.popitem(last=False)
         return found
 
-    def expired(self, key: Hashable, grace_s: float) -> T | None:
-        """What was known about a key until at most ``grace_s`` ago."""
+    def expired(self, key: Hashable) -> T | None:
+        """What was known about a key until at most the grace ago."""
         known = self._known.get(key)
-        return known[1] if known is not None and clock.monotonic_s() < known[0] + grace_s else None
+        return known[1] if known is not None and clock.monotonic_s() < known[0] + self._grace_s else None
 
     def forget(self) -> None:
         """Drops every answer."""
