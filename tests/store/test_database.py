@@ -213,3 +213,42 @@ def test_compaction_is_planned_by_aligned_ranges() -> None:
     large = [Span(n * 2 * HOUR_MS, (n + 1) * 2 * HOUR_MS - 1) for n in range(4)]
     assert next_compaction(large, 8 * HOUR_MS, None) == large
     assert next_compaction(large, 8 * HOUR_MS, 24 * HOUR_MS) == []  # larger than a tenth of the retention
+
+
+@pytest.mark.parametrize("jump_ms", [-HOUR_MS, HOUR_MS, -365 * 24 * HOUR_MS, 365 * 24 * HOUR_MS])
+def test_scraping_goes_on_when_the_clock_jumps_and_comes_back(tmp_path: Path, jump_ms: int) -> None:
+    driver = Driver(tmp_path, 10, retention_ms=None)
+    jumped = 0
+
+    def rounds(count: int) -> None:
+        taken = 0
+        for round_ in range(count):
+            now_ms = driver.now_ms + jumped
+            driver.round += 1
+            writer = driver.database.head.writer("job", INTERVAL_MS, "one")
+            one = labels_of({"__name__": "one"})
+            try:
+                took = writer.commit(now_ms, Plan(writer.refs([one])), np.array([float(driver.round)]))
+            except StoreError:
+                took = False
+            if took:
+                taken += 1
+                driver.take(one, now_ms, float(driver.round))
+            elif round_ >= 2:
+                pytest.fail(f"round {round_} after the jump was refused")
+            driver.database.maintain(now_ms)
+        assert taken >= count - 2
+
+    rounds(30)
+    assert len(driver.model[labels_of({"__name__": "one"})]) == 30
+    jumped = jump_ms + 7_000  # no sample has the time of another
+    rounds(20)
+    assert contents(driver.database) == driver.model
+    jumped = 0
+    rounds(200)
+    assert contents(driver.database) == driver.model
+    assert driver.database.head.statistics()["bytes"] < 1 << 20
+    driver.restart()
+    assert contents(driver.database) == driver.model
+    rounds(30)
+    assert contents(driver.database) == driver.model

@@ -1,6 +1,7 @@
 """Compaction: small neighbouring blocks become one, without what was deleted. The plan is pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -64,7 +65,7 @@ def compacted(blocks: Iterable[Block]) -> Iterator[Sheet]:
     apart = _in_several_groups(groups)
     pieces = _Pieces({}, {})
     for (key, interval_ms), sources in groups.items():
-        if interval_ms:
+        if interval_ms and not _overlapping(sources):
             yield _stacked(key, interval_ms, sources, apart, pieces)
         else:
             for source in sources:
@@ -89,6 +90,12 @@ def _in_several_groups(groups: dict[tuple[Any, int], list[_Source]]) -> set[Labe
                     if owner.setdefault(one, here) != here:
                         apart.add(one)
     return apart
+
+
+def _overlapping(sources: list[_Source]) -> bool:
+    """Whether rounds of the sources lie between each other, as after a clock that went back."""
+    spans = sorted((int(times.min()), int(times.max())) for times in (block.times(group) for block, group in sources))
+    return any(later[0] <= earlier[1] for earlier, later in pairwise(spans))
 
 
 def _scatter(frame: Frame, only: set[Labels] | None, pieces: _Pieces) -> None:

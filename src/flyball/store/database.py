@@ -29,7 +29,7 @@ from flyball.store.pieces import Piece
 from flyball.store.records import RecordType
 from flyball.store.replaying import replay, texts_of
 from flyball.store.sealing import by_range, late_sheets, sheets_of
-from flyball.store.wal import Wal
+from flyball.store.wal import SEQUENCE_BITS, Wal
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ _MINUTE_MS = 60_000
 SEAL_RANGE_MS = 15 * _MINUTE_MS
 #: ... once they are this old. Longer makes queries of the last hour a little faster, and every series larger in memory.
 SEAL_AGE_MS = 30 * _MINUTE_MS
+#: A newest scrape this far ahead of the clock means that the clock went back.
+CLOCK_BACK_MS = 30_000
 _SYNC_EVERY_S = 1.0
 _MAINTAIN_EVERY_S = 30.0
 
@@ -104,10 +106,9 @@ class Database:
                 out_of_order_ms=out_of_order_ms,
             )
             self._state = _State(self._open_blocks())
-            self.head.sealed_ms = max([block.origin.sealed_ms for block in self.blocks], default=BEFORE)
-            self.head.floor_ms = self.head.sealed_ms
-            sequence = max([block.origin.wal_sequence for block in self.blocks], default=0)
-            self.replayed = replay(self.head, directory / "wal", sequence, mending=not read_only)
+            origin = _latest(self.blocks)
+            self.head.sealed_ms = self.head.floor_ms = origin.sealed_ms
+            self.replayed = replay(self.head, directory / "wal", origin.wal_sequence, mending=not read_only)
             if read_only:
                 return
             self.wal = Wal(directory / "wal", reserve_bytes=reserve_bytes, sync_each=sync_each)
@@ -291,11 +292,12 @@ class Database:
             await asyncio.sleep(_SYNC_EVERY_S)
             try:
                 await asyncio.to_thread(self.wal.sync)
-                if clock.monotonic_s() - maintained_s >= _MAINTAIN_EVERY_S:
-                    maintained_s = clock.monotonic_s()
-                    end_ms = self.start_sealing(clock.now_ms())
-                    await asyncio.to_thread(self._maintain, end_ms, clock.now_ms())
-                    self.head.collect(clock.now_ms())
+                due = clock.monotonic_s() - maintained_s >= _MAINTAIN_EVERY_S
+                if due or self.head.wants_sealing or self._clock_went_back(clock.now_ms()):
+                    maintained_s, now_ms = clock.monotonic_s(), clock.now_ms()
+                    end_ms = self.start_sealing(now_ms)
+                    await asyncio.to_thread(self._maintain, end_ms, now_ms)
+                    self._finish_sealing(end_ms, now_ms)
             except (OSError, StoreError) as exc:
                 self.failures += 1
                 log.error("the store: %s", exc)
@@ -306,22 +308,39 @@ class Database:
         Raises:
             StoreError: the disk did not take a block; nothing is lost, the next call tries again.
         """
-        self._maintain(self.start_sealing(now_ms), now_ms)
-        self.head.collect(now_ms)
+        end_ms = self.start_sealing(now_ms)
+        self._maintain(end_ms, now_ms)
+        self._finish_sealing(end_ms, now_ms)
 
     def start_sealing(self, now_ms: int) -> int:
         """From now on scrapes that sealing is about to take are refused; returns up to when it will take them. On the
         writing thread."""
+        self.head.wants_sealing = False
         end_ms = (now_ms - SEAL_AGE_MS) // SEAL_RANGE_MS * SEAL_RANGE_MS
+        if self._clock_went_back(now_ms):
+            log.warning("the clock went back; what was scraped so far is sealed, scraping goes on from now")
+            end_ms = NOT_YET
         if end_ms > self.head.floor_ms:
             self.head.floor_ms = end_ms
             self.wal.rotate()
         self._sequence = self.wal.sequence
         return end_ms
 
+    def _finish_sealing(self, end_ms: int, now_ms: int) -> None:
+        """The writing thread's last step."""
+        if end_ms == NOT_YET:
+            self.head.start_anew(now_ms)
+        self.head.collect(now_ms)
+
+    def _clock_went_back(self, now_ms: int) -> bool:
+        newest_ms = self.head.newest_scrape_ms
+        return newest_ms is not None and newest_ms > now_ms + CLOCK_BACK_MS
+
     def _maintain(self, end_ms: int, now_ms: int) -> None:
         with self._maintaining:
-            while self._sealed_ms < end_ms:
+            if end_ms == NOT_YET:
+                self._seal_everything(now_ms)
+            while self._sealed_ms < end_ms != NOT_YET:
                 self._seal(end_ms)
             while members := next_compaction(self.blocks, self._sealed_ms, self.retention_ms):
                 self._replace(members)
@@ -343,6 +362,18 @@ class Database:
             self.head.drop_buffered(taken)
         self.seals += 1
 
+    def _seal_everything(self, now_ms: int) -> None:
+        taken: list[tuple[SeriesBuffer, Piece]] = []
+        sealed_ms = self._sealed_ms
+        fresh = self._written(sheets_of(self.head, sealed_ms, NOT_YET, taken), Origin(now_ms, self._sequence, []))
+        for sheets in late_sheets(taken, sealed_ms, RANGES_MS[0]).values():
+            fresh += self._written(sheets, Origin(BEFORE, 0, []))
+        with self.head.lock:
+            self._publish([*self.blocks, *fresh])
+            self.head.drop_buffered(taken)
+        self.wal.supersede(self._sequence >> SEQUENCE_BITS)
+        self.seals += 1
+
     def _written(self, sheets: Iterable[Sheet], origin: Origin) -> list[Block]:
         path = self._blocks_dir / f"{self._next_number():08d}.block"
         footer = write_block(path, sheets, origin)
@@ -350,11 +381,8 @@ class Database:
 
     def _replace(self, members: Sequence[Block]) -> None:
         """One block with the samples of all these, without those that are deleted."""
-        origin = Origin(
-            max(block.origin.sealed_ms for block in members),
-            max(block.origin.wal_sequence for block in members),
-            [block.number for block in members],
-        )
+        latest = _latest(members)
+        origin = Origin(latest.sealed_ms, latest.wal_sequence, [block.number for block in members])
         fresh = self._written(compacted(members), origin)
         self._publish([*(block for block in self.blocks if block not in members), *fresh])
         for block in members:
@@ -372,7 +400,8 @@ class Database:
     def _retain(self, now_ms: int) -> None:
         gone: list[Block] = []
         if self.retention_ms is not None:
-            gone += [block for block in self.blocks if block.max_ms < now_ms - self.retention_ms]
+            # One at a time: a clock that is wrong for a moment must not cost the whole store.
+            gone += [block for block in self.blocks if block.max_ms < now_ms - self.retention_ms][:1]
         if self.retention_bytes is not None:
             left = [block for block in self.blocks if block not in gone]
             size = sum(block.size for block in left) + self.wal.bytes_on_disk()
@@ -420,6 +449,13 @@ class Database:
 
 def _sorted(blocks: Any) -> tuple[Block, ...]:
     return tuple(sorted(blocks, key=lambda block: (block.min_ms, block.number)))
+
+
+def _latest(blocks: Sequence[Block]) -> Origin:
+    """How far the log was sealed last. Not the largest time: a clock may have gone back."""
+    return max(
+        (block.origin for block in blocks), key=lambda origin: origin.wal_sequence, default=Origin(BEFORE, 0, [])
+    )
 
 
 def _locked(directory: Path) -> int:

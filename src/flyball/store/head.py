@@ -70,6 +70,8 @@ class Head:
         self._shortened = 0
         self._collected_ms = 0
         self.newest_ms: int | None = None
+        self.newest_scrape_ms: int | None = None
+        self.wants_sealing = False
 
     # Writing: one thread.
 
@@ -201,6 +203,14 @@ class Head:
             for buffer, (times, _) in taken:
                 self._bytes += buffer.drop(times)
 
+    def start_anew(self, now_ms: int) -> None:
+        """After the clock went back to ``now_ms`` and everything was sealed: scrapes are taken from there on."""
+        with self.lock:
+            for group in self._groups.values():
+                group.empty(now_ms)
+            self.sealed_ms = self.floor_ms = self._collected_ms = now_ms
+            self.newest_ms = self.newest_scrape_ms = None
+
     def delete(self, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int) -> None:
         """Deletes the samples of matching series with start <= t <= end."""
         with self.lock:
@@ -293,6 +303,8 @@ class Head:
 
     def committed(self, samples: int, at_ms: int) -> None:
         self._samples += samples
+        if self.newest_scrape_ms is None or at_ms > self.newest_scrape_ms:
+            self.newest_scrape_ms = at_ms
         if self.newest_ms is None or at_ms > self.newest_ms:
             self.newest_ms = at_ms
             if at_ms - self._collected_ms > _COLLECT_EVERY_MS:

@@ -26,6 +26,8 @@ NOT_YET = 1 << 62
 BEFORE = -(1 << 62)
 
 _ROWS_MIN = 16
+#: With blocks, no more than so many retentions of empty rows are made for a clock that jumped ahead.
+_GAP_MAX = 8
 
 _Take = slice | NDArray[np.intp]
 
@@ -38,6 +40,7 @@ class Host(Protocol):
     refused: int
     sealed_ms: int | None
     floor_ms: int
+    wants_sealing: bool
     wal: Any
 
     def horizon_ms(self, at_ms: int) -> int: ...
@@ -203,6 +206,12 @@ class Group:
 
     def _make_room(self, at_ms: int, writer: "Writer") -> int:
         drop, row, capacity = self._sizes(at_ms, writer)
+        gap_max = _GAP_MAX * (self.host.retention_ms // self.interval_ms + 2)
+        if self.host.sealed_ms is not None and row > max(0, self.rows - drop) + gap_max:
+            self.host.wants_sealing = True
+            raise StoreError(
+                f"the clock is far ahead of the last scrape of {writer.key}; older samples are sealed first"
+            )
         width = sum(family.count for family in self.families.values()) + len(self.writers)
         extra = width * 8 * (capacity - self.capacity)
         if extra > 0:
@@ -233,6 +242,16 @@ class Group:
         drop = self._droppable(horizon_ms)
         used = max(0, self.rows - drop)
         self.rebuild(drop, max(_ROWS_MIN, used + used // 8), horizon_ms)
+
+    def empty(self, now_ms: int) -> None:
+        """Lets go of all rows, after the clock went back to ``now_ms``; the lock is held."""
+        for family in self.families.values():
+            ends = family.end_ms[: family.count]
+            family.end_ms[: family.count] = np.where((ends > now_ms) & (ends < NOT_YET), now_ms, ends)
+        self.rebuild(self.rows, _ROWS_MIN, BEFORE)
+        self.ahead = 0
+        for writer in self.writers:
+            writer.start_anew(now_ms)
 
     def _droppable(self, horizon_ms: int) -> int:
         by_round = horizon_ms // self.interval_ms - self.base  # rows below hold only samples before the horizon
@@ -478,6 +497,12 @@ class Writer:
         for ref in self._refs.values():  # registered, never written
             if ref.family is not None and ref.family.end_ms[ref.column] == NOT_YET:
                 ref.family.end_ms[ref.column] = self.last_ms
+
+    def start_anew(self, now_ms: int) -> None:
+        """The next scrape may be older than the last one; the group has no rows any more."""
+        self.last_ms, self.last_row = BEFORE, -1
+        for ref in self._refs.values():
+            ref.first_ms = min(ref.first_ms, now_ms)
 
     def live(self) -> list[Ref]:
         """The series that have no staleness marker yet."""

@@ -344,6 +344,12 @@ class Wal:
         self.rotate()
         self.sync()
 
+    def supersede(self, number: int) -> None:
+        """Blocks have all samples of the segments up to this one, whatever their times."""
+        for old in segment_numbers(self.directory):
+            if old <= number:
+                self.newest_ms[old] = _NO_SAMPLES
+
     def forget(self, sealed_ms: int) -> int:
         """Deletes the oldest segments, as far as their samples are all older than ``sealed_ms``; returns how many."""
         count = 0
