@@ -80,7 +80,7 @@ def hpa_v1_to_v2(obj: Object) -> Object:
         metrics.append({"type": "Resource", "resource": resource})
     if metrics:
         spec["metrics"] = metrics
-    behavior = _load(taken[_HPA_BEHAVIOR])
+    behavior = _from_go(_load(taken[_HPA_BEHAVIOR]))
     if behavior:
         spec["behavior"] = behavior
     result: Object = {
@@ -124,7 +124,9 @@ def hpa_v2_to_v1(obj: Object) -> Object:
     if others:
         annotations[_HPA_METRICS] = _dump([_spec_to_flat(metric) for metric in others])
     if old.get("behavior"):
-        annotations[_HPA_BEHAVIOR] = _dump(old["behavior"])
+        behavior = old["behavior"]
+        sides = {"ScaleUp": behavior.get("scaleUp"), "ScaleDown": behavior.get("scaleDown")}
+        annotations[_HPA_BEHAVIOR] = _dump({side: rules and _rules_to_go(rules) for side, rules in sides.items()})
     result: Object = {"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler"}
     if "status" in obj:
         before = obj["status"] or {}
@@ -140,11 +142,42 @@ def hpa_v2_to_v1(obj: Object) -> Object:
         if current:
             annotations[_HPA_CURRENT] = _dump([_status_to_flat(metric) for metric in current])
         if before.get("conditions"):
-            annotations[_HPA_CONDITIONS] = _dump(before["conditions"])
+            annotations[_HPA_CONDITIONS] = _dump([_ordered(one, _CONDITION) for one in before["conditions"]])
         result["status"] = status
     result["metadata"] = _metadata(obj, annotations)
     result["spec"] = spec
     return {key: result[key] for key in ("apiVersion", "kind", "metadata", "spec", "status") if key in result}
+
+
+_CONDITION = ("type", "status", "lastTransitionTime", "reason", "message")
+_REFERENCE = ("kind", "name", "apiVersion")
+
+
+def _ordered(obj: Object, names: tuple[str, ...]) -> Object:
+    """Go writes a struct's fields in their order there; in an annotation that can be seen."""
+    return {name: obj[name] for name in names if name in obj}
+
+
+def _rules_to_go(rules: Object) -> Object:
+    """The annotation holds upstream's internal struct: Go's names, and null for what is not set."""
+    policies = rules.get("policies")
+    return {
+        "StabilizationWindowSeconds": rules.get("stabilizationWindowSeconds"),
+        "SelectPolicy": rules.get("selectPolicy"),
+        "Policies": policies
+        and [
+            {"Type": one.get("type"), "Value": one.get("value"), "PeriodSeconds": one.get("periodSeconds")}
+            for one in policies
+        ],
+        "Tolerance": rules.get("tolerance"),
+    }
+
+
+def _from_go(value: Any) -> Any:
+    """Names as JSON has them, nulls left out."""
+    if isinstance(value, dict):
+        return {key[:1].lower() + key[1:]: _from_go(item) for key, item in value.items() if item is not None}
+    return [_from_go(item) for item in value] if isinstance(value, list) else value
 
 
 def _dump(value: Any) -> str:
@@ -183,11 +216,11 @@ def _flat_identity(kind: str, source: Object) -> Object:
             flat["container"] = source.get("container", "")
         return flat
     metric = source.get("metric") or {}
+    if kind == "Object":
+        flat["target"] = _ordered(source.get("describedObject") or {}, _REFERENCE)
     flat["metricName"] = metric.get("name", "")
     if metric.get("selector") is not None:
         flat["metricSelector" if kind == "External" else "selector"] = metric["selector"]
-    if kind == "Object":
-        flat["target"] = source.get("describedObject") or {}
     return flat
 
 

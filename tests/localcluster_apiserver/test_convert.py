@@ -1,0 +1,53 @@
+"""HorizontalPodAutoscalers in both versions: nothing is lost on the way there and back."""
+
+import json
+from typing import Any
+
+from flyball.localcluster.convert import hpa_v1_to_v2, hpa_v2_to_v1
+
+BEHAVIOR = {
+    "scaleUp": {"stabilizationWindowSeconds": 0, "selectPolicy": "Max"},
+    "scaleDown": {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}], "tolerance": "50m"},
+}
+METRICS = [
+    {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}},
+    {
+        "type": "Object",
+        "object": {
+            "metric": {"name": "rate"},
+            "describedObject": {"apiVersion": "v1", "kind": "Service", "name": "s"},
+            "target": {"type": "Value", "value": "2k"},
+        },
+    },
+]
+
+
+def hpa(**spec: Any) -> dict[str, Any]:
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "w"}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "h"},
+        "spec": {"scaleTargetRef": target, "maxReplicas": 3, **spec},
+    }
+
+
+def test_what_v1_cannot_say_stands_in_annotations_as_upstream_writes_them() -> None:
+    made = hpa_v2_to_v1(hpa(metrics=METRICS, behavior=BEHAVIOR))
+    assert made["spec"]["targetCPUUtilizationPercentage"] == 70
+    annotations = made["metadata"]["annotations"]
+    assert annotations["autoscaling.alpha.kubernetes.io/behavior"] == (
+        '{"ScaleUp":{"StabilizationWindowSeconds":0,"SelectPolicy":"Max","Policies":null,"Tolerance":null},'
+        '"ScaleDown":{"StabilizationWindowSeconds":null,"SelectPolicy":null,'
+        '"Policies":[{"Type":"Pods","Value":1,"PeriodSeconds":60}],"Tolerance":"50m"}}'
+    )
+    assert json.loads(annotations["autoscaling.alpha.kubernetes.io/metrics"])[0]["object"]["metricName"] == "rate"
+
+
+def test_there_and_back() -> None:
+    back = hpa_v1_to_v2(hpa_v2_to_v1(hpa(metrics=METRICS, behavior=BEHAVIOR)))
+    assert back["spec"]["behavior"] == BEHAVIOR
+    assert sorted(back["spec"]["metrics"], key=lambda metric: metric["type"]) == sorted(
+        METRICS, key=lambda metric: str(metric["type"])
+    )
+    assert "annotations" not in back["metadata"]
