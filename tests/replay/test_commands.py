@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from flyball.cli.convert import command as convert
 from flyball.cli.replay import command as replay
 from flyball.cli.scale import command as scale
+from flyball.cli.tune import command as tune
 from flyball.errors import ConfigError
 from flyball.replay.backtest import backtest, read_policies
 from flyball.replay.traces import Trace
@@ -104,3 +105,21 @@ def test_scale_wants_a_number_or_auto() -> None:
     for arguments in (["web"], ["web", "--replicas", "3", "--auto"]):
         with pytest.raises(ConfigError, match="either --replicas N or --auto"):
             CliRunner().invoke(scale, arguments, catch_exceptions=False)
+
+
+def test_tune_shows_the_front_and_writes_the_cheapest_that_will_do(tmp_path: Path) -> None:
+    rows = [f"{1_700_000_000 + 60 * at},{6000 + 5000 * np.sin(at / 8):.0f}" for at in range(45)]
+    trace = tmp_path / "t.csv"
+    trace.write_text("\n".join(["time,count", *rows]) + "\n")
+    path, tuned = manifest(tmp_path / "hpa.yaml", HPA), tmp_path / "tuned.yaml"
+    arguments = [str(path), "--trace", str(trace), "--capacity", "10", "--write", str(tuned)]
+    output = CliRunner().invoke(tune, [*arguments, "--under", "2"], catch_exceptions=False).output
+    front = [line.split()[:2] for line in output.splitlines() if "target" in line]
+    costs, unders = [float(cost) for cost, _ in front], [float(under) for _, under in front]
+    assert costs == sorted(costs) and unders == sorted(unders, reverse=True) and len(front) > 2
+    chosen = next(line for line in output.splitlines() if "cheapest that will do" in line)
+    assert float(chosen.split()[1]) <= 2
+    written = yaml.safe_load(tuned.read_text())
+    assert str(written["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"]) in chosen
+    with pytest.raises(ConfigError, match="none keeps the missing share"):
+        CliRunner().invoke(tune, [*arguments, "--under", "0", "--startup", "600"], catch_exceptions=False)

@@ -26,6 +26,7 @@ COMMANDS = {
     "tsdb": "Look into the store's files; export and import samples.",
     "check": "Check a prometheus.yml or a page of metrics.",
     "replay": "Try policies on recorded load before they go live.",
+    "tune": "Find the cheapest settings of an HPA that keep an objective on recorded load.",
     "convert": "Print HorizontalPodAutoscalers as Governors.",
     "scale": "Hold a number of replicas by hand, for a while.",
     "kubeconfig": "Print the kubeconfig of the embedded cluster.",

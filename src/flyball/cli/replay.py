@@ -65,7 +65,7 @@ def command(
         raise ConfigError("nothing to try; name a manifest with an HPA or a Governor, or --peer knative")
     trace = read_trace(trace_path, column=column, time_column=time_column, compress=compress, begin=begin, end=end)
     workload = Workload(capacity, busy, startup, saturation)
-    with _progress(output) as told:
+    with progress_bars(output) as told:
         results = backtest(tried, trace, workload, period_s=period, progress=told)
     if html_path is not None:
         from flyball.replay.report import html_report
@@ -87,7 +87,7 @@ def _plain(result: "Result") -> dict[str, Any]:
     return {"policy": result.policy, **scores, "latency": result.latency, "saturated": result.saturated}
 
 
-def _progress(output: str) -> Any:
+def progress_bars(output: str) -> Any:
     """A context of a function (name, share) that draws a bar on a terminal and is None elsewhere."""
     import contextlib
     import sys
