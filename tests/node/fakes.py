@@ -5,6 +5,7 @@ import copy
 import time
 
 from flyball.errors import KubeApiError
+from flyball.localcluster.node.pods import PodManager
 
 
 class FakeClient:
@@ -64,3 +65,16 @@ async def until(condition, timeout_s=8.0, what="the condition"):
         assert time.monotonic() < deadline, f"{what} did not come in {timeout_s} s"
         await asyncio.sleep(0.02)
     return value
+
+
+def run(tmp_path, story, **options):
+    async def main():
+        client, recorder = FakeClient(), FakeRecorder()
+        manager = PodManager(tmp_path / "node", 0, client, recorder, capacity={"cpu": "2"}, **options)
+        try:
+            await story(manager, client, recorder)
+        finally:
+            await manager.close(stop_pods=True, grace_s=0.5)
+
+    (tmp_path / "node").mkdir(exist_ok=True)
+    asyncio.run(main())

@@ -1,9 +1,7 @@
 """Containers with a mount namespace of their own: volumes at their places, on a machine that stays as it was."""
 
 import asyncio
-import importlib.util
 import os
-from pathlib import Path
 
 import pytest
 
@@ -13,10 +11,7 @@ from flyball.localcluster.node.names import hosts_text
 from flyball.localcluster.node.podroot import locate
 from flyball.localcluster.node.pods import PodManager
 
-_spec = importlib.util.spec_from_file_location("node_fakes", Path(__file__).with_name("fakes.py"))
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
-until, pod = fakes.until, fakes.pod
+from .fakes import FakeClient, FakeRecorder, pod, until
 
 CONFIG = {
     "metadata": {"name": "config", "namespace": "default"},
@@ -55,7 +50,7 @@ def isolated_pod():
 def test_volumes_stand_where_the_manifest_wants_them(tmp_path, mount_runtime):
     async def main():
         (tmp_path / "node").mkdir()
-        client, recorder = fakes.FakeClient(), fakes.FakeRecorder()
+        client, recorder = FakeClient(), FakeRecorder()
         manager = PodManager(tmp_path / "node", 0, client, recorder, runtime=runtimes.MOUNT)
         known = {"web.default.svc.cluster.local": ["127.11.1.1"]}
         manager.names = lambda: known
@@ -101,7 +96,7 @@ def test_volumes_stand_where_the_manifest_wants_them(tmp_path, mount_runtime):
 def test_a_later_node_finds_the_way_into_a_container_again(tmp_path, mount_runtime):
     async def main():
         (tmp_path / "node").mkdir()
-        client, recorder = fakes.FakeClient(), fakes.FakeRecorder()
+        client, recorder = FakeClient(), FakeRecorder()
         first = PodManager(tmp_path / "node", 0, client, recorder, runtime=runtimes.MOUNT)
         client.put("ConfigMap", CONFIG)
         first.observe("ADDED", isolated_pod())
@@ -122,7 +117,7 @@ def test_a_later_node_finds_the_way_into_a_container_again(tmp_path, mount_runti
 def test_a_volume_above_our_own_directories_does_not_hide_them(tmp_path, mount_runtime):
     async def main():
         (tmp_path / "node").mkdir()
-        client, recorder = fakes.FakeClient(), fakes.FakeRecorder()
+        client, recorder = FakeClient(), FakeRecorder()
         manager = PodManager(tmp_path / "node", 0, client, recorder, runtime=runtimes.MOUNT)
         above = "/" + tmp_path.parts[1]
         script = f"import os, tempfile; tempfile.mkstemp(); print(os.listdir('{above}'))"

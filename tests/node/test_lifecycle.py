@@ -1,32 +1,13 @@
 """Hooks, sidecars, probes, limits and live volumes of real processes; the API is a fake that remembers."""
 
-import asyncio
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 
 from flyball.localcluster.node import podworker
-from flyball.localcluster.node.pods import PodManager
 
-_spec = importlib.util.spec_from_file_location("node_fakes", Path(__file__).with_name("fakes.py"))
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
-until, pod = fakes.until, fakes.pod
-
-
-def run(tmp_path, story, **options):
-    async def main():
-        client, recorder = fakes.FakeClient(), fakes.FakeRecorder()
-        manager = PodManager(tmp_path / "node", 0, client, recorder, capacity={"cpu": "2"}, **options)
-        try:
-            await story(manager, client, recorder)
-        finally:
-            await manager.close(stop_pods=True, grace_s=0.5)
-
-    (tmp_path / "node").mkdir(exist_ok=True)
-    asyncio.run(main())
+from .fakes import pod, run, until
 
 
 def containers(client, name, group="containerStatuses"):

@@ -1,17 +1,12 @@
 """Several nodes on one machine, and nodes whose pods only have a status."""
 
 import asyncio
-import importlib.util
-from pathlib import Path
 
 from flyball.localcluster.node import figures, nodeobjects
 from flyball.localcluster.node.pods import PodManager
 from flyball.localcluster.node.simulated import SimulatedNodes, address
 
-_spec = importlib.util.spec_from_file_location("node_fakes", Path(__file__).with_name("fakes.py"))
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
-until, pod = fakes.until, fakes.pod
+from .fakes import FakeClient, FakeRecorder, pod, until
 
 
 def test_nodes_share_the_machine():
@@ -24,9 +19,7 @@ def test_nodes_share_the_machine():
 def test_each_node_shows_the_figures_of_its_own_pods(tmp_path):
     async def main():
         (tmp_path / "node").mkdir()
-        manager = PodManager(
-            tmp_path / "node", 0, fakes.FakeClient(), fakes.FakeRecorder(), nodes=("flyball", "flyball-2")
-        )
+        manager = PodManager(tmp_path / "node", 0, FakeClient(), FakeRecorder(), nodes=("flyball", "flyball-2"))
         for name, where in (("a", "flyball"), ("b", "flyball-2")):
             one = pod(name, ["sleep", "60"])
             one["spec"]["nodeName"] = where
@@ -51,7 +44,7 @@ def test_each_node_shows_the_figures_of_its_own_pods(tmp_path):
 
 def test_pods_of_a_fake_node_only_have_a_status():
     async def main():
-        client = fakes.FakeClient()
+        client = FakeClient()
         simulated = SimulatedNodes(client)
         running = asyncio.create_task(simulated.run())
         one, work, real = pod("one"), pod("work"), pod("real")

@@ -1,7 +1,6 @@
 """Real processes under the pod manager; the API is a fake that remembers."""
 
 import asyncio
-import importlib.util
 import os
 import signal
 import socket
@@ -15,23 +14,7 @@ from flyball.errors import ConfigError
 from flyball.localcluster.node import containerlogs, images, procfs
 from flyball.localcluster.node.pods import PodManager
 
-_spec = importlib.util.spec_from_file_location("node_fakes", Path(__file__).with_name("fakes.py"))
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
-until, pod = fakes.until, fakes.pod
-
-
-def run(tmp_path, story, **options):
-    async def main():
-        client, recorder = fakes.FakeClient(), fakes.FakeRecorder()
-        manager = PodManager(tmp_path / "node", 0, client, recorder, capacity={"cpu": "2"}, **options)
-        try:
-            await story(manager, client, recorder)
-        finally:
-            await manager.close(stop_pods=True, grace_s=0.5)
-
-    (tmp_path / "node").mkdir(exist_ok=True)
-    asyncio.run(main())
+from .fakes import pod, run, until
 
 
 def free_port():

@@ -1,17 +1,13 @@
 """Real sockets: balancing over ready endpoints, none ready, a taken port."""
 
 import asyncio
-import importlib.util
 import socket
-from pathlib import Path
 
 import pytest
 
 from flyball.localcluster.node.serviceproxy import ServiceProxy
 
-_spec = importlib.util.spec_from_file_location("node_fakes", Path(__file__).with_name("fakes.py"))
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
+from .fakes import FakeClient, FakeRecorder, until
 
 
 def free_port(below=30000):
@@ -63,7 +59,7 @@ def run(story):
             server = await asyncio.start_server(serve, host, target)
             target = server.sockets[0].getsockname()[1]
             servers.append(server)
-        client, recorder = fakes.FakeClient(), fakes.FakeRecorder()
+        client, recorder = FakeClient(), FakeRecorder()
         proxy = ServiceProxy(client, recorder)
         task = asyncio.create_task(proxy.run())
         try:
@@ -82,7 +78,7 @@ def test_connections_spread_over_ready_endpoints():
         port = free_port()
         proxy.observe_service("ADDED", service(port))
         proxy.observe_slice("ADDED", endpoint_slice(["127.10.77.1", "127.10.77.2"], target))
-        await fakes.until(lambda: len(client.patches) >= 2)
+        await until(lambda: len(client.patches) >= 2)
         answers = [await ask("127.0.0.1", port) for _ in range(6)] + [await ask("127.11.77.5", port) for _ in range(4)]
         assert {one: answers.count(one) for one in set(answers)} == {
             b"127.10.77.1 200000": 5,
@@ -108,7 +104,7 @@ def test_a_taken_port_is_served_elsewhere_and_said():
             other.listen()
             proxy.observe_slice("ADDED", endpoint_slice(["127.10.77.1"], target))
             proxy.observe_service("ADDED", service(port))
-            await fakes.until(lambda: len(client.patches) >= 2)
+            await until(lambda: len(client.patches) >= 2)
         served = client.patches[0][2]["status"]["loadBalancer"]["ingress"][0]["ports"][0]["port"]
         assert served >= 30000 + port
         assert client.patches[1][2]["metadata"]["annotations"] == {"flyball.dev/served-at": f"127.0.0.1:{served}"}
@@ -135,13 +131,13 @@ def test_a_port_that_a_pod_takes_on_every_address_returns_when_the_pod_ends():
             found = [body["status"]["loadBalancer"] for _, _, body, _ in client.patches if "status" in body]
             return found[-1]["ingress"][0]["ports"][0]["port"] if found else 0
 
-        await fakes.until(lambda: published() == target)
+        await until(lambda: published() == target)
         proxy.yield_ports({target}, "127.10.77.9")
-        await fakes.until(lambda: published() != target)
+        await until(lambda: published() != target)
         assert await ask("127.0.0.1", published()) == b"127.10.77.1 200000"
         # The pod that took the port becomes ready: it answers there itself.
         proxy.observe_slice("MODIFIED", endpoint_slice(["127.10.77.9"], target))
-        await fakes.until(lambda: published() == target)
+        await until(lambda: published() == target)
         with pytest.raises(ConnectionError):
             await ask("127.0.0.1", target)
         proxy.observe_slice("MODIFIED", endpoint_slice(["127.10.77.2"], target))
@@ -149,7 +145,7 @@ def test_a_port_that_a_pod_takes_on_every_address_returns_when_the_pod_ends():
         with pytest.raises(ConnectionError):
             await ask("127.0.0.1", target)
         proxy.take_back({target}, "127.10.77.9")
-        await fakes.until(lambda: proxy.statistics()["listeners"] == 2)
+        await until(lambda: proxy.statistics()["listeners"] == 2)
         assert await ask("127.0.0.1", target) == b"127.10.77.2 200000"
         for server in servers:
             server.close()

@@ -1,8 +1,6 @@
 """Claims as directories; the API is a fake that remembers."""
 
 import asyncio
-import importlib.util
-from pathlib import Path
 
 import pytest
 
@@ -10,14 +8,12 @@ from flyball.errors import ConfigError
 from flyball.localcluster.node.environment import MissingReferenceError
 from flyball.localcluster.node.podobjects import PodObjects
 
-_spec = importlib.util.spec_from_file_location("node_fakes", Path(__file__).with_name("fakes.py"))
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
+from .fakes import FakeClient, pod
 
 
 def test_a_claim_is_the_directory_of_its_volume_once_it_is_bound(tmp_path):
-    client = fakes.FakeClient()
-    one = fakes.pod("p")
+    client = FakeClient()
+    one = pod("p")
     one["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
     objects = PodObjects(client, "default")
     claim = {"metadata": {"name": "data", "namespace": "default"}, "spec": {}}

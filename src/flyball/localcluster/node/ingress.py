@@ -13,7 +13,8 @@ from flyball.http.server import Server, serve
 from flyball.kube import EventRecorder, KubeClient
 from flyball.kube.kinds import INGRESS_CLASSES, INGRESSES
 from flyball.localcluster.node.ingressrules import CLASS, CONTROLLER, Backend, Route, is_ours, route, routes_of
-from flyball.localcluster.node.serviceproxy import Backends, ServiceProxy
+from flyball.localcluster.node.serviceproxy import ServiceProxy
+from flyball.localcluster.node.splicing import Backends
 
 Object = dict[str, Any]
 Key = tuple[str, str]
