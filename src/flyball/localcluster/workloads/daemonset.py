@@ -14,6 +14,7 @@ from flyball.localcluster.workloads.objects import (
     is_terminating,
     labels_of,
     name_of,
+    soonest_available_s,
     status_change,
 )
 from flyball.localcluster.workloads.placement import matches_node, untolerated
@@ -235,9 +236,9 @@ class DaemonSetController(Controller):
         live = {name_of(item) for item in history.revisions if labels_of(item).get(HASH_LABEL) in used}
         await self._revisions.trim(daemon_set, history, live)
         min_ready_s = int(daemon_set["spec"].get("minReadySeconds") or 0)
-        waits = [wait_s for pod in pods if (wait_s := available_in_s(pod, min_ready_s, now_ms))]
-        if waits:
-            self.queue.add_after(key, min(waits) + 0.05)
+        wait_s = soonest_available_s(pods, min_ready_s, now_ms)
+        if wait_s is not None:
+            self.queue.add_after(key, wait_s + 0.05)
         if error is not None:
             raise error
 

@@ -99,6 +99,12 @@ def available_in_s(pod: Mapping[str, Any], min_ready_s: int, now_ms: int) -> flo
     return None if since_ms is None else max(0.0, (since_ms + min_ready_s * 1000 - now_ms) / 1000)
 
 
+def soonest_available_s(pods: Iterable[Mapping[str, Any]], min_ready_s: int, now_ms: int) -> float | None:
+    """Seconds until the next pod that is ready becomes available; None when none is on its way."""
+    waits = [wait_s for pod in pods if (wait_s := available_in_s(pod, min_ready_s, now_ms))]
+    return min(waits) if waits else None
+
+
 def with_condition(
     conditions: Iterable[Object], fresh: Object, now: str, *, keep_update_time: bool = False
 ) -> list[Object]:

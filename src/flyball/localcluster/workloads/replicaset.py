@@ -16,6 +16,7 @@ from flyball.localcluster.workloads.objects import (
     is_terminating,
     labels_of,
     ready_since_ms,
+    soonest_available_s,
     status_change,
     with_condition,
 )
@@ -128,9 +129,9 @@ class ReplicaSetController(Controller):
                 if exc.code != 404:
                     raise
         min_ready_s = replica_set["spec"].get("minReadySeconds") or 0
-        waits = [wait_s for pod in active if (wait_s := available_in_s(pod, min_ready_s, now_ms))]
-        if waits:
-            self.queue.add_after(key, min(waits) + 0.05)
+        wait_s = soonest_available_s(active, min_ready_s, now_ms)
+        if wait_s is not None:
+            self.queue.add_after(key, wait_s + 0.05)
         if error is not None:
             raise error
 

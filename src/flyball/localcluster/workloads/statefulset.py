@@ -18,6 +18,7 @@ from flyball.localcluster.workloads.objects import (
     labels_of,
     name_of,
     owner_uids,
+    soonest_available_s,
     status_change,
 )
 from flyball.localcluster.workloads.podcontrol import PodControl, pod_of
@@ -238,9 +239,9 @@ class StatefulSetController(Controller):
         live = {current, *(labels_of(pod).get(POD_LABEL, "") for pod in pods)}
         await self._revisions.trim(stateful_set, history, live)
         min_ready_s = int(stateful_set["spec"].get("minReadySeconds") or 0)
-        waits = [wait_s for pod in pods if (wait_s := available_in_s(pod, min_ready_s, now_ms))]
-        if waits:
-            self.queue.add_after(key, min(waits) + 0.05)
+        wait_s = soonest_available_s(pods, min_ready_s, now_ms)
+        if wait_s is not None:
+            self.queue.add_after(key, wait_s + 0.05)
         if error is not None:
             raise error
 
