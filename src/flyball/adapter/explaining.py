@@ -42,7 +42,7 @@ async def explain(adapter: Adapter, recorder: Recorder, path: str) -> dict[str, 
     """Asks one path and tells how the answer came about. The adapter must have listed its series."""
     recorder.queries.clear()
     found = _rule_of(adapter, urlsplit(path).path)
-    status, body = await _ask(adapter, path)
+    status, body = await ask_path(adapter, path)
     found["queries"] = [
         {
             "query": expr,
@@ -88,8 +88,8 @@ def _rule_of(adapter: Adapter, path: str) -> dict[str, Any]:
     return found
 
 
-async def _ask(adapter: Adapter, path: str) -> tuple[int, bytes]:
-    """The adapter's own answer, without a socket."""
+async def ask_path(adapter: Adapter, path: str) -> tuple[int, bytes]:
+    """The adapter's own answer, status and body, without a socket."""
     app = MetricsApp(adapter, TokenAccess("explain"))
     url = urlsplit(path)
     sent: list[dict[str, Any]] = []
