@@ -56,3 +56,12 @@ def test_references_with_siblings_become_all_of() -> None:
     selector = schemas["io.k8s.api.apps.v1.DeploymentSpec"]["properties"]["selector"]
     assert selector["allOf"] == [{"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector"}]
     assert selector["description"].startswith("Label selector for pods")
+
+
+def test_a_custom_resource_offers_no_strategic_merge_patch() -> None:
+    kind = next(kind for kind in schema.KINDS if kind.kind == "ServiceMonitor")
+    given = {"ServiceMonitor": {"type": "object"}}
+    for schemas, offered in ((given, False), (None, True)):
+        document = schema.openapi_v3(kind.group, kind.version, [kind], schemas)
+        patches = [item["patch"]["requestBody"]["content"] for item in document["paths"].values() if "patch" in item]
+        assert patches and all(("application/strategic-merge-patch+json" in types) == offered for types in patches)

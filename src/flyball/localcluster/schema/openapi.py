@@ -50,7 +50,10 @@ def openapi_v3(
             wanted.append(name)
             listed = fields.definition_name(group, version, kind.list_kind)
             wanted += [listed] if listed else []
-        paths.update(_paths(root, kind, name, wanted))
+        found = _paths(root, kind, name, wanted)
+        if schemas is not None and kind.kind in schemas:
+            _without_strategic(found)
+        paths.update(found)
     _collect(wanted, components)
     return {
         "openapi": "3.0.0",
@@ -179,6 +182,14 @@ def _operation(action: str, gvk: Node, parameters: Iterable[Node], answer: str, 
     elif body:
         operation["requestBody"] = {"required": True, "content": {"*/*": {"schema": {"$ref": _REF + body}}}}
     return operation
+
+
+def _without_strategic(paths: dict[str, Any]) -> None:
+    """Custom resources take no strategic merge patch; kubectl apply reads here which patch to send."""
+    for item in paths.values():
+        if "patch" in item:
+            content = item["patch"]["requestBody"]["content"]
+            item["patch"]["requestBody"]["content"] = {t: v for t, v in content.items() if "strategic" not in t}
 
 
 def _content(name: str) -> Node:
