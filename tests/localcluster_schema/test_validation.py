@@ -35,7 +35,7 @@ def deployment(**container: Any) -> dict[str, Any]:
 
 
 def hpa(metrics: list[Any] | None = None, **spec: Any) -> dict[str, Any]:
-    made = {"scaleTargetRef": {"kind": "Deployment", "name": "web"}, "maxReplicas": 5, **spec}
+    made = {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}, "maxReplicas": 5, **spec}
     if metrics is not None:
         made["metrics"] = metrics
     return {"spec": made}
@@ -210,13 +210,14 @@ def external(name: str = "q", **target: Any) -> dict[str, Any]:
     ("spec", "words"),
     [
         ({"minReplicas": 6}, "maxReplicas: Invalid value: 5: must be greater than or equal to `minReplicas`"),
+        ({"minReplicas": -1}, "minReplicas: Invalid value: -1: must be greater than or equal to 0"),
+        ({"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment"}}, "scaleTargetRef.name: Required value"),
         (
-            {"minReplicas": 0, "metrics": [external(type="Value", value="1")]},
-            "minReplicas: Invalid value: 0: must be greater than or equal to 1",
+            {"scaleTargetRef": {"kind": "Deployment", "name": "x"}},
+            'scaleTargetRef.apiVersion: Invalid value: "": apiVersion must specify API group',
         ),
-        ({"scaleTargetRef": {"kind": "Deployment"}}, "scaleTargetRef.name: Required value"),
         (
-            {"scaleTargetRef": {"kind": "A/B", "name": "x"}},
+            {"scaleTargetRef": {"apiVersion": "x/v1", "kind": "A/B", "name": "x"}},
             "scaleTargetRef.kind: Invalid value: \"A/B\": may not contain '/'",
         ),
         (
@@ -305,13 +306,14 @@ def test_hpa(spec: dict[str, Any], words: str) -> None:
 
 def test_hpa_without_a_maximum_breaks_both_rules_about_it() -> None:
     assert hpa_problems(hpa(maxReplicas=0)) == [
-        "spec.maxReplicas: Invalid value: 0: must be greater than 0",
         "spec.maxReplicas: Invalid value: 0: must be greater than or equal to `minReplicas`",
+        "spec.maxReplicas: Required value",
     ]
 
 
-def test_hpa_zero_survives_an_update_but_needs_an_object_or_external_metric() -> None:
+def test_hpa_zero_needs_an_object_or_external_metric() -> None:
     old = hpa([external(type="Value", value="1")], minReplicas=0)
+    assert hpa_problems(old) == []
     assert hpa_problems(old, old) == []
     new = hpa([resource(type="Utilization", averageUtilization=50)], minReplicas=0)
     assert hpa_problems(new, old) == [

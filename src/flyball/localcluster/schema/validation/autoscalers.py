@@ -23,19 +23,22 @@ def check_hpa(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     spec = obj.get("spec") or {}
     causes = []
     least, most = spec.get("minReplicas"), spec.get("maxReplicas", 0)
-    zero_allowed = old is not None and (old.get("spec") or {}).get("minReplicas") == 0
-    floor = 0 if zero_allowed else 1
-    if isinstance(least, int) and least < floor:
-        causes.append(invalid("spec.minReplicas", least, f"must be greater than or equal to {floor}"))
-    if not isinstance(most, int) or most < 1:
-        causes.append(invalid("spec.maxReplicas", most, "must be greater than 0"))
+    # Zero is allowed since 1.37, where HPAScaleToZero is on by default.
+    if isinstance(least, int) and least < 0:
+        causes.append(invalid("spec.minReplicas", least, "must be greater than or equal to 0"))
     if isinstance(least, int) and isinstance(most, int) and most < least:
         causes.append(invalid("spec.maxReplicas", most, "must be greater than or equal to `minReplicas`"))
-    causes += _reference(spec.get("scaleTargetRef"), "spec.scaleTargetRef")
+    if not most:
+        causes.append(required("spec.maxReplicas"))
+    elif most < 0:
+        causes.append(invalid("spec.maxReplicas", most, "must be greater than or equal to 1"))
+    target = spec.get("scaleTargetRef") or {}
+    causes += _reference(target, "spec.scaleTargetRef")
+    causes += _target_group(target, ((old or {}).get("spec") or {}).get("scaleTargetRef") or {})
     if kind.version == "v1":
-        target = spec.get("targetCPUUtilizationPercentage")
-        if isinstance(target, int) and target < 1:
-            causes.append(invalid("spec.targetCPUUtilizationPercentage", target, "must be greater than 0"))
+        percentage = spec.get("targetCPUUtilizationPercentage")
+        if isinstance(percentage, int) and percentage < 1:
+            causes.append(invalid("spec.targetCPUUtilizationPercentage", percentage, "must be greater than 0"))
         return causes
     metrics = spec.get("metrics") or []
     for index, metric in enumerate(metrics):
@@ -63,10 +66,20 @@ def _reference(reference: Any, field: str) -> list[Cause]:
     return causes
 
 
+def _target_group(target: Object, before: Object) -> list[Cause]:
+    """A scale target needs an API group, but a core ReplicationController and what was stored without one."""
+    version = target.get("apiVersion") or ""
+    stored = before and (before.get("apiVersion"), before.get("kind")) == (target.get("apiVersion"), target.get("kind"))
+    if stored or "/" in version or target.get("kind") == "ReplicationController":
+        return []
+    return [invalid("spec.scaleTargetRef.apiVersion", version, "apiVersion must specify API group")]
+
+
 def _metric(metric: Object, field: str) -> list[Cause]:
     kind = metric.get("type") or ""
     if not kind:
-        return [required(f"{field}.type", "must specify a metric source type")]
+        missing = required(f"{field}.type", "must specify a metric source type")
+        return [missing, unsupported(f"{field}.type", kind, _METRIC_SOURCES)]
     if kind not in _METRIC_SOURCES:
         return [unsupported(f"{field}.type", kind, _METRIC_SOURCES)]
     given = [name for name in sorted(_METRIC_SOURCES.values()) if metric.get(name) is not None]
@@ -108,7 +121,7 @@ def _target(kind: str, target: Object, field: str) -> list[Cause]:
     form = target.get("type") or ""
     if not form:
         causes.append(required(f"{field}.type", "must specify a metric target type"))
-    elif form not in ("Utilization", "Value", "AverageValue"):
+    if form not in ("Utilization", "Value", "AverageValue"):
         causes.append(invalid(f"{field}.type", form, "must be either Utilization, Value, or AverageValue"))
     for name in ("value", "averageValue"):
         amount = target.get(name)
