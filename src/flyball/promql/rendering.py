@@ -29,9 +29,11 @@ def _metric(labels: Labels) -> bytes:
 
 def _texts(values: Floats) -> list[bytes]:
     """Each value's text. The encoder writes all in one go; only what Go writes otherwise is mended."""
-    items = values.tolist()
-    if not items:
+    if not values.size:
         return []
+    if _are_whole(values):
+        return _encode(values.astype(np.int64).tolist())[1:-1].split(b",")
+    items = values.tolist()
     raw = _encode(items)[1:-1] + b","
     texts = raw.replace(b".0,", b",").split(b",")
     texts.pop()
@@ -40,6 +42,15 @@ def _texts(values: Floats) -> list[bytes]:
             if b"e" in text or b"n" in text:
                 texts[i] = format_value(items[i]).encode()
     return texts
+
+
+def _are_whole(values: Floats) -> bool:
+    """Whether all are integers that print without an exponent; -0 is none."""
+    with np.errstate(invalid="ignore"):
+        whole = np.abs(values) < 2.0**53
+        return bool(
+            whole.all() and (values == np.floor(values)).all() and not (np.signbit(values) & (values == 0)).any()
+        )
 
 
 def _histogram(h: Histogram) -> bytes:

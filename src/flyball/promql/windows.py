@@ -239,13 +239,14 @@ def cut(
         times, target = times[:, used], np.searchsorted(used, target).astype(np.int32)
     times = np.maximum.accumulate(times, axis=0) if times.shape[0] else times
     histograms = None if floats_only else frame.histograms
+    lo, hi = _bounds(times, starts, ends)
     w = Windows(
         frame.labels,
         frame.values,
         times,
         target,
-        _rows_up_to(times, starts),
-        _rows_up_to(times, ends),
+        lo,
+        hi,
         starts,
         ends,
         histograms,
@@ -275,6 +276,19 @@ def _holes(frame: Frame, keep_stale: bool, floats_only: bool) -> tuple[Index, Ma
         hole |= has_histogram(frame.histograms)
     there = hole.any(axis=0)
     return suspects[there], hole[:, there]
+
+
+def _bounds(times: Times, starts: Times, ends: Times) -> tuple[Index, Index]:
+    """The first row of each window and the first one behind it, [p, T]. Windows of steps often begin where others
+    end, so that each edge is looked up once."""
+    edges, at = np.unique(np.concatenate([starts, ends]), return_inverse=True)
+    rows = _rows_up_to(times, edges)
+
+    def picked(index: Index) -> Index:
+        follows = index.size > 0 and index[-1] - index[0] == index.size - 1 and (np.diff(index) == 1).all()
+        return rows[:, index[0] : index[-1] + 1] if follows else rows[:, index]
+
+    return picked(at[: starts.size]), picked(at[starts.size :])
 
 
 def _rows_up_to(times: Times, edges: Times) -> Index:
