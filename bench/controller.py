@@ -13,13 +13,12 @@ NOW_MS = 1_800_000_000_000
 
 def situation(pods: int, behavior: bool) -> tuple[Any, Observation]:
     """An HPA on cpu with so many pods, all of them read."""
+    target = {"type": "Utilization", "averageUtilization": 70}
     spec: dict[str, Any] = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
         "minReplicas": 1,
         "maxReplicas": 1000,
-        "metrics": [
-            {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}}
-        ],
+        "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
     }
     if behavior:
         spec["behavior"] = {"scaleDown": {"stabilizationWindowSeconds": 60}}
