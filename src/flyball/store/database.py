@@ -338,14 +338,20 @@ class Database:
 
     def _maintain(self, end_ms: int, now_ms: int) -> None:
         with self._maintaining:
-            if end_ms == NOT_YET:
-                self._seal_everything(now_ms)
-            while self._sealed_ms < end_ms != NOT_YET:
-                self._seal(end_ms)
-            while members := next_compaction(self.blocks, self._sealed_ms, self.retention_ms):
-                self._replace(members)
-            self._retain(now_ms)
-            self._segments_deleted += self.wal.forget(self._sealed_ms)
+            try:
+                self._tidy(end_ms, now_ms)
+            except OSError as exc:
+                raise StoreError(f"{self.directory}: {exc.strerror}; mend the disk, tidying is tried again") from exc
+
+    def _tidy(self, end_ms: int, now_ms: int) -> None:
+        if end_ms == NOT_YET:
+            self._seal_everything(now_ms)
+        while self._sealed_ms < end_ms != NOT_YET:
+            self._seal(end_ms)
+        while members := next_compaction(self.blocks, self._sealed_ms, self.retention_ms):
+            self._replace(members)
+        self._retain(now_ms)
+        self._segments_deleted += self.wal.forget(self._sealed_ms)
 
     def _seal(self, end_ms: int) -> None:
         """The samples up to ``end_ms``, or up to where the next range of a compacted block begins."""

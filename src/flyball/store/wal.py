@@ -357,7 +357,7 @@ class Wal:
             current = number == self.number and self._fd >= 0
             if current or self.newest_ms.get(number, sealed_ms) >= sealed_ms:
                 break  # a later segment may hold a deletion that binds this one
-            for path in (_path(self.directory, number), _defs_path(self.directory, number)):
+            for path in (_defs_path(self.directory, number), _path(self.directory, number)):
                 path.unlink(missing_ok=True)
             self.newest_ms.pop(number, None)
             count += 1
