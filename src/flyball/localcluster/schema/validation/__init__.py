@@ -14,6 +14,7 @@ from flyball.localcluster.schema.validation.causes import Cause, Object
 from flyball.localcluster.schema.validation.kinds import (
     check_api_service,
     check_binding,
+    check_claim,
     check_config_map,
     check_definition,
     check_disruption_budget,
@@ -35,6 +36,7 @@ _HANDLERS: dict[tuple[str, str], Callable[[Kind, Object, Object | None], list[Ca
     ("", "Pod"): check_pod,
     ("", "Service"): check_service,
     ("", "ConfigMap"): check_config_map,
+    ("", "PersistentVolumeClaim"): check_claim,
     ("", "Secret"): check_secret,
     ("", "Event"): check_event,
     ("apps", "Deployment"): check_workload,

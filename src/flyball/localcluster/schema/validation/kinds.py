@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from flyball.localcluster.schema.kinds import Kind
@@ -83,6 +84,9 @@ def check_service(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
             causes.append(Cause(where, DUPLICATE, quoted({"protocol": protocol, "port": port.get("port")})))
         seen.add(key)
     causes += check_labels(spec.get("selector"), "spec.selector")
+    outside = spec.get("externalTrafficPolicy")
+    if outside not in (None, "Cluster", "Local"):
+        causes.append(unsupported("spec.externalTrafficPolicy", outside, ("Cluster", "Local")))
     if spec.get("sessionAffinity") not in (None, "None", "ClientIP"):
         causes.append(unsupported("spec.sessionAffinity", spec["sessionAffinity"], ("ClientIP", "None")))
     if old is not None and kind != "ExternalName":
@@ -133,6 +137,13 @@ def check_config_map(_kind: Kind, obj: Object, old: Object | None) -> list[Cause
     return causes
 
 
+_SECRET_KEYS = {
+    "kubernetes.io/tls": ("tls.crt", "tls.key"),
+    "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
+    "kubernetes.io/ssh-auth": ("ssh-privatekey",),
+}
+
+
 def check_secret(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     import binascii
 
@@ -142,6 +153,9 @@ def check_secret(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
             binascii.a2b_base64(str(value), strict_mode=bool(value))
         except binascii.Error:
             causes.append(invalid(f"data[{key}]", "<secret>", "illegal base64 data"))
+    for key in _SECRET_KEYS.get(str(obj.get("type")), ()):
+        if key not in (obj.get("data") or {}):
+            causes.append(required(f"data[{key}]"))
     if old is not None:
         if old.get("type") and obj.get("type") != old["type"]:
             causes.append(invalid("type", obj.get("type"), "field is immutable"))
@@ -199,8 +213,9 @@ def check_ingress(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
     spec = obj.get("spec") or {}
     causes = []
     if not spec.get("rules") and not spec.get("defaultBackend"):
-        causes.append(invalid("spec", [], "either `defaultBackend` or `rules` must be specified"))
+        causes.append(invalid("spec", None, "either `defaultBackend` or `rules` must be specified"))
     for index, rule in enumerate(spec.get("rules") or ()):
+        causes += _host(rule.get("host") or "", f"spec.rules[{index}].host")
         for position, path in enumerate((rule.get("http") or {}).get("paths") or ()):
             where = f"spec.rules[{index}].http.paths[{position}]"
             kind = path.get("pathType")
@@ -210,6 +225,28 @@ def check_ingress(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
                 causes.append(unsupported(f"{where}.pathType", kind, ("Exact", "ImplementationSpecific", "Prefix")))
             elif kind != "ImplementationSpecific" and not str(path.get("path") or "").startswith("/"):
                 causes.append(invalid(f"{where}.path", path.get("path") or "", "must be an absolute path"))
+            backend = path.get("backend") or {}
+            if not backend.get("service") and not backend.get("resource"):
+                causes.append(invalid(f"{where}.backend", "", "resource or service backend is required"))
+    return causes
+
+
+def _host(host: str, field: str) -> list[Cause]:
+    if not host or host.startswith("*"):
+        return []
+    if re.fullmatch(r"[0-9]+(\.[0-9]+){3}", host):
+        return [invalid(field, host, "must be a DNS name, not an IP address")]
+    return [invalid(field, host, one) for one in subdomain_problems(host)]
+
+
+def check_claim(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
+    """PersistentVolumeClaims."""
+    spec = obj.get("spec") or {}
+    causes = []
+    if not spec.get("accessModes"):
+        causes.append(required("spec.accessModes", "at least 1 access mode is required"))
+    if "storage" not in ((spec.get("resources") or {}).get("requests") or {}):
+        causes.append(required("spec.resources[storage]"))
     return causes
 
 

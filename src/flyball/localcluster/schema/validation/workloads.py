@@ -18,6 +18,8 @@ from flyball.localcluster.schema.validation.causes import (
 from flyball.localcluster.schema.validation.names import check_labels, check_selector, matches
 from flyball.localcluster.schema.validation.pods import check_non_negative, check_pod_spec
 
+CRON_JOB_NAME_MAX = 52  # a job's name adds eleven characters for its time
+
 
 def _template(spec: Object, field: str = "spec.template", restart: tuple[str, ...] = ("Always",)) -> list[Cause]:
     template = spec.get("template")
@@ -57,12 +59,14 @@ def check_workload(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
     if any(cause.field.startswith("spec.selector.") for cause in causes):
         causes.append(invalid("spec.selector", selector, "invalid label selector"))
-    elif not selector or not matches(selector, labels):
+    elif selector is None or (selector and not matches(selector, labels)):
         words = "`selector` does not match template `labels`"
         causes.append(invalid("spec.template.metadata.labels", labels or None, words))
     causes += _template(_with_claims(spec) if kind.kind == "StatefulSet" else spec)
     if kind.kind == "Deployment":
         causes += _strategy(spec)
+    else:
+        causes += _update_strategy(kind.kind, spec)
     if old is not None:
         before = (old.get("spec") or {}).get("selector")
         if before is not None and selector != before:
@@ -144,6 +148,23 @@ def _strategy(spec: Object) -> list[Cause]:
     return causes
 
 
+def _update_strategy(kind: str, spec: Object) -> list[Cause]:
+    """Of a StatefulSet or a DaemonSet; the values are shown as upstream's internal types."""
+    strategy = spec.get("updateStrategy") or {}
+    given = strategy.get("type", "RollingUpdate")
+    policy = spec.get("podManagementPolicy", "Parallel")
+    causes = []
+    if kind == "StatefulSet" and policy not in ("OrderedReady", "Parallel"):
+        causes.append(invalid("spec.podManagementPolicy", policy, "must be 'OrderedReady' or 'Parallel'"))
+    if given not in ("RollingUpdate", "OnDelete"):
+        shown = {"Type": given, "RollingUpdate": strategy.get("rollingUpdate")}
+        if kind == "StatefulSet":
+            causes.append(invalid("spec.updateStrategy", shown, "must be 'RollingUpdate' or 'OnDelete'"))
+        elif kind == "DaemonSet":
+            causes.append(unsupported("spec.updateStrategy", shown, ("RollingUpdate", "OnDelete"), in_order=True))
+    return causes
+
+
 def check_job(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     spec = obj.get("spec") or {}
     causes = []
@@ -163,6 +184,9 @@ def check_job(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
 def check_cron_job(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
     spec = obj.get("spec") or {}
     causes = []
+    name = (obj.get("metadata") or {}).get("name") or ""
+    if len(name) > CRON_JOB_NAME_MAX:
+        causes.append(invalid("metadata.name", name, f"must be no more than {CRON_JOB_NAME_MAX} characters"))
     schedule = spec.get("schedule") or ""
     if not schedule:
         causes.append(required("spec.schedule"))
