@@ -15,7 +15,6 @@ from flyball.metricrules.config import (
     parse_config,
     parse_metric_rule,
 )
-from flyball.metricrules.gotemplate import Template, TemplateError
 from flyball.metricrules.queries import (
     MetricQuery,
     custom_query,
@@ -25,6 +24,7 @@ from flyball.metricrules.queries import (
 )
 from flyball.metricrules.resources import GroupResource, Kind, KindTable, ResourceConverter, RestMapper
 from flyball.metricrules.sourceconfig import SourceConfig
+from flyball.model.gotemplate import Template, TemplateError
 
 __all__ = [
     "SWITCHES",

@@ -14,11 +14,11 @@ import re2
 from flyball.errors import ConfigError
 from flyball.metricrules import fields
 from flyball.metricrules.compatibility import SWITCHES
-from flyball.metricrules.gotemplate import Template, TemplateError
 from flyball.metricrules.naming import NameFilter, Namer
 from flyball.metricrules.resources import QUIET, ResourceMapping
 from flyball.metricrules.sourceconfig import SourceConfig, parse_source
 from flyball.model.durations import parse_duration_ms
+from flyball.model.gotemplate import Template, TemplateError
 from flyball.model.yaml_loader import load_yaml
 
 _OPTIONS = ("source", "notFinite", "maxAge")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from flyball.errors import ConfigError, QueryError
-from flyball.metricrules.gotemplate import Struct, Template, TemplateError, go_quote
 from flyball.metricrules.resources import NAMESPACES, GroupResource, ResourceConverter
 from flyball.model.durations import parse_duration_ms
+from flyball.model.gotemplate import Struct, Template, TemplateError, go_quote
 from flyball.model.selectors import Requirement
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")

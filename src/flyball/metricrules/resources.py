@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import re2
 
 from flyball.errors import ConfigError
-from flyball.metricrules.gotemplate import Struct, Template
+from flyball.model.gotemplate import Struct, Template
 
 QUIET = re2.Options()
 QUIET.log_errors = False  # RE2 would also write to stderr

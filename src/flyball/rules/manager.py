@@ -12,8 +12,8 @@ from prometheus_client import Counter
 
 from flyball import clock
 from flyball.errors import FlyballError
-from flyball.metricrules.gotemplate import format_scientific
 from flyball.model.frames import STALE, is_absent, is_stale
+from flyball.model.gotemplate import format_scientific
 from flyball.model.labels import METRIC_NAME, Labels, Matcher, MatchType, labels_of
 from flyball.promql import Storage
 from flyball.rules.evaluation import (

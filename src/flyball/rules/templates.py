@@ -15,8 +15,8 @@ from urllib.parse import quote_plus, urlsplit
 import re2
 
 from flyball.errors import FlyballError
-from flyball.metricrules.gotemplate import Struct, Template, TemplateError
 from flyball.model.durations import parse_duration_ms
+from flyball.model.gotemplate import Struct, Template, TemplateError
 from flyball.model.labels import Labels
 
 Samples = Sequence[tuple[Labels, float]]

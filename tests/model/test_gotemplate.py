@@ -1,6 +1,6 @@
 import pytest
 
-from flyball.metricrules.gotemplate import Struct, Template, TemplateError, go_quote, go_string
+from flyball.model.gotemplate import Struct, Template, TemplateError, go_quote, go_string
 
 DATA = Struct(
     Series="m", LabelMatchers='a="b"', LabelValuesByName={"b": "2", "a": "1"}, GroupBy="a,b", GroupBySlice=["a", "b"]
