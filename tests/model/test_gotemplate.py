@@ -83,7 +83,8 @@ def test_floats_print_as_gos_fmt_prints_them(value: float, printed: str) -> None
 
 
 def test_float_verbs_delimiters_variables_and_functions_of_the_caller() -> None:
-    text = '{{ printf "%.2f|%6.1f|%-6.1f|%e|%g|%+.1f|%06.2f|%.3g" $v 2.5 2.5 1.0 100000.0 3.0 3.14159 1234567.0 }} {{ twice 3 }}'
+    verbs = "%.2f|%6.1f|%-6.1f|%e|%g|%+.1f|%06.2f|%.3g"
+    text = f'{{{{ printf "{verbs}" $v 2.5 2.5 1.0 100000.0 3.0 3.14159 1234567.0 }}}} {{{{ twice 3 }}}}'
     template = Template(text, delimiters=("{{", "}}"), variables=["$v"], functions={"twice": lambda x: 2 * x})
     rendered = template.render({}, {"$v": 1.005})
     assert rendered == "1.00|   2.5|2.5   |1.000000e+00|100000|+3.0|003.14|1.23e+06 6"
