@@ -105,6 +105,12 @@ def test_a_forecast_raises_and_never_lowers() -> None:
         assert decide_governor(wish, seen(10, 10), CALM, NOW, fall)[0].desired == without
 
 
+def test_a_forecast_that_errs_much_is_not_asked() -> None:
+    wild = Forecast(NOW, NOW + 30_000, 30.0, 0.8)
+    for profile in ("parity", "fast"):
+        assert decide_governor(governor(profile=profile, forecast={}), seen(10, 10), CALM, NOW, wild)[0].desired == 10
+
+
 def test_a_person_wins_until_the_override_expires() -> None:
     wish = governor(override={"replicas": 3, "until": "2027-01-15T08:00:10Z"})
     decision, _ = decide_governor(wish, seen(4, 50), CALM, NOW)

@@ -14,12 +14,16 @@ from flyball.scaling.types import MAX_INT32, Forecast, MetricEvaluation, Observa
 MARGIN = 0.76  # of the spread; how far above the expected demand to size
 HEADROOM = 0.05  # added when scaling up, so that the next small rise needs no write
 DEAD_BAND = 0.07  # scale down only when that much smaller
+MAX_SPREAD = 0.3  # of a forecast that is believed
 _TYPICAL_SPREAD = 0.06  # an unusually large or small spread moves the margin by its square root only
 
 
 def needed(demand: float, forecast: Forecast | None) -> float:
-    """Fractional replicas to have when a pod that starts now is ready; a forecast never lowers it."""
-    if forecast is None:
+    """Fractional replicas to have when a pod that starts now is ready; a forecast never lowers it.
+
+    A forecast that has erred too much of late is not asked.
+    """
+    if forecast is None or forecast.spread > MAX_SPREAD:
         return demand
     margin = MARGIN * math.sqrt(forecast.spread * _TYPICAL_SPREAD)
     return max(demand, forecast.expected * math.exp(margin))
