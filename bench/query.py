@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import psutil
+
 from bench import peers, workload
 from bench.peers import Peer
 from bench.report import report
@@ -115,6 +117,10 @@ class Asked:
     connection: http.client.HTTPConnection
     ms: dict[str, list[float]] = field(default_factory=dict)
 
+    def cpu_s(self) -> float:
+        """What the server has spent so far: tells more than its latency where the machine has other work."""
+        return sum(psutil.Process(self.peer.pid).cpu_times()[:2])
+
     def ask(self, name: str, query: str, end_ms: int, step_s: int) -> Any:
         """The ``data`` of an answer; the time it took is kept."""
         at = f"{end_ms / 1000:.3f}"
@@ -187,10 +193,13 @@ def run(servers: list[Asked], end_ms: int, rounds: int, prefix: str) -> None:
                     print(f"{case.name}: differs from {server.peer.name}: {found}", file=sys.stderr)
         for server in servers:
             server.ms[case.name].clear()
+        before_s = [server.cpu_s() for server in servers]
         for _ in range(rounds):
             for server in servers:
                 server.ask(case.name, case.query, end_ms, case.step_s)
         told(servers, case.name, prefix)
+        spent = [f"{s.peer.name} {1000 * (s.cpu_s() - b) / rounds:.1f}" for s, b in zip(servers, before_s, strict=True)]
+        print(f"{case.name}: CPU ms a query: {', '.join(spent)}", file=sys.stderr)
     for i in range(5 * rounds):  # each text is new: nothing prepared can be used
         labels = f'pod="pod-{i * 7 % workload.TARGETS}",path="/p{i % 10}",code="200"'
         for server in servers:

@@ -1,11 +1,13 @@
 """The compiled pass gives what numpy gives."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from flyball.model.frames import ABSENT, Frame
 from flyball.model.labels import labels_of
-from flyball.promql import Matrix, Options, compiled, evaluate, parse
+from flyball.promql import Matrix, Options, aggregating, compiled, evaluate, parse
 from flyball.promql.features import SCENARIOS
 from flyball.promql.windows import cut
 from flyball.store import Head, Plan
@@ -39,6 +41,15 @@ def test_rates_summed_by_the_compiled_pass_and_by_numpy(
 ) -> None:
     expr = parse(f"{op} by (code) ({function}(c_total[2m]))")
 
+    calls: list[str] = []
+    rate_sums = compiled.rate_sums
+
+    def counted(*args: Any) -> Any:
+        calls.append("compiled")
+        return rate_sums(*args)
+
+    monkeypatch.setattr(compiled, "rate_sums", counted)
+
     def answer() -> Matrix:
         options = Options(features=features)  # type: ignore[arg-type]
         value = evaluate(expr, head, 10_000_000, 10_900_000, 30_000, options=options)
@@ -48,8 +59,12 @@ def test_rates_summed_by_the_compiled_pass_and_by_numpy(
     monkeypatch.setattr(compiled, "ready", lambda: False)
     plain = answer()
     monkeypatch.setattr(compiled, "ready", lambda: True)
+    monkeypatch.setattr(compiled, "CELLS_MIN", 0)
+    monkeypatch.setattr(aggregating, "_BLOCK_CELLS", 1 << 10)
     monkeypatch.setattr(compiled, "_kernel", compiled._add_rates)
+    assert not calls
     found = answer()
+    assert calls == ["compiled"]
     assert found.labels == plain.labels and found.infos == plain.infos
     np.testing.assert_allclose(found.values, plain.values, rtol=1e-12)
     assert found.values.shape == (SERIES, 31)
@@ -58,6 +73,7 @@ def test_rates_summed_by_the_compiled_pass_and_by_numpy(
 def test_numba_compiles_the_pass(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba", reason="the extra fast is not installed")
     monkeypatch.setattr(compiled, "_kernel", None)
+    monkeypatch.setattr(compiled, "CELLS_MIN", 0)
     compiled.load()
     expr = parse("sum by (pod) (rate(c_total[2m]))")
     fast = evaluate(expr, head, 10_000_000, 10_900_000, 5_000)

@@ -63,7 +63,8 @@ def _in_blocks(ev: "Evaluator", expr: Aggregate) -> Vec | None:
     if ev.ts.size < _BLOCK_MIN or not isinstance(call, Call) or call.name not in KERNELS or ev.is_invariant(call):
         return None
     windows = plain_windows(ev, call, call.args[0])
-    if not windows or sum(len(w.labels) for w in windows) * ev.ts.size < _BLOCK_CELLS:
+    cells = sum(len(w.labels) for w in windows or ()) * ev.ts.size
+    if windows is None or cells < _BLOCK_CELLS:
         return None
     everything = joined(tuple(w.labels for w in windows))
     features = ev.run.options.features
@@ -72,7 +73,8 @@ def _in_blocks(ev: "Evaluator", expr: Aggregate) -> Vec | None:
         return None
     kept = everything if features.delayed_name_removal or call.name in KEEPS_NAME else bare
     labels, groups = groups_of(kept, _names(expr), expr.without)
-    if call.name in _COMPILED and expr.op in ("sum", "avg") and compiled.ready():
+    summed = call.name in _COMPILED and expr.op in ("sum", "avg")
+    if summed and cells >= compiled.CELLS_MIN and compiled.ready():
         values, ok, used = _compiled_rates(expr.op, call.name, windows, groups)
     else:
         values, ok, used = _blocks(ev, expr.op, KERNELS[call.name], windows, groups)

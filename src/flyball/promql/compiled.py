@@ -16,7 +16,7 @@ from flyball.model.frames import Floats
 from flyball.promql.windows import Index, Windows
 
 #: Series times steps from which on a query gains.
-CELLS_MIN = 1 << 18
+CELLS_MIN = 1 << 19
 
 _lock = threading.Lock()
 _kernel: Callable[..., None] | None = None

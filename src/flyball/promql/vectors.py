@@ -133,11 +133,12 @@ def grouping(labels: tuple[Labels, ...], names: tuple[str, ...], without: bool) 
 
 def groups_of(labels: tuple[Labels, ...], names: tuple[str, ...], without: bool) -> tuple[tuple[Labels, ...], Groups]:
     """As ``grouping``, ready to aggregate by."""
-    return remember(
-        (labels,),
-        ("groups", names, without),
-        lambda: (found := grouping(labels, names, without)) and (found[0], Groups(found[1], len(found[0]))),
-    )
+
+    def make() -> tuple[tuple[Labels, ...], Groups]:
+        found, codes = grouping(labels, names, without)
+        return found, Groups(codes, len(found))
+
+    return remember((labels,), ("groups", names, without), make)
 
 
 def unnamed(labels: tuple[Labels, ...]) -> tuple[tuple[Labels, ...], bool]:
