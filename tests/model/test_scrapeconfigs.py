@@ -65,3 +65,12 @@ def test_yaml_scalars_are_those_of_go() -> None:
         "a": 1000.0, "b": "22:30", "c": "2026-01-01", "d": 420, "e": "5", "f": None, "80": 15, "g": "1.2.3.4",
     }  # fmt: skip
     assert load_all_yaml("---\na: 1\n---\n---\nb: 2\n") == [{"a": 1}, {"b": 2}]
+
+
+def test_limits_are_never_off() -> None:
+    (job,), errors = parse_scrape_configs(
+        "global: {label_limit: 30}\nscrape_configs: [{job_name: a, sample_limit: 0}]\n"
+    )
+    assert errors == []
+    assert (job.sample_limit, job.label_limit, job.target_limit) == (1_000_000, 30, 50_000)
+    assert (job.label_name_length_limit, job.label_value_length_limit) == (4_096, 65_536)

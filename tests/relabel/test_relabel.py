@@ -29,6 +29,7 @@ LABELS = {"a": "foo", "b": "bar", "c": "baz"}
         (RelabelConfig(regex="a|b", action="labeldrop"), {"c": "baz"}),
         (RelabelConfig(regex="a|b", action="labelkeep"), {"a": "foo", "b": "bar"}),
         (RelabelConfig(("a",), target_label="u", action="uppercase"), {**LABELS, "u": "FOO"}),
+        (RelabelConfig(("a", "b"), separator="-X", target_label="u", action="lowercase"), {**LABELS, "u": "foo-xbar"}),
         (RelabelConfig(("a",), target_label="b", action="keepequal"), None),
         (RelabelConfig(("a",), target_label="b", action="dropequal"), LABELS),
         (RelabelConfig(("x",), regex="^$", action="drop"), None),  # an absent label is empty

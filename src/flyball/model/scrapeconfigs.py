@@ -14,6 +14,13 @@ from flyball.model.yaml_loader import load_yaml
 #: A response may be this large when ``body_size_limit`` is unset or 0: a limit that is never off.
 BODY_SIZE_LIMIT_DEFAULT_BYTES = 10 * 1024 * 1024
 
+#: The other limits where they are unset or 0: far above what is healthy, and never off.
+SAMPLE_LIMIT_DEFAULT = 1_000_000
+LABEL_LIMIT_DEFAULT = 256
+LABEL_NAME_LENGTH_LIMIT_DEFAULT = 4_096
+LABEL_VALUE_LENGTH_LIMIT_DEFAULT = 65_536
+TARGET_LIMIT_DEFAULT = 50_000
+
 RELABEL_ACTIONS = (
     "replace",
     "keep",
@@ -157,7 +164,7 @@ class TargetGroup:
 
 @dataclass(frozen=True, slots=True)
 class ScrapeConfig:
-    """One job. Limits of 0 are off, but for ``body_size_limit_bytes``, where 0 never comes out of the parser.
+    """One job. A limit of 0 is off; it never comes out of the parser, where 0 is the default limit.
 
     Attributes:
         params: URL parameters, several values each.
@@ -188,11 +195,11 @@ class ScrapeConfig:
     http_sd_configs: tuple[HttpSD, ...] = ()
     dns_sd_configs: tuple[DnsSD, ...] = ()
     static_configs: tuple[StaticConfig, ...] = ()
-    sample_limit: int = 0
-    label_limit: int = 0
-    label_name_length_limit: int = 0
-    label_value_length_limit: int = 0
-    target_limit: int = 0
+    sample_limit: int = SAMPLE_LIMIT_DEFAULT
+    label_limit: int = LABEL_LIMIT_DEFAULT
+    label_name_length_limit: int = LABEL_NAME_LENGTH_LIMIT_DEFAULT
+    label_value_length_limit: int = LABEL_VALUE_LENGTH_LIMIT_DEFAULT
+    target_limit: int = TARGET_LIMIT_DEFAULT
     keep_dropped_targets: int = 0
     body_size_limit_bytes: int = BODY_SIZE_LIMIT_DEFAULT_BYTES
     ignored: tuple[str, ...] = ()
@@ -216,11 +223,11 @@ class GlobalDefaults:
     scrape_interval_ms: int = 60_000
     scrape_timeout_ms: int | None = None
     body_size_limit_bytes: int = BODY_SIZE_LIMIT_DEFAULT_BYTES
-    sample_limit: int = 0
-    target_limit: int = 0
-    label_limit: int = 0
-    label_name_length_limit: int = 0
-    label_value_length_limit: int = 0
+    sample_limit: int = SAMPLE_LIMIT_DEFAULT
+    target_limit: int = TARGET_LIMIT_DEFAULT
+    label_limit: int = LABEL_LIMIT_DEFAULT
+    label_name_length_limit: int = LABEL_NAME_LENGTH_LIMIT_DEFAULT
+    label_value_length_limit: int = LABEL_VALUE_LENGTH_LIMIT_DEFAULT
     keep_dropped_targets: int = 0
     scrape_protocols: tuple[str, ...] = ()
     external_labels: Mapping[str, str] = field(default_factory=dict)
@@ -331,7 +338,12 @@ def parse_global(section: Mapping[str, Any]) -> GlobalDefaults:
         scrape_protocols=reader.texts("scrape_protocols"),
         external_labels=external,
         evaluation_interval_ms=reader.duration("evaluation_interval") or 60_000,
-        **{name: reader.count(name) for name in _LIMITS},
+        sample_limit=reader.count("sample_limit") or SAMPLE_LIMIT_DEFAULT,
+        target_limit=reader.count("target_limit") or TARGET_LIMIT_DEFAULT,
+        label_limit=reader.count("label_limit") or LABEL_LIMIT_DEFAULT,
+        label_name_length_limit=reader.count("label_name_length_limit") or LABEL_NAME_LENGTH_LIMIT_DEFAULT,
+        label_value_length_limit=reader.count("label_value_length_limit") or LABEL_VALUE_LENGTH_LIMIT_DEFAULT,
+        keep_dropped_targets=reader.count("keep_dropped_targets"),
     )
     for name in ("rule_query_offset", "query_log_file", "scrape_failure_log_file"):
         reader.take(name)
