@@ -1,6 +1,6 @@
 """Writes charts/flyball/templates and deploy/adapter from the manifests that ``flyball install`` prints: one source.
 
-The chart's manifests are made with placeholders for what a user may choose, and the placeholders become template actions.
+The manifests are made with placeholders for what a user may choose; the placeholders become template actions.
 """
 
 import sys
