@@ -57,6 +57,7 @@ class TargetLoop:
         tls: ssl.SSLContext | None,
         landed: Callable[[Target, int], None],
         exemplars: TakeExemplar | None = None,
+        learning: asyncio.Lock | None = None,
     ) -> None:
         self.head = head
         self.config = config
@@ -64,6 +65,7 @@ class TargetLoop:
         self._fetcher = Fetcher(target.url, config, tls)
         self.landed = landed
         self.exemplars = exemplars
+        self.learning = learning or asyncio.Lock()
         self.interval_ms = target.interval_ms
         self.metadata: dict[str, Metadata] = {}
         self.health = "unknown"
@@ -132,15 +134,9 @@ class TargetLoop:
         try:
             body, format_ = await self._fetch(timeout_ms)
             duration_s = clock.monotonic_s() - started
-            try:
-                samples, added = self._parse(body, format_)
-            except ScrapeError as exc:
-                if format_ is not Format.OPENMETRICS or self._refused_openmetrics:
-                    raise
-                # Go's client library writes OpenMetrics that breaks the standard, and correct text: ask for that.
-                self._refused_openmetrics = str(exc)
-                body, format_ = await self._fetch(timeout_ms)
-                samples, added = self._parse(body, format_)
+            samples, added = self._known_layout(body, format_), None
+            if samples is None:
+                samples, added = await self._new_layout(body, format_, timeout_ms)
             self._take(samples, at_ms, duration_s, added)
         except (ScrapeError, StoreError) as exc:
             error = f"Get {self.target.url}: {exc}"
@@ -163,16 +159,33 @@ class TargetLoop:
         body, content_type = await self._fetcher.fetch(timeout_ms, protocols)
         return body, format_of(content_type, self.config.fallback_scrape_protocol)
 
-    def _parse(self, body: bytes, format_: Format) -> tuple[Samples, int | None]:
-        """(samples, how many series are new; None when the layout is that of the last scrape).
+    def _known_layout(self, body: bytes, format_: Format) -> Samples | None:
+        """The samples of a body whose layout is that of the last scrape."""
+        if self._layout is None or self._format is not format_ or self._plan is None:
+            return None
+        return parse_values(self._layout, body)
+
+    async def _new_layout(self, body: bytes, format_: Format, timeout_ms: int) -> tuple[Samples, int]:
+        # One after the other, and others' sockets are read in between: a thousand new targets at once would
+        # otherwise keep the loop busy until every fetch under way ran into its time-out.
+        async with self.learning:
+            await asyncio.sleep(0)
+            try:
+                return self._parse(body, format_)
+            except ScrapeError as exc:
+                if format_ is not Format.OPENMETRICS or self._refused_openmetrics:
+                    raise
+                # Go's client library writes OpenMetrics that breaks the standard, and correct text: ask for that.
+                self._refused_openmetrics = str(exc)
+        body, format_ = await self._fetch(timeout_ms)
+        return self._parse(body, format_)
+
+    def _parse(self, body: bytes, format_: Format) -> tuple[Samples, int]:
+        """(samples, how many series are new).
 
         Raises:
             ScrapeError: the body is malformed, or a limit is passed.
         """
-        if self._layout is not None and self._format is format_ and self._plan is not None:
-            samples = parse_values(self._layout, body)
-            if samples is not None:
-                return samples, None
         exposition = parse(body, format_, self._known)
         added = self._learn(exposition)
         # Series that were refused are offered again with the next scrape.

@@ -34,6 +34,7 @@ class ScrapeManager:
         self.head = head
         self.exemplars = exemplars if exemplars is not None else ExemplarStore()
         self._running = False
+        self._learning = asyncio.Lock()
         self._configs: dict[str, ScrapeConfig] = {}
         self._groups: dict[str, dict[str, TargetGroup]] = {}
         self._loops: dict[str, dict[object, tuple[TargetLoop, asyncio.Task[None]]]] = {}
@@ -129,7 +130,7 @@ class ScrapeManager:
                 running[key][0].target = target  # __meta_ labels may have changed
                 running[key][0].set_interval(self._interval(target))
                 continue
-            loop = TargetLoop(self.head, config, target, tls, self._landed, self.exemplars.add)
+            loop = TargetLoop(self.head, config, target, tls, self._landed, self.exemplars.add, self._learning)
             loop.set_interval(self._interval(target))
             running[key] = (loop, asyncio.get_running_loop().create_task(loop.run(), name=f"scrape {target.url}"))
         _TARGETS.labels(job).set(len(running))
