@@ -189,7 +189,8 @@ class Aggregator:
             now = monotonic_s()
             soonest = min((b.next_probe_s for b in self.backends.values()), default=now + PROBE_EVERY_S)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.05, soonest - now))
+                async with asyncio.timeout(max(0.05, soonest - now)):  # 3.11: wait_for may lose a cancellation
+                    await self._wake.wait()
 
     async def _probe(self, backend: Backend) -> None:
         self.probes += 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -66,10 +67,9 @@ class Operator:
         self._wake.set()  # the base jobs must not wait for the monitors' definitions to exist
         delay_s = 1.0
         while True:
-            try:
-                await asyncio.wait_for(self._wake.wait(), self._resync_s)
-            except TimeoutError:
-                pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._resync_s):  # 3.11: wait_for may lose a cancellation
+                    await self._wake.wait()
             self._wake.clear()
             await asyncio.sleep(SETTLE_S)
             try:

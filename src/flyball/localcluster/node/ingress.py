@@ -115,7 +115,8 @@ class IngressProxy:
                 except FlyballError:
                     troubled = True
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), RETRY_S if troubled else None)
+                    async with asyncio.timeout(RETRY_S if troubled else None):  # 3.11: wait_for may lose a cancellation
+                        await self._wake.wait()
                 troubled = False
         finally:
             if self._server is not None:

@@ -195,7 +195,10 @@ class PodWorker:
                 if not await self._write_status():
                     due = min(due, self._status_retry_at)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.0, min(3600.0, due - clock.monotonic_s())))
+                async with asyncio.timeout(
+                    max(0.0, min(3600.0, due - clock.monotonic_s()))
+                ):  # 3.11: wait_for may lose a cancellation
+                    await self._wake.wait()
 
     async def _step(self) -> float:
         """Brings the pod nearer to what its object asks for; when to look again, in monotonic seconds."""

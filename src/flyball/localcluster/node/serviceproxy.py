@@ -196,7 +196,8 @@ class ServiceProxy:
                 troubled = await self._sync()
                 self.on_change()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), RETRY_S if troubled else None)
+                    async with asyncio.timeout(RETRY_S if troubled else None):  # 3.11: wait_for may lose a cancellation
+                        await self._wake.wait()
         finally:
             for listener in self._listeners.values():
                 if listener.server is not None:
