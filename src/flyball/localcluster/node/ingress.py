@@ -115,7 +115,9 @@ class IngressProxy:
                 except FlyballError:
                     troubled = True
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(RETRY_S if troubled else None):  # 3.11: wait_for may lose a cancellation
+                    async with asyncio.timeout(
+                        RETRY_S if troubled else None
+                    ):  # unlike wait_for, never loses a cancellation
                         await self._wake.wait()
                 troubled = False
         finally:
