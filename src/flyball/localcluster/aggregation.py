@@ -189,7 +189,7 @@ class Aggregator:
             now = monotonic_s()
             soonest = min((b.next_probe_s for b in self.backends.values()), default=now + PROBE_EVERY_S)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.05, soonest - now)):  # unlike wait_for, never loses a cancellation
+                async with asyncio.timeout(max(0.05, soonest - now)):  # wait_for may lose a cancellation
                     await self._wake.wait()
 
     async def _probe(self, backend: Backend) -> None:

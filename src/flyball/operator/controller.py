@@ -68,7 +68,7 @@ class Operator:
         delay_s = 1.0
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._resync_s):  # unlike wait_for, never loses a cancellation
+                async with asyncio.timeout(self._resync_s):  # wait_for may lose a cancellation
                     await self._wake.wait()
             self._wake.clear()
             await asyncio.sleep(SETTLE_S)

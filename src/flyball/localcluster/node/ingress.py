@@ -117,7 +117,7 @@ class IngressProxy:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(
                         RETRY_S if troubled else None
-                    ):  # unlike wait_for, never loses a cancellation
+                    ):  # wait_for may lose a cancellation
                         await self._wake.wait()
                 troubled = False
         finally:

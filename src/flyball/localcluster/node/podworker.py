@@ -197,7 +197,7 @@ class PodWorker:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(
                     max(0.0, min(3600.0, due - clock.monotonic_s()))
-                ):  # unlike wait_for, never loses a cancellation
+                ):  # wait_for may lose a cancellation
                     await self._wake.wait()
 
     async def _step(self) -> float:

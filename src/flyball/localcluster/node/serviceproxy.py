@@ -198,7 +198,7 @@ class ServiceProxy:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(
                         RETRY_S if troubled else None
-                    ):  # unlike wait_for, never loses a cancellation
+                    ):  # wait_for may lose a cancellation
                         await self._wake.wait()
         finally:
             for listener in self._listeners.values():
