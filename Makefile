@@ -4,17 +4,20 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-real test-cluster check bench clean
+.PHONY: setup demo test test-real test-peers test-cluster check bench clean
 
 setup: $(VENV)/.installed
 demo: setup            ## run the whole loop on an example and watch it scale
 	@$(BIN)/flyball demo
 
 test: $(VENV)/.dev     ## unit, property and conformance tests; no root, no cluster
-	@$(BIN)/python -m pytest -m "not real and not cluster"
+	@$(BIN)/python -m pytest -m "not real and not peer and not cluster"
 
 test-real: $(VENV)/.dev ## the same product under the stock kubectl
 	@FLYBALL_KUBECTL="$$($(BIN)/python tools/kubectl.py)" $(BIN)/python -m pytest -m real
+
+test-peers: $(VENV)/.dev ## beside peers that Go builds: Prometheus, prometheus-adapter, helm (the first build takes minutes)
+	@$(BIN)/python -m pytest -m peer
 
 test-cluster: $(VENV)/.dev ## beside a real control plane: etcd, kube-apiserver, controllers (needs Go)
 	@$(BIN)/python tests/cluster/build.py >/dev/null || echo "make: what needs them is skipped" >&2

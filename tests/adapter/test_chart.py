@@ -38,7 +38,7 @@ def helm() -> Path:
     return Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
 
 
-@pytest.mark.real
+@pytest.mark.peer
 def test_lint_and_refused_values(helm: Path) -> None:
     subprocess.run([str(helm), "lint", "--strict", str(CHART)], check=True, capture_output=True)
     for wrong in ("adapter.replicas=0", "adapter.nothing=1", "adapter.prometheusUrl=ftp://x"):
@@ -46,7 +46,7 @@ def test_lint_and_refused_values(helm: Path) -> None:
         assert subprocess.run(command, capture_output=True, check=False).returncode != 0, wrong
 
 
-@pytest.mark.real
+@pytest.mark.peer
 def test_install_upgrade_roll_back_and_uninstall(helm: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "HOME": str(tmp_path), "KUBECONFIG": str(tmp_path / "kubeconfig")}
 

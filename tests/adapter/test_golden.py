@@ -102,6 +102,6 @@ def test_each_difference_is_one_and_is_as_listed(answers: list[tuple[int, str]])
     assert seen == {what for what, _, _ in DIFFERENCES}
 
 
-@pytest.mark.real
+@pytest.mark.peer
 def test_the_real_adapter_still_answers_so() -> None:
     assert asyncio.run(recorded(binary())) == FILE.read_text().splitlines()

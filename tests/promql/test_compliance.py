@@ -14,7 +14,7 @@ from flyball.model.frames import STALE
 from flyball.model.labels import Labels, labels_of
 from flyball.promql.scenarios import MemoryStorage
 
-pytestmark = pytest.mark.real
+pytestmark = pytest.mark.peer
 
 T0, STEP_MS, ROWS = 1_700_100_000_000, 15_000, 400
 _COMPARE = ["==", "!=", "<", ">", "<=", ">="]

@@ -29,7 +29,7 @@ from flyball.model.labels import Labels, labels_of
 from flyball.promql import Features, Options, data_json, evaluate, parse
 from flyball.promql.scenarios import MemoryStorage
 
-pytestmark = pytest.mark.real
+pytestmark = pytest.mark.peer
 
 ROOT = Path(__file__).parents[2]
 T0 = 1_700_000_000_000
