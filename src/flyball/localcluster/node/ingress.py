@@ -115,9 +115,7 @@ class IngressProxy:
                 except FlyballError:
                     troubled = True
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(
-                        RETRY_S if troubled else None
-                    ):  # wait_for may lose a cancellation
+                    async with asyncio.timeout(RETRY_S if troubled else None):  # wait_for may lose a cancellation
                         await self._wake.wait()
                 troubled = False
         finally:

@@ -196,9 +196,7 @@ class ServiceProxy:
                 troubled = await self._sync()
                 self.on_change()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(
-                        RETRY_S if troubled else None
-                    ):  # wait_for may lose a cancellation
+                    async with asyncio.timeout(RETRY_S if troubled else None):  # wait_for may lose a cancellation
                         await self._wake.wait()
         finally:
             for listener in self._listeners.values():
