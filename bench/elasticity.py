@@ -1,8 +1,9 @@
 """How well supply follows demand on the World Cup's traffic, against three peers in one run.
 
 Set-up of the issue: 1998-06-08 to 07-08, time ten times as fast (72 h), pods of 24 requests/s ready after 30 s, HPA
-target 70 %, demand from 70 %. Needs the traces (FLYBALL_TRACES or ../shared/traces). Our constants were chosen on the
-first half; the second half and the other traces are reported as they come.
+target 70 %, demand from 70 %. Needs the traces (FLYBALL_TRACES or ../shared/traces). Candidates for our constants came
+from the first half; the choice among them looked at the whole span, so ``half2_*`` is no blind test. The other traces
+are reported as they come.
 """
 
 import os

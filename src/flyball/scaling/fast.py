@@ -2,8 +2,9 @@
 
 Demand is what the metrics say is needed now, in fractional replicas, before any rounding and without tolerance.
 The size to have when a pod that starts now is ready is the larger of demand and forecast, and it is kept steady by a
-dead band. The three constants were chosen by ``bench.elasticity`` on the first half of its trace; all else follows
-from the start-up time.
+dead band. The three constants were searched with ``bench.elasticity``: candidates from the first half of its trace,
+the last choice among them by the whole span, so that its second half is no blind test. All else follows from the
+start-up time.
 """
 
 import math
