@@ -8,7 +8,21 @@ from click.testing import CliRunner
 from flyball.cli import main
 
 PROMTOOL = Path(__file__).parent / "promtool"
-GOOD = ("long-period", "start-time-test", "negative-offset-test", "at-modifier-test", "no-test-group-interval")
+GOOD = (
+    "unittest",
+    "long-period",
+    "start-time-test",
+    "negative-offset-test",
+    "at-modifier-test",
+    "no-test-group-interval",
+)
+    "unittest",
+    "long-period",
+    "start-time-test",
+    "negative-offset-test",
+    "at-modifier-test",
+    "no-test-group-interval",
+)
 BAD = {
     "failing": "Failing alert test: alertname: AlwaysFiring, time: 5m",
     "bad-input-series": "parse error",

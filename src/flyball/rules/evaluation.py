@@ -10,9 +10,10 @@ from enum import StrEnum
 
 from flyball.errors import FlyballError, QueryError
 from flyball.model.frames import STALE
+from flyball.model.histograms import Histogram
 from flyball.model.labels import METRIC_NAME, Labels, labels_of
 from flyball.promql import Expr, Options, Scalar, Storage, Vector, evaluate, parse
-from flyball.promql.values import at_instant
+from flyball.promql.values import points_at
 from flyball.rules.rulefiles import INTERVAL_DEFAULT_MS, AlertingRule, Group, RecordingRule, Rule
 from flyball.rules.templates import Context, Samples, expand
 
@@ -24,17 +25,36 @@ FOR_GRACE_MS = 10 * 60_000
 Query = Callable[[Expr, int], Samples]
 
 
-def query_of(storage: Storage, subquery_step_ms: int = INTERVAL_DEFAULT_MS) -> Query:
-    """Instant queries over a storage, as rules ask them."""
+def points_of(
+    storage: Storage, subquery_step_ms: int = INTERVAL_DEFAULT_MS
+) -> Callable[[Expr, int], list[tuple[Labels, float | Histogram]]]:
+    """Instant queries over a storage; a scalar is one sample without labels.
 
-    def query(expr: Expr, at_ms: int) -> Samples:
-        options = Options(subquery_step_ms=subquery_step_ms)
-        value = evaluate(expr, storage, at_ms, at_ms, 0, options=options)
+    Raises:
+        QueryError: the query fails, or its result is a string or a range.
+    """
+
+    def points(expr: Expr, at_ms: int) -> list[tuple[Labels, float | Histogram]]:
+        value = evaluate(expr, storage, at_ms, at_ms, 0, options=Options(subquery_step_ms=subquery_step_ms))
         if isinstance(value, Scalar):
             return [((), float(value.values[0]))]
         if not isinstance(value, Vector):
             raise QueryError("rule result is not a vector or scalar")
-        return list(at_instant(value, at_ms).items())
+        return list(points_at(value, at_ms).items())
+
+    return points
+
+
+def query_of(storage: Storage, subquery_step_ms: int = INTERVAL_DEFAULT_MS) -> Query:
+    """Queries as rules ask them: of floats alone."""
+    points = points_of(storage, subquery_step_ms)
+
+    def query(expr: Expr, at_ms: int) -> Samples:
+        found = points(expr, at_ms)
+        floats = [(labels, value) for labels, value in found if isinstance(value, float)]
+        if len(floats) < len(found):
+            raise QueryError("the result has native histograms, which rules cannot write yet; take a function of them")
+        return floats
 
     return query
 
@@ -248,6 +268,7 @@ __all__ = [
     "RuleState",
     "State",
     "evaluate_rule",
+    "points_of",
     "query_of",
     "restore",
 ]

@@ -3,20 +3,22 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from flyball.clock import parse_rfc3339_ms
 from flyball.errors import ConfigError, FlyballError
 from flyball.model.durations import format_duration, parse_duration_ms
 from flyball.model.frames import Frame
+from flyball.model.histograms import Histogram
 from flyball.model.labels import Labels, Matcher, labels_of
 from flyball.promql import parse
 from flyball.promql.scenarios import MemoryStorage, parse_series, parse_values
-from flyball.rules.evaluation import External, Query, RuleState, State, evaluate_rule, query_of
+from flyball.rules.evaluation import External, Query, RuleState, State, evaluate_rule, points_of, query_of
 from flyball.rules.rulefiles import AlertingRule, Group
-from flyball.rules.templates import Samples
 
 INTERVAL_DEFAULT_MS = 60_000
+Point = tuple[Labels, float | Histogram]
 
 
 @dataclass(slots=True)
@@ -57,7 +59,7 @@ class _Case:
                     if _eval_time(item) == at_ms:
                         self._check_alerts(item, at_ms)
         for item in exprs:
-            self._check_expr(query, item)
+            self._check_expr(item)
 
     def _evaluate(self, query: Query, step_ms: int) -> bool:
         at_ms = self.start_ms + step_ms
@@ -96,12 +98,13 @@ class _Case:
                 f"    exp: {_alerts_text(expected)}\n    got: {_alerts_text(firing)}"
             )
 
-    def _check_expr(self, query: Query, item: Mapping[str, Any]) -> None:
+    def _check_expr(self, item: Mapping[str, Any]) -> None:
         text, at_ms = str(_required(item, "expr")), _eval_time(item)
         where = f'expr: "{text}", time: {format_duration(at_ms)},'
         try:
-            found = sorted(query(parse(text), self.start_ms + at_ms))
-            expected = sorted(_expected_sample(one) for one in item.get("exp_samples") or ())
+            points = points_of(self.storage, self.interval_ms)(parse(text), self.start_ms + at_ms)
+            found = sorted(points, key=itemgetter(0))
+            expected = sorted((_expected_sample(one) for one in item.get("exp_samples") or ()), key=itemgetter(0))
         except FlyballError as exc:
             self.failures.append(f"{where} err: {exc}")
             return
@@ -111,9 +114,9 @@ class _Case:
         if not same:
             self.failures.append(f"{where}\n    exp: {_samples_text(expected)}\n    got: {_samples_text(found)}")
 
-    def _equal(self, one: float, other: float) -> bool:
-        if self.fuzzy and other in (math.nextafter(one, math.inf), math.nextafter(one, -math.inf)):
-            return True
+    def _equal(self, one: float | Histogram, other: float | Histogram) -> bool:
+        if self.fuzzy and isinstance(one, float) and isinstance(other, float):
+            return one == other or other in (math.nextafter(one, math.inf), math.nextafter(one, -math.inf))
         return one == other
 
 
@@ -200,18 +203,18 @@ def _texts(item: Mapping[str, Any], field: str) -> dict[str, str]:
     return {str(name): "" if text is None else str(text) for name, text in (item.get(field) or {}).items()}
 
 
-def _expected_sample(item: Mapping[str, Any]) -> tuple[Labels, float]:
+def _expected_sample(item: Mapping[str, Any]) -> Point:
+    labels = parse_series(str(item.get("labels") or "{}"))
     if item.get("histogram"):
-        raise ConfigError("native histograms in exp_samples are not supported")
-    text = str(item.get("labels") or "{}")
-    return parse_series(text), float(item.get("value") or 0)
+        return labels, parse_values(str(item["histogram"]))[0][1]
+    return labels, float(item.get("value") or 0)
 
 
 def _alerts_text(alerts: Sequence[tuple[Labels, Labels]]) -> str:
     return "; ".join(f"labels {dict(labels)}, annotations {dict(more)}" for labels, more in sorted(alerts)) or "none"
 
 
-def _samples_text(samples: Samples) -> str:
+def _samples_text(samples: Sequence[Point]) -> str:
     return "; ".join(f"{dict(labels)} {value!r}" for labels, value in samples) or "none"
 
 
