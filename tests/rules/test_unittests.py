@@ -16,13 +16,6 @@ GOOD = (
     "at-modifier-test",
     "no-test-group-interval",
 )
-    "unittest",
-    "long-period",
-    "start-time-test",
-    "negative-offset-test",
-    "at-modifier-test",
-    "no-test-group-interval",
-)
 BAD = {
     "failing": "Failing alert test: alertname: AlwaysFiring, time: 5m",
     "bad-input-series": "parse error",
