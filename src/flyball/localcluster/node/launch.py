@@ -1,11 +1,13 @@
 """What a container runs on this machine: program, environment, directory and paths."""
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import flyball
 from flyball.localcluster.node import environment, images, volumes
 from flyball.localcluster.node.process import Root
 
@@ -94,10 +96,13 @@ def _root(pod_dir: Path, shim_dir: Path, container: Object, mounts: Sequence[tup
         binds.append(("rw", str(hosts), "/etc/hosts"))
     if not os.path.isdir(environment.rewrite_path(cwd, mounts)):
         binds.append(("rw", str(pod_dir / "work"), cwd))  # an image would have it
-    # A volume at /tmp must not hide what the container needs of ours.
-    for path in map(str, (pod_dir, pod_dir.parents[1] / "bin", shim_dir)):
+    # A volume at /tmp must not hide what the container needs of ours: its files, and the interpreter with its packages.
+    ours = [("rw", str(path)) for path in (pod_dir, pod_dir.parents[1] / "bin", shim_dir)]
+    packages = str(Path(flyball.__file__).parents[1])
+    ours += [("ro", path) for path in dict.fromkeys((sys.prefix, sys.base_prefix, packages))]
+    for kind, path in ours:
         if os.path.isdir(path) and any(path.startswith(target.rstrip("/") + "/") for target, _ in mounts):
-            binds.append(("rw", path, path))
+            binds.append((kind, path, path))
     return Root(str(directory), tuple(binds))
 
 
