@@ -135,7 +135,7 @@ def test_a_volume_above_our_own_directories_does_not_hide_them(tmp_path, mount_r
             shown = set(ast.literal_eval(log.read_text().strip().partition(" F ")[2]))
             ours = [path for path in (tmp_path, Path(flyball.__file__), Path(sys.prefix)) if path.is_relative_to(above)]
             assert tmp_path.parts[2] in shown <= {path.parts[2] for path in ours}  # the way to our directories, no more
-            assert {one.name for one in (manager.directory / "pods" / "uid-p" / "tmp").iterdir()} == shown
+            assert len(list((manager.directory / "pods" / "uid-p" / "tmp").iterdir())) == 1
         finally:
             await manager.close(stop_pods=True, grace_s=0.5)
 
