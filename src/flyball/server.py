@@ -137,6 +137,12 @@ def _more_jobs(path: Path, config: PrometheusConfig) -> list[ScrapeConfig]:
     return jobs
 
 
+def without_effect(loaded: Loaded) -> list[str]:
+    """Sections and fields that were accepted but do nothing: whoever wrote them must hear of it."""
+    jobs = [f"job {job.job_name}: {name}" for job in loaded.jobs for name in job.ignored]
+    return [*loaded.config.ignored, *jobs]
+
+
 class Configuration:
     """The configuration in force. ``apply`` is called with each one that is read without an error."""
 
@@ -162,6 +168,8 @@ class Configuration:
                 raise
             self._apply(loaded)
             self.loaded = loaded
+            for name in without_effect(loaded):
+                log.warning("%s: %s is accepted and has no effect here", self.path, name)
             self.last_reload = (True, clock.now_ms())
             _RELOADED.set(1)
             _RELOADED_AT.set(self.last_reload[1] / 1000)

@@ -72,3 +72,13 @@ def test_paths_are_taken_from_the_file() -> None:
     assert config.jobs[0].tls is not None and config.jobs[0].tls.ca_file == "/etc/prom/ca.crt"
     kept = {"labels": {"config_file": "x"}, "bearer_token_file": "/abs"}
     assert with_absolute_paths(kept, PurePosixPath("/etc")) == kept
+
+
+def test_what_is_accepted_without_effect_is_named() -> None:
+    config, errors = parse_prometheus_config(
+        "remote_write: [{url: http://far/}]\n"
+        "tracing: {endpoint: x}\n"
+        "alerting: {alertmanagers: [{static_configs: [{targets: [a]}]}, {dns_sd_configs: [{names: [b]}]}]}\n"
+    )
+    assert errors == []
+    assert config.ignored == ("remote_write", "tracing", "alerting.alertmanagers[1].dns_sd_configs")

@@ -24,7 +24,7 @@ def command() -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
 def config(files: tuple[Path, ...]) -> None:
     """Check prometheus.yml files with the rule files and jobs that they name."""
-    from flyball.server import load
+    from flyball.server import load, without_effect
 
     failed = False
     for file in files:
@@ -38,11 +38,8 @@ def config(files: tuple[Path, ...]) -> None:
             continue
         rules = sum(len(group.rules) for group in loaded.groups)
         click.echo(f"{file}: OK, {len(loaded.jobs)} jobs, {len(loaded.groups)} rule groups, {rules} rules")
-        for name in loaded.config.ignored:
-            click.echo(f"  {name}: is accepted and has no effect here")
-        for job in loaded.jobs:
-            if job.ignored:
-                click.echo(f"  job {job.job_name}: without effect here: {', '.join(job.ignored)}")
+        for name in without_effect(loaded):
+            click.echo(f"  {name} is accepted and has no effect here")
     sys.exit(1 if failed else 0)
 
 

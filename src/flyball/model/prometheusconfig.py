@@ -59,7 +59,10 @@ class RemoteWriteConfig:
 
 @dataclass(frozen=True, slots=True)
 class AlertmanagerConfig:
-    """Alertmanagers that are written down; ``path_prefix`` comes before ``/api/v2/alerts``."""
+    """Alertmanagers that are written down; ``path_prefix`` comes before ``/api/v2/alerts``.
+
+    ``ignored`` are fields that were accepted but have no effect here.
+    """
 
     targets: tuple[str, ...] = ()
     scheme: str = "http"
@@ -68,6 +71,7 @@ class AlertmanagerConfig:
     authorization: Authorization | None = None
     basic_auth: BasicAuth | None = None
     tls: TLSConfig | None = None
+    ignored: tuple[str, ...] = ()
 
     def urls(self) -> list[str]:
         prefix = "/" + self.path_prefix.strip("/") if self.path_prefix.strip("/") else ""
@@ -140,7 +144,14 @@ def parse_prometheus_config(
         alert_relabel_configs=alerting[1],
         exemplars_max=storage[0],
         out_of_order_ms=storage[1],
-        ignored=tuple(name for name in ("remote_read", "tracing", "runtime", "otlp") if document.get(name)),
+        ignored=(
+            *(name for name in _SECTIONS_IGNORED if document.get(name)),
+            *(
+                f"alerting.alertmanagers[{index}].{name}"
+                for index, one in enumerate(alerting[0])
+                for name in one.ignored
+            ),
+        ),
     )
     # A message that already begins with the file's name (the YAML loader's) keeps it once.
     return config, [exc if str(exc).startswith(what) else ConfigError(f"{what}: {_tidy(str(exc))}") for exc in errors]
@@ -156,6 +167,9 @@ def with_absolute_paths(document: Any, directory: PurePosixPath, field_name: str
         return [with_absolute_paths(item, directory, field_name) for item in document]
     is_path = field_name.endswith("_file") or field_name in ("files", "rule_files", "scrape_config_files")
     return str(directory / document) if is_path and isinstance(document, str) and document else document
+
+
+_SECTIONS_IGNORED = ("remote_write", "remote_read", "tracing", "runtime", "otlp")
 
 
 def _tidy(message: str) -> str:
@@ -183,6 +197,9 @@ def _alertmanager(document: object, what: str) -> AlertmanagerConfig:
     version = reader.text("api_version", "v2")
     if version != "v2":
         raise reader.error("api_version", f'"{version}" is not supported; write v2')
+    ignored = [name for name in reader.rest if name.endswith("_sd_configs") or name in _ALERTMANAGER_IGNORED]
+    for name in (*ignored, *_HTTP_IGNORED):
+        reader.take(name)
     found = AlertmanagerConfig(
         targets=tuple(targets),
         scheme=scheme,
@@ -191,14 +208,13 @@ def _alertmanager(document: object, what: str) -> AlertmanagerConfig:
         authorization=read_authorization(reader),
         basic_auth=reader.nested("basic_auth", read_basic_auth),
         tls=reader.nested("tls_config", read_tls),
+        ignored=tuple(ignored),
     )
-    for name in list(reader.rest):
-        if name.endswith("_sd_configs") or name in ("relabel_configs", "alert_relabel_configs", *_HTTP_IGNORED):
-            reader.take(name)
     reader.finish()
     return found
 
 
+_ALERTMANAGER_IGNORED = ("relabel_configs", "alert_relabel_configs")
 _HTTP_IGNORED = ("follow_redirects", "enable_http2", "proxy_from_environment", "no_proxy")
 
 
