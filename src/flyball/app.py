@@ -22,7 +22,7 @@ from flyball.supervisor import report_ready
 
 log = logging.getLogger("flyball")
 
-KUBERNETES_PORT, METRICS_PORT, PROMETHEUS_PORT, NODE_PORT = 6443, 6444, 9090, 10250
+METRICS_PORT, PROMETHEUS_PORT, NODE_PORT = 6444, 9090, 10250
 SYSTEM_NAMESPACE = "flyball-system"
 ADAPTER_SERVICE = "flyball-adapter"
 QUERY_SWITCH_INTERVAL_S = 0.001

@@ -5,7 +5,7 @@ the API's JSON as dicts.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flyball.model.scrapeconfigs import TargetGroup
@@ -299,4 +299,3 @@ GROUPS_OF_ROLE: Mapping[str, str] = {
     "endpoints": "endpoints",
     "endpointslice": "endpointslice",
 }
-ROLES: Sequence[str] = tuple(GROUPS_OF_ROLE)

@@ -141,11 +141,6 @@ class KubeClient:
         return cls(kubeconfig_access(path, context))
 
     @classmethod
-    async def in_cluster(cls) -> Self:
-        """A client for the pod this process runs in."""
-        return cls(in_cluster_access())
-
-    @classmethod
     async def from_environment(cls, path: str | Path | None = None, context: str | None = None) -> Self:
         """By the kubeconfig that is named; else by the pod's service account; else by the default kubeconfig."""
         if path is None and context is None:

@@ -28,7 +28,6 @@ RETRY_EVERY_S = 1.0
 PROXY_CONNECT_S = 3.0
 PROXY_TOTAL_S = 60.0
 DISCOVERY_BYTES_MAX = 8 << 20
-REQUEST_BYTES_MAX = 3 << 20
 _HOP_HEADERS = frozenset(
     {
         "connection",

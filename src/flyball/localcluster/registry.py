@@ -123,14 +123,6 @@ class Registry:
             return next((served for served in custom if served.kind.version == version), None)
         return self._builtin.get((group, version, plural))
 
-    def by_store(self, store: str) -> Served | None:
-        """The storage version's resource."""
-        group, _, plural = store.rpartition("/")
-        for served in self:
-            if served.store == store and served.storage == served.kind and (served.kind.plural == plural):
-                return served
-        return next((s for s in self if s.store == store and s.kind.group == group), None)
-
     def has_builtin(self, group: str, plural: str) -> bool:
         return any(key[0] == group and key[2] == plural for key in self._builtin)
 

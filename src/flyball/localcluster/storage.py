@@ -90,7 +90,6 @@ class Subscription:
         self.bucket = bucket
         self.namespace = namespace
         self.events: deque[Event] = deque()
-        self.overflowed = False
         self.closed = False
         self._waiter: asyncio.Future[None] | None = None
 
@@ -98,7 +97,6 @@ class Subscription:
         if self.namespace and event.namespace != self.namespace:
             return
         if len(self.events) >= QUEUE_EVENTS:
-            self.overflowed = True
             self.close()
             return
         self.events.append(event)

@@ -89,9 +89,6 @@ NAMESPACES = GroupResource("", "namespaces")
 PODS = GroupResource("", "pods")
 NODES = GroupResource("", "nodes")
 
-#: The core kinds that prometheus-adapter takes for cluster-scoped when it lists metrics.
-ROOT_SCOPED = frozenset({NAMESPACES, NODES, GroupResource("", "persistentvolumes")})
-
 
 @dataclass(frozen=True, slots=True)
 class ResourceMapping:

@@ -46,11 +46,3 @@ def scores(demand: Counts, supply: Counts, desired: Counts) -> Scores:
         cost=float(supply.sum() / max(1, demand.sum())),
         replica_hours=float(supply.sum()) / 3600,
     )
-
-
-def speedup(without: Scores, with_: Scores) -> float:
-    """SPEC's elastic speedup of one run over another; above 1 is a gain. Never quote it without ``theta_o``."""
-    product = 1.0
-    for name in ("theta_u", "theta_o", "tau_u", "tau_o"):
-        product *= max(getattr(without, name), 1e-9) / max(getattr(with_, name), 1e-9)
-    return float(product**0.25)

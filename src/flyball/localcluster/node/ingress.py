@@ -18,7 +18,6 @@ from flyball.localcluster.node.splicing import Backends
 
 Object = dict[str, Any]
 Key = tuple[str, str]
-Headers = list[tuple[bytes, bytes]]
 
 HTTP_PORT = 80
 ALTERNATIVE_PORT = 30080

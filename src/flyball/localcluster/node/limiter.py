@@ -138,12 +138,6 @@ class CpuLimiter:
                 "stopped_seconds": sum(entry.stopped_s for entry in self._entries.values()),
             }
 
-    def throttled_s(self, key: object) -> float:
-        """How long the tree has been held back."""
-        with self._lock:
-            entry = self._entries.get(key)
-            return entry.stopped_s if entry else 0.0
-
     def _run(self) -> None:
         while not self._closed:
             with self._lock:

@@ -8,7 +8,6 @@ import zlib
 from dataclasses import dataclass
 
 FIN = 0x01
-FRAME_BYTES_MAX = 1 << 24
 _HEADERS_MAX = 1 << 16
 _SYN_STREAM, _SYN_REPLY, _RST_STREAM, _PING, _GOAWAY = 1, 2, 3, 6, 7
 _CONTROL = 0x80030000

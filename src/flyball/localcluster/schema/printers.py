@@ -415,11 +415,6 @@ def ingress(obj: Object, now_ms: int) -> Row:
     return [name_of(obj), text_at(spec, "ingressClassName"), text or "*", address, ports, age_of(obj, now_ms)]
 
 
-def _phase(obj: Object) -> str:
-    terminating = value_at(obj, "metadata", "deletionTimestamp")
-    return "Terminating" if terminating else text_at(obj, "status", "phase", absent="")
-
-
 def persistent_volume_claim(obj: Object, now_ms: int) -> Row:
     spec = obj.get("spec") or {}
     bound = bool(spec.get("volumeName"))
