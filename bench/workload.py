@@ -8,6 +8,7 @@ nine scrapes. ``single`` are 10,000 targets of one series each.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cramjam
 import numpy as np
 from numpy.typing import NDArray
 
@@ -117,7 +118,7 @@ def fill(head: Head, blocks: list[Block]) -> None:
 # --- remote write
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -126,8 +127,8 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _field(number: int, payload: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+def field_bytes(number: int, payload: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(payload)) + payload
 
 
 def _samples(times_ms: NDArray[np.int64], values: NDArray[np.float64]) -> bytes:
@@ -142,19 +143,18 @@ def _samples(times_ms: NDArray[np.int64], values: NDArray[np.float64]) -> bytes:
 
 
 def snappy(data: bytes) -> bytes:
-    """Snappy's block format, all literals: valid, though not smaller."""
-    out = [_varint(len(data))]
-    for at in range(0, len(data), 65536):
-        part = data[at : at + 65536]
-        out.append(b"\xf4" + (len(part) - 1).to_bytes(2, "little") + part)
-    return b"".join(out)
+    """Snappy's block format."""
+    return bytes(cramjam.snappy.compress_raw(data))
 
 
 def write_requests(blocks: list[Block], rows_each: int = 80) -> Iterator[bytes]:
     """Bodies of remote write 1.0, in order of time, of some thousand series each."""
     encoded = {
         block.name: [
-            [b"".join(_field(1, _field(1, n.encode()) + _field(2, v.encode())) for n, v in labels) for labels in target]
+            [
+                b"".join(field_bytes(1, field_bytes(1, n.encode()) + field_bytes(2, v.encode())) for n, v in labels)
+                for labels in target
+            ]
             for target in block.labels
         ]
         for block in blocks
@@ -167,7 +167,7 @@ def write_requests(blocks: list[Block], rows_each: int = 80) -> Iterator[bytes]:
                 kept = ~block.missed[rows, t]
                 times = block.times_ms[rows, t][kept]
                 values = block.values[rows, t][kept]
-                body += [_field(1, text + _samples(times, values[:, i])) for i, text in enumerate(target)]
+                body += [field_bytes(1, text + _samples(times, values[:, i])) for i, text in enumerate(target)]
                 if len(body) >= 2000 or t == len(encoded[block.name]) - 1:
                     yield snappy(b"".join(body))
                     body = []

@@ -3,23 +3,12 @@
 import struct
 from collections.abc import Iterable, Mapping
 
+from bench.workload import field_bytes, snappy, varint
+
 from flyball.model.histograms import Histogram
 from flyball.model.labels import Labels
 
 Samples = Mapping[int, float | Histogram]
-
-
-def varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _bytes(number: int, payload: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(payload)) + payload
 
 
 def _double(number: int, value: float) -> bytes:
@@ -37,9 +26,9 @@ def _zigzag(value: int) -> int:
 def _buckets(spans: int, counts: int, buckets: Mapping[int, float]) -> bytes:
     out, last = b"", 0
     for index in sorted(buckets):  # each bucket is a span of its own
-        out += _bytes(spans, _whole(1, _zigzag(index - last)) + _whole(2, 1))
+        out += field_bytes(spans, _whole(1, _zigzag(index - last)) + _whole(2, 1))
         last = index + 1
-    return out + _bytes(counts, b"".join(struct.pack("<d", buckets[index]) for index in sorted(buckets)))
+    return out + field_bytes(counts, b"".join(struct.pack("<d", buckets[index]) for index in sorted(buckets)))
 
 
 def _histogram(at_ms: int, h: Histogram) -> bytes:
@@ -47,7 +36,7 @@ def _histogram(at_ms: int, h: Histogram) -> bytes:
         _double(2, h.count) + _double(3, h.sum) + _whole(4, _zigzag(h.schema)) + _double(5, h.zero_threshold)
         + _double(7, h.zero_count) + _buckets(8, 10, h.negative) + _buckets(11, 13, h.positive)
         + _whole(14, int(h.hint)) + _whole(15, at_ms)
-        + (_bytes(16, b"".join(struct.pack("<d", bound) for bound in h.custom_values)) if h.custom_values else b"")
+        + (field_bytes(16, b"".join(struct.pack("<d", bound) for bound in h.custom_values)) if h.custom_values else b"")
     )  # fmt: skip
 
 
@@ -55,15 +44,11 @@ def write_request(series: Iterable[tuple[Labels, Samples]]) -> bytes:
     """A body, in snappy's block format with literals alone."""
     body = b""
     for labels, samples in series:
-        one = b"".join(_bytes(1, _bytes(1, n.encode()) + _bytes(2, v.encode())) for n, v in labels)
+        one = b"".join(field_bytes(1, field_bytes(1, n.encode()) + field_bytes(2, v.encode())) for n, v in labels)
         for at_ms, value in sorted(samples.items()):
             if isinstance(value, Histogram):
-                one += _bytes(4, _histogram(at_ms, value))
+                one += field_bytes(4, _histogram(at_ms, value))
             else:
-                one += _bytes(2, _double(1, value) + _whole(2, at_ms))
-        body += _bytes(1, one)
-    out = [varint(len(body))]
-    for at in range(0, len(body), 65536):
-        part = body[at : at + 65536]
-        out.append(b"\xf4" + (len(part) - 1).to_bytes(2, "little") + part)
-    return b"".join(out)
+                one += field_bytes(2, _double(1, value) + _whole(2, at_ms))
+        body += field_bytes(1, one)
+    return snappy(body)
