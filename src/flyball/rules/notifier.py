@@ -117,31 +117,33 @@ class _Queue:
 
     async def run(self) -> None:
         delay_s = RETRY_S
-        async with new_session(timeout_s=self.target.timeout_s, tls=self.target.tls) as session:
-            while True:
-                self._wake.clear()
-                if not self.waiting:
-                    await self._wake.wait()
-                batch = [self.waiting.popleft() for _ in range(min(BATCH_MAX, len(self.waiting)))]
-                self.error = await self._post(session, batch)
-                if self.error:
-                    _ERRORS.labels(self.target.url).inc(len(batch))
-                    log.warning("notification_failed alertmanager=%s error=%s", self.target.url, self.error)
-                    if len(self.waiting) + len(batch) <= QUEUE_MAX:
-                        self.waiting.extendleft(reversed(batch))
-                    else:
-                        _DROPPED.inc(len(batch))
-                    await asyncio.sleep(delay_s)
-                    delay_s = min(delay_s * 2, RETRY_MAX_S)
-                else:
-                    _SENT.labels(self.target.url).inc(len(batch))
-                    delay_s = RETRY_S
+        while True:
+            self._wake.clear()
+            if not self.waiting:
+                await self._wake.wait()
+            batch = [self.waiting.popleft() for _ in range(min(BATCH_MAX, len(self.waiting)))]
+            self.error = await self._post(batch)
+            if not self.error:
+                _SENT.labels(self.target.url).inc(len(batch))
                 _QUEUE.labels(self.target.url).set(len(self.waiting))
+                delay_s = RETRY_S
+                continue
+            _ERRORS.labels(self.target.url).inc(len(batch))
+            log.warning("notification_failed alertmanager=%s error=%s", self.target.url, self.error)
+            kept = batch[max(0, len(self.waiting) + len(batch) - QUEUE_MAX) :]  # the oldest go first
+            _DROPPED.inc(len(batch) - len(kept))
+            self.waiting.extendleft(reversed(kept))
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, RETRY_MAX_S)
 
-    async def _post(self, session: aiohttp.ClientSession, batch: list[dict[str, Any]]) -> str:
-        """Why the batch was not taken; empty when it was."""
+    async def _post(self, batch: list[dict[str, Any]]) -> str:
+        """Why the batch was not taken; empty when it was. A session each time: alerts are rare, TLS may change."""
+        target = self.target
         try:
-            async with session.post(self.target.url, json=batch, headers=dict(self.target.headers())) as answer:
+            async with (
+                new_session(timeout_s=target.timeout_s, tls=target.tls) as session,
+                session.post(target.url, json=batch, headers=dict(target.headers())) as answer,
+            ):
                 if answer.status // 100 != 2:
                     text = (await answer.content.read(300)).decode(errors="replace").strip()
                     return f"answered {answer.status}: {text}"
