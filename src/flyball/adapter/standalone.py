@@ -14,6 +14,7 @@ import msgspec
 
 from flyball.adapter.defaults import DEFAULT_CONFIG
 from flyball.discovery import KubernetesDiscovery
+from flyball.discovery.defaults import annotation_overrides
 from flyball.errors import FlyballError, QueryError
 from flyball.kube import Informer, KubeClient, Resource
 from flyball.kube.kinds import GOVERNORS, HPAS_V2, PODS
@@ -196,22 +197,14 @@ def _pod_of(group: TargetGroup) -> tuple[str, str]:
 
 def standalone_job() -> ScrapeConfig:
     """Every declared port of a running pod, or the one that ``prometheus.io/port`` names."""
-    at = f"{_META}pod_annotation_prometheus_io"
     return ScrapeConfig(
         job_name=JOB,
         scrape_interval_ms=1_000,
         scrape_timeout_ms=1_000,
         kubernetes_sd_configs=(KubernetesSD(role="pod"),),
         relabel_configs=(
-            RelabelConfig(source_labels=(f"{at}_scrape",), regex="false", action="drop"),
-            RelabelConfig(source_labels=(f"{at}_scheme",), regex="(https?)", target_label="__scheme__"),
-            RelabelConfig(source_labels=(f"{at}_path",), regex="(.+)", target_label="__metrics_path__"),
-            RelabelConfig(
-                source_labels=("__address__", f"{at}_port"),
-                regex=r"([^:]+)(?::\d+)?;(\d+)",
-                replacement="${1}:${2}",
-                target_label="__address__",
-            ),
+            RelabelConfig((f"{_META}pod_annotation_prometheus_io_scrape",), regex="false", action="drop"),
+            *annotation_overrides("pod"),
             RelabelConfig(source_labels=(f"{_META}pod_container_init",), regex="true", action="drop"),
             RelabelConfig(source_labels=("__address__",), regex=r"(.+):\d+", action="keep"),
             RelabelConfig(source_labels=(f"{_META}pod_phase",), regex="(Failed|Succeeded)", action="drop"),

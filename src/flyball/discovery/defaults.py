@@ -68,9 +68,16 @@ def default_scrape_configs(node_port: int, pki_dir: Path, *, interval_ms: int = 
 
 
 def _annotated(role: str) -> tuple[RelabelConfig, ...]:
+    return (
+        RelabelConfig(source_labels=(f"{_META}{role}_annotation_prometheus_io_scrape",), regex="true", action="keep"),
+        *annotation_overrides(role),
+    )
+
+
+def annotation_overrides(role: str) -> tuple[RelabelConfig, ...]:
+    """Scheme, path and port from ``prometheus.io/scheme|path|port``, where they are given."""
     at = f"{_META}{role}_annotation_prometheus_io"
     return (
-        RelabelConfig(source_labels=(f"{at}_scrape",), regex="true", action="keep"),
         RelabelConfig(source_labels=(f"{at}_scheme",), regex="(https?)", target_label="__scheme__"),
         RelabelConfig(source_labels=(f"{at}_path",), regex="(.+)", target_label="__metrics_path__"),
         RelabelConfig(
