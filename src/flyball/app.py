@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from flyball import clock
 from flyball.errors import FlyballError, UpstreamError
 from flyball.supervisor import report_ready
 
@@ -279,7 +280,15 @@ async def _data(settings: Settings, life: Life) -> None:
         control = new_session(timeout_s=10, tls=client_tls(ca_file=settings.pki / "ca.crt"))
         in_thread = partial(asyncio.get_running_loop().run_in_executor, executor)
         rules = RuleManager(store, store.head.append_all, in_thread)
-        instance = Instance(targets=manager.targets, rule_groups=rules.groups_json, alerts=rules.alerts_json)
+        instance = Instance(
+            targets=manager.describe,
+            target_metadata=manager.metadata,
+            pools=manager.pools,
+            started_ms=clock.now_ms(),
+            rule_groups=rules.groups_json,
+            alerts=rules.alerts_json,
+            exemplars=manager.exemplars,
+        )
         app = create_app(store, executor=executor, routes=_control_routes(settings, control), instance=instance)
         server = await serve(app, port=settings.port(PROMETHEUS_PORT), name="Prometheus API")
         try:

@@ -47,3 +47,11 @@ def test_rules_are_evaluated_and_a_wrong_object_is_left_out(flyball: Flyball) ->
     flyball.kubectl("delete", "prometheusrule", "good", "wrong")
     eventually(lambda: api(flyball, "rules")["groups"] == [])
     assert api(flyball, "query", query="job:up:sum")["result"] == []
+
+
+def test_what_the_targets_say_of_their_metrics_is_shown(flyball: Flyball) -> None:
+    (found,) = eventually(lambda: api(flyball, "metadata", metric="webapp_request_operations_total"))[
+        "webapp_request_operations_total"
+    ]
+    assert (found["type"], found["help"]) == ("counter", "Requests answered.")
+    assert api(flyball, "targets")["droppedTargets"]

@@ -1,6 +1,6 @@
 """Sums of rates in one compiled pass, where numba is installed (the extra ``fast``); the same results without it.
 
-numba takes seconds and 60 MB to load, so it is loaded in a thread of its own once a query is large enough to gain
+numba takes seconds and over 100 MB to load, so it is loaded in a thread of its own once a query is large enough to gain
 from it; until it is ready, numpy answers.
 """
 
