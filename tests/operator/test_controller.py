@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from flyball.errors import KubeApiError
 from flyball.kube import KubeClient
-from flyball.kube.kinds import EVENTS, SECRETS, SERVICE_MONITORS
+from flyball.kube.kinds import CONFIG_MAPS, EVENTS, PROMETHEUS_RULES, SECRETS, SERVICE_MONITORS
 from flyball.localcluster.server import ApiServer
 from flyball.operator import Operator
-from flyball.operator.controller import NAMESPACE, SECRET_KEY, SECRET_NAME
+from flyball.operator.controller import NAMESPACE, RULES_LABEL, SECRET_KEY, SECRET_NAME
 
 
 def run(tmp_path: Path, story: Callable[[KubeClient], Awaitable[None]]) -> None:
@@ -83,6 +85,31 @@ def test_a_wrong_monitor_is_left_out_with_an_event_and_the_rest_goes_on(tmp_path
         (event,) = [e for e in events if e["reason"] == "InvalidConfiguration"]
         assert event["involvedObject"]["name"] == "wrong" and event["type"] == "Warning"
         assert "spec.endpoints[0].interval" in event["message"] and "soon" in event["message"]
+
+    run(tmp_path, story)
+
+
+def test_rule_files_that_are_no_longer_needed_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flyball.operator.rules.SIZE_MAX_BYTES", 300)
+
+    def rule(name: str) -> dict[str, Any]:
+        rules = [{"record": "r", "expr": "up", "labels": {"long": "x" * 150}}]
+        return {"metadata": {"name": name}, "spec": {"groups": [{"name": name, "rules": rules}]}}
+
+    async def packed(client: KubeClient, wanted: list[int]) -> None:
+        """Waits until the ConfigMaps hold so many files each."""
+        while True:
+            held = await client.list(CONFIG_MAPS, NAMESPACE, label_selector=f"{RULES_LABEL}=true")
+            if [len(one.get("data") or {}) for one in held] == wanted:
+                return
+            await asyncio.sleep(0.05)
+
+    async def story(client: KubeClient) -> None:
+        await client.create(PROMETHEUS_RULES, rule("a"), "default")
+        await client.create(PROMETHEUS_RULES, rule("b"), "default")
+        await packed(client, [1, 1])
+        await client.delete(PROMETHEUS_RULES, "a", "default")
+        await packed(client, [1])
 
     run(tmp_path, story)
 

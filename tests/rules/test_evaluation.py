@@ -77,6 +77,15 @@ def test_the_timeline_of_the_reference() -> None:
     assert run.states() == []
 
 
+def test_a_result_in_between_begins_the_time_of_keeping_anew() -> None:
+    run = Run("{alert: Down, expr: up, keep_firing_for: 2m}")
+    for minute, result in ((0, {A: 1.0}), (1, {}), (2, {A: 1.0}), (3, {}), (4, {})):
+        run.at(minute, result)
+    assert run.states() == ["firing"]  # without a result since minute 3, not 1
+    run.at(5, {})
+    assert run.states() == ["inactive"]
+
+
 def test_the_series_of_alerts_and_their_end() -> None:
     run = Run("{alert: Down, expr: up == 0, for: 1m, labels: {severity: page}}", query_offset="30s")
     common = {"alertname": "Down", "pod": "a", "severity": "page"}
@@ -156,6 +165,9 @@ def test_a_recorded_series_takes_the_rules_name_and_labels_and_ends_with_a_marke
     run = Run("{record: 'a:up', expr: up, labels: {pod: '', team: x}}")
     recorded = labels_of({"__name__": "a:up", "team": "x"})
     assert run.at(0, {A: 3.0}) == {recorded: 3.0}
+    offset = Run("{record: r, expr: up}", query_offset="30s")
+    offset.at(1, {A: 3.0})
+    assert offset.results.asked_at_ms == [MINUTE - 30_000]
     assert run.at(1, {A: 3.0, B: 4.0}) == {}
     assert "same labelset after applying rule labels" in run.state.error
     samples = run.at(2, {})

@@ -8,6 +8,7 @@ import pytest
 
 from flyball import clock
 from flyball.errors import StoreError
+from flyball.model.frames import STALE
 from flyball.model.labels import Labels, labels_of
 from flyball.promql import parse
 from flyball.rules.evaluation import query_of
@@ -118,6 +119,19 @@ def test_samples_that_the_store_refuses_are_the_rules_error(world: World) -> Non
     world.refused = ""
     world.tick(3)
     assert world.rules.groups_json()[0]["rules"][0]["health"] == "ok" and world.value("a:sum") == [3.0]
+
+
+def test_a_series_ends_although_the_store_refused_its_last_sample(world: World) -> None:
+    by_pod = "- {name: g, rules: [{record: r, expr: metric}]}"
+    world.rules.set_groups(groups(by_pod))
+    world.tick(3)
+    world.refused = "the disk is full"
+    world.head.append(SERIES, world.clock.at_ms + MINUTE, STALE)
+    world.tick()  # the metric has ended, and the marker for r is refused
+    world.refused = ""
+    assert world.value("r") == [3.0]
+    world.tick()
+    assert world.value("r") == []
 
 
 def test_what_is_taken_away_ends(world: World) -> None:

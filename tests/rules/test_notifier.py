@@ -130,6 +130,8 @@ def test_a_full_queue_drops_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
         ]
         notifier.notify(group, rule(), alerts, MINUTE)
         assert notifier.statistics()[target.url]["waiting"] == QUEUE_MAX
+        first = notifier._queues[target.url].waiting[0]
+        assert first["labels"]["n"] == "5"
         await notifier.close()
 
     run(story, monkeypatch)
