@@ -1,5 +1,8 @@
+from typing import ClassVar
+
 import pytest
 
+from flyball.model.gofunctions import Methods, SafeHtml
 from flyball.model.gotemplate import Struct, Template, TemplateError, go_quote, go_string
 
 DATA = Struct(
@@ -44,11 +47,66 @@ def test_renders_as_go(template: str, expected: str | None) -> None:
 
 @pytest.mark.parametrize(
     "template",
-    ["<<.Series", "<<if .Series>>x", "<<end>>", "<<upper .Series>>", "<<$x>>", "<<>>", '<<template "x">>', "<<break>>"],
+    [
+        "<<.Series",
+        "<<if .Series>>x",
+        "<<end>>",
+        "<<upper .Series>>",
+        "<<$x>>",
+        "<<>>",
+        "<<template x>>",
+        "<<break>>",
+        '<<define "x">>',
+    ],
 )
 def test_refuses_when_parsed(template: str) -> None:
     with pytest.raises(TemplateError):
         Template(template)
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ('<<define "x">>[<<.>>]<<end>><<template "x" .Series>>', "[m]"),
+        ('<<template "x" .>><<define "x">><<.Series>><<end>>', "m"),
+        ('<<$v := 1>><<block "x" .GroupBySlice>><<range .>><<.>>;<<end>><<end>>', "a;b;"),
+        ('<<define "x">>old<<end>><<define "x">>new<<end>><<define "x">><<end>><<template "x">>', "new"),
+        ('<<define "x">><<$.Series>><<end>><<range .GroupBySlice>><<template `x` $>><<end>>', "mm"),
+    ],
+)
+def test_templates_call_each_other_by_name(template: str, expected: str) -> None:
+    assert Template(template).render(DATA) == expected
+
+
+def test_a_template_that_is_missing_or_endless_is_an_error() -> None:
+    with pytest.raises(TemplateError, match='template "x" is not defined'):
+        Template('<<template "x">>').render(DATA)
+    with pytest.raises(TemplateError, match="calls itself more than"):
+        Template('<<define "x">><<template "x">><<end>><<template "x">>').render(DATA)
+
+
+class Pairs(list[str], Methods):
+    METHODS: ClassVar = {
+        "First": lambda pairs: pairs[0],
+        "Without": lambda pairs, *gone: [p for p in pairs if p not in gone],
+    }
+
+    def __str__(self) -> str:
+        return ", ".join(self)
+
+
+def test_methods_are_called_with_their_arguments() -> None:
+    data = Struct(Pairs=Pairs(["a", "b"]))
+    assert Template('<<.Pairs>> <<.Pairs.First>> <<.Pairs.Without "a">> <<"b" | .Pairs.Without>>').render(data) == (
+        "a, b a [b] [a]"
+    )
+    with pytest.raises(TemplateError, match="not a method"):
+        Template("<<.Pairs.Second 1>>").render(data)
+
+
+def test_html_is_escaped_but_not_what_is_safe() -> None:
+    template = Template("<b><<.>></b><<safe .>>", functions={"safe": SafeHtml})
+    assert template.render("<i>\"1+1'&", html=True) == "<b>&lt;i&gt;&#34;1&#43;1&#39;&amp;</b><i>\"1+1'&"
 
 
 def test_unknown_field_names_the_known_ones() -> None:

@@ -1,32 +1,33 @@
-"""The part of Go's text/template that rules use: prometheus-adapter's queries, the annotations of alerts.
+"""Go's text/template: prometheus-adapter's queries, the annotations of alerts, the texts of notifications.
 
-Supported: fields, chains, variables, pipelines, parentheses, string, raw string, number and boolean literals,
-``if``/``else if``/``else``, ``range`` (with ``else``, ``break``, ``continue``), ``with``, ``end``, comments, trim
-markers, and the functions below with those that the caller adds. Values are str, int, float, bool, list, ``dict`` (a
-map: a missing key is "") and ``Struct`` (a missing field is an error). Printing follows Go: ``[a b]``, ``map[k:v]``.
+Supported: fields, chains, methods, variables, pipelines, parentheses, string, raw string, number and boolean literals,
+``if``/``else if``/``else``, ``range`` (with ``else``, ``break``, ``continue``), ``with``, ``define``, ``template``,
+``block``, ``end``, comments, trim markers, and the functions of ``gofunctions`` with those that the caller adds. Values
+are str, int, float, bool, list, ``dict`` (a map: a missing key is ""), ``Struct`` (a missing field is an error) and
+``Methods``. Printing follows Go: ``[a b]``, ``map[k:v]``.
 """
 
-import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
-from flyball.errors import ConfigError
+from flyball.model.gofunctions import (
+    FUNCTIONS,
+    Methods,
+    SafeHtml,
+    Struct,
+    TemplateError,
+    escape_html,
+    format_scientific,
+    go_quote,
+    go_string,
+    truth,
+)
 
 _OUTPUT_LIMIT = 1_000_000
+_DEPTH_LIMIT = 100
 
-
-class Struct(dict[str, Any]):
-    """A Go struct: its field names are fixed."""
-
-
-class TemplateError(ConfigError):
-    """The template does not parse, or failed while it ran."""
-
-
-_ESCAPES = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
 _TOKEN = re.compile(
     r"\s+|(?P<string>\"(?:[^\"\\\n]|\\.)*\")|(?P<raw>`[^`]*`)|(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<declare>:=)|(?P<assign>=)"
     r"|(?P<pipe>\|)|(?P<open>\()|(?P<close>\))|(?P<comma>,)"
@@ -34,173 +35,7 @@ _TOKEN = re.compile(
 )
 
 
-def go_quote(text: str) -> str:
-    """``%q``: a double-quoted Go string, which is also a PromQL string."""
-    out = ['"']
-    for char in text:
-        if char in '"\\':
-            out.append("\\" + char)
-        elif char in _ESCAPES:
-            out.append(_ESCAPES[char])
-        elif char.isprintable():
-            out.append(char)
-        elif ord(char) < 0x80:
-            out.append(f"\\x{ord(char):02x}")
-        elif ord(char) < 0x10000:
-            out.append(f"\\u{ord(char):04x}")
-        else:
-            out.append(f"\\U{ord(char):08x}")
-    return "".join([*out, '"'])
-
-
-def go_string(value: Any) -> str:
-    """``%v``."""
-    if value is None:
-        return "<no value>"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return _go_float(value)
-    if isinstance(value, Mapping):
-        return "map[" + " ".join(f"{key}:{go_string(value[key])}" for key in sorted(value)) + "]"
-    if isinstance(value, (list, tuple)):
-        return "[" + " ".join(go_string(item) for item in value) + "]"
-    return str(value)
-
-
-def _go_float(value: float, kind: str = "g", precision: int | None = None) -> str:
-    """``%g`` with the fewest digits that read back equal, or with a precision; ``%e`` and ``%f``, by default 6."""
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "+Inf" if value > 0 else "-Inf"
-    if precision is not None or kind in "eEfF":
-        return f"%.{6 if precision is None else precision}{kind}" % value
-    exact = Decimal(repr(value)).normalize()
-    if -4 <= exact.adjusted() < 6 or not value:
-        return format(exact, "f")
-    return format_scientific(value)
-
-
-def format_scientific(value: float) -> str:
-    """Go's ``strconv.FormatFloat(value, 'e', -1, 64)``: the fewest digits that read back equal."""
-    if not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
-    return re.sub(r"e([+-])(\d)$", r"e\g<1>0\2", f"{Decimal(repr(value)).normalize():e}")
-
-
-def _truth(value: Any) -> bool:
-    return bool(value)
-
-
-def _printf(pattern: str, *args: Any) -> str:
-    left = list(args)
-
-    def verb(match: re.Match[str]) -> str:
-        flags, kind = match.group(1), match.group(2)
-        if kind == "%":
-            return "%"
-        if not left:
-            return f"%!{kind}(MISSING)"
-        value = left.pop(0)
-        if kind == "q":
-            if isinstance(value, (list, tuple)):
-                text = "[" + " ".join(go_quote(go_string(item)) for item in value) + "]"
-            else:
-                text = go_quote(go_string(value))
-        elif kind in "vs" or (kind == "t" and isinstance(value, bool)):
-            text = go_string(value)
-        elif kind in "eEfFgG" and isinstance(value, float):
-            shape, dot, precision = flags.partition(".")
-            digits = _go_float(value, kind, int(precision or 0) if dot else None)
-            if "+" in shape and digits[0] not in "+-":
-                digits = "+" + digits
-            width = int(re.sub(r"^[-+# 0]*", "", shape) or 0)
-            return digits.ljust(width) if "-" in shape else digits.rjust(width, "0" if shape.startswith("0") else " ")
-        elif kind in "dxXo" and isinstance(value, int) and not isinstance(value, bool):
-            return ("%" + flags + kind) % value
-        else:
-            return f"%!{kind}({type(value).__name__}={go_string(value)})"
-        return ("%" + flags.replace("0", "", 1 if flags.startswith("0") else 0) + "s") % text
-
-    text = re.sub(r"%([-+# 0]*\d*(?:\.\d+)?)([a-zA-Z%])", verb, pattern)
-    if left:
-        text += "%!(EXTRA " + ", ".join(f"{type(v).__name__}={go_string(v)}" for v in left) + ")"
-    return text
-
-
-def _index(value: Any, *keys: Any) -> Any:
-    for key in keys:
-        if isinstance(value, Mapping):
-            value = value.get(key, "")
-        elif isinstance(value, (list, tuple, str)) and isinstance(key, int):
-            if not 0 <= key < len(value):
-                raise TemplateError(f"index out of range: {key}; the list has {len(value)} elements")
-            value = value[key] if not isinstance(value, str) else ord(value[key])
-        else:
-            raise TemplateError(f"cannot index {go_string(value)} with {go_string(key)}")
-    return value
-
-
-def _slice(value: Any, *bounds: int) -> Any:
-    start = bounds[0] if bounds else 0
-    end = bounds[1] if len(bounds) > 1 else len(value)
-    if not 0 <= start <= end <= len(value):
-        raise TemplateError(f"slice {start}:{end} is out of range; the value has {len(value)} elements")
-    return value[start:end]
-
-
-def _equal(first: Any, *others: Any) -> bool:
-    if not others:
-        raise TemplateError("eq needs at least two arguments")
-    for other in others:
-        if type(first) is not type(other):
-            raise TemplateError(f"eq cannot compare {go_string(first)} with {go_string(other)}: different types")
-    return any(first == other for other in others)
-
-
-def _ordered(first: Any, second: Any) -> int:
-    """-1, 0 or 1; 2 for NaN, which is neither."""
-    if type(first) is not type(second):
-        raise TemplateError(f"cannot compare {go_string(first)} with {go_string(second)}: incompatible types")
-    return 0 if first == second else -1 if first < second else 1 if first > second else 2
-
-
-def _len(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value.encode())
-    if isinstance(value, (Mapping, list, tuple)):
-        return len(value)
-    raise TemplateError(f"len of {go_string(value)}, which has no length")
-
-
-def _print(*args: Any) -> str:
-    parts: list[str] = []
-    for i, arg in enumerate(args):
-        if i and not isinstance(arg, str) and not isinstance(args[i - 1], str):
-            parts.append(" ")
-        parts.append(go_string(arg))
-    return "".join(parts)
-
-
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "printf": _printf,
-    "print": _print,
-    "println": lambda *args: " ".join(go_string(arg) for arg in args) + "\n",
-    "index": _index,
-    "slice": _slice,
-    "len": _len,
-    "not": lambda value: not _truth(value),
-    "eq": _equal,
-    "ne": lambda a, b: not _equal(a, b),
-    "lt": lambda a, b: _ordered(a, b) < 0,
-    "le": lambda a, b: _ordered(a, b) <= 0,
-    "gt": lambda a, b: _ordered(a, b) == 1,
-    "ge": lambda a, b: 0 <= _ordered(a, b) <= 1,
-}
 _LAZY = frozenset({"and", "or"})
-_KEYWORDS = frozenset({"if", "else", "end", "range", "with", "break", "continue"})
-_REFUSED = frozenset({"define", "template", "block"})
 
 
 @dataclass(slots=True)
@@ -226,7 +61,7 @@ class _Pipe:
 
 @dataclass(slots=True)
 class _Node:
-    kind: str  # text, print, if, range, with, break, continue
+    kind: str  # text, print, if, range, with, template, break, continue
     text: str = ""
     pipe: _Pipe | None = None
     body: list["_Node"] = field(default_factory=list)
@@ -403,6 +238,7 @@ class Template:
         delimiters: around actions; the default is prometheus-adapter's.
         functions: added to Go's own.
         variables: names that ``render`` is given values for, such as ``$labels``.
+        named: templates by name, which ``template`` finds; what the text defines is added to them.
 
     Raises:
         TemplateError: it does not parse.
@@ -415,10 +251,12 @@ class Template:
         delimiters: tuple[str, str] = ("<<", ">>"),
         functions: Mapping[str, Callable[..., Any]] | None = None,
         variables: Collection[str] = (),
+        named: dict[str, list[_Node]] | None = None,
     ) -> None:
         self.text = text
-        self.functions = {**_FUNCTIONS, **(functions or {})}
+        self.functions = {**FUNCTIONS, **(functions or {})}
         self.variables = set(variables)
+        self.named = {} if named is None else named
         self._delimiters = delimiters
         self._parts = list(_split(text, *delimiters))
         self._at = 0
@@ -442,8 +280,6 @@ class Template:
                 continue
             word = re.match(r"[a-z]+", text)
             keyword = word.group() if word else ""
-            if keyword in _REFUSED:
-                raise TemplateError(f'"{keyword}" is not supported in "{self.shown(text)}"; write it out')
             if keyword in ("else", "end"):
                 return nodes, text
             if keyword in ("break", "continue"):
@@ -452,9 +288,33 @@ class Template:
                 nodes.append(_Node(keyword))
             elif keyword in ("if", "range", "with"):
                 nodes.append(self._control(keyword, text[len(keyword) :]))
+            elif keyword in ("define", "template", "block"):
+                name, data = self._name(text, text[len(keyword) :])
+                if keyword != "template":
+                    self._define(name, text)
+                if keyword != "define":
+                    nodes.append(_Node("template", name, self._pipe(data) if data else None))
             else:
                 nodes.append(_Node("print", pipe=self._pipe(text)))
         return nodes, ""
+
+    def _name(self, action: str, rest: str) -> tuple[str, str]:
+        """The quoted name that ``define``, ``template`` and ``block`` begin with, and what follows it."""
+        found = re.match(r"\s*(\"(?:[^\"\\\n]|\\.)*\"|`[^`]*`)\s*", rest)
+        if found is None:
+            raise TemplateError(f'a quoted name is missing in "{self.shown(action)}"')
+        quoted = found.group(1)
+        return _unquote(quoted) if quoted[0] == '"' else quoted[1:-1], rest[found.end() :]
+
+    def _define(self, name: str, action: str) -> None:
+        variables, loops = self.variables, self._loops
+        self.variables, self._loops = set(), 0
+        body, end = self._block()
+        if end != "end":
+            raise TemplateError(f'"{self.shown(action)}" is not closed; add "{self.shown("end")}"')
+        self.variables, self._loops = variables, loops
+        if body or name not in self.named:  # an empty one does not hide another, as in Go
+            self.named[name] = body
 
     def _pipe(self, text: str, *, two_names: bool = False) -> _Pipe:
         return _Action(self, text).pipe(two_names=two_names)
@@ -477,22 +337,32 @@ class Template:
             raise TemplateError(f'"{self.shown(keyword + condition)}" is not closed; add "{self.shown("end")}"')
         return node
 
-    def render(self, data: Mapping[str, Any], variables: Mapping[str, Any] | None = None) -> str:
+    def render(self, data: Any, variables: Mapping[str, Any] | None = None, *, html: bool = False) -> str:
         """Executes the template; ``variables`` has a value for each name announced.
 
+        Args:
+            html: escape what is printed, as html/template does between tags.
+
         Raises:
-            TemplateError: an unknown field, a bad argument, or more than 1 MB of output.
+            TemplateError: an unknown field or template, a bad argument, or more than 1 MB of output.
         """
-        run = _Run(self.functions, {"$": data, **(variables or {})})
+        run = _Run(self.functions, self.named, {"$": data, **(variables or {})}, html=html)
         run.nodes(self._nodes, data)
         return "".join(run.out)
 
 
 class _Run:
-    def __init__(self, functions: Mapping[str, Callable[..., Any]], variables: dict[str, Any]) -> None:
-        self.functions, self.variables = functions, variables
+    def __init__(
+        self,
+        functions: Mapping[str, Callable[..., Any]],
+        named: Mapping[str, list[_Node]],
+        variables: dict[str, Any],
+        *,
+        html: bool,
+    ) -> None:
+        self.functions, self.named, self.variables, self.html = functions, named, variables, html
         self.out: list[str] = []
-        self.size = 0
+        self.size = self.depth = 0
 
     def emit(self, text: str) -> None:
         self.size += len(text)
@@ -508,8 +378,23 @@ class _Run:
                 raise _Break
             elif node.kind == "continue":
                 raise _Continue
+            elif node.kind == "template":
+                self.template(node, dot)
             else:
                 self.action(node, dot)
+
+    def template(self, node: _Node, dot: Any) -> None:
+        """Another template, which sees nothing but its data."""
+        if node.text not in self.named:
+            raise TemplateError(f'template "{node.text}" is not defined')
+        if self.depth >= _DEPTH_LIMIT:
+            raise TemplateError(f'template "{node.text}" calls itself more than {_DEPTH_LIMIT} times deep')
+        data = self.pipe(node.pipe, dot) if node.pipe is not None else None
+        outer, self.variables = self.variables, {"$": data}
+        self.depth += 1
+        self.nodes(self.named[node.text], data)
+        self.depth -= 1
+        self.variables = outer
 
     def action(self, node: _Node, dot: Any) -> None:
         pipe = node.pipe
@@ -517,11 +402,12 @@ class _Run:
         value = self.pipe(pipe, dot, bind=node.kind != "range")
         if node.kind == "print":
             if not pipe.names:
-                self.emit(go_string(value))
+                text = go_string(value)
+                self.emit(escape_html(text) if self.html and not isinstance(value, SafeHtml) else text)
         elif node.kind == "if":
-            self.nodes(node.body if _truth(value) else node.orelse, dot)
+            self.nodes(node.body if truth(value) else node.orelse, dot)
         elif node.kind == "with":
-            self.nodes(node.body, value) if _truth(value) else self.nodes(node.orelse, dot)
+            self.nodes(node.body, value) if truth(value) else self.nodes(node.orelse, dot)
         else:
             self.loop(node, pipe, value, dot)
 
@@ -562,16 +448,15 @@ class _Run:
     def command(self, operands: list[_Operand], dot: Any, piped: tuple[Any, ...]) -> Any:
         first = operands[0]
         if first.kind != "call":
-            if len(operands) > 1 or piped:
-                raise TemplateError("a value cannot be given arguments; only functions can")
-            return self.operand(first, dot)
+            given = (*(self.operand(operand, dot) for operand in operands[1:]), *piped)
+            return self.operand(first, dot, given)
         if first.value in _LAZY:
             if len(operands) == 1 and not piped:
                 raise TemplateError(f"{first.value} needs an argument")
             value: Any = None
             for operand in operands[1:]:
                 value = self.operand(operand, dot)
-                if _truth(value) == (first.value == "or"):
+                if truth(value) == (first.value == "or"):
                     return value
             return piped[0] if piped else value
         args = [self.operand(operand, dot) for operand in operands[1:]]
@@ -580,24 +465,42 @@ class _Run:
         except (TypeError, ValueError, AttributeError) as exc:
             raise TemplateError(f"{first.value}: {exc}") from exc
 
-    def operand(self, operand: _Operand, dot: Any) -> Any:
+    def operand(self, operand: _Operand, dot: Any, given: tuple[Any, ...] = ()) -> Any:
+        """Its value; ``given`` are arguments for a method, which only the last field can be."""
         if operand.kind == "literal":
-            return operand.value
-        if operand.kind == "call":
+            value = operand.value
+        elif operand.kind == "call":
             return self.command([operand], dot, ())
-        if operand.kind == "dot":
+        elif operand.kind == "dot":
             value = dot
         elif operand.kind == "variable":
             value = self.variables[operand.value]
         else:
             value = self.pipe(operand.value, dot)
-        for name in operand.fields:
-            if isinstance(value, Struct):
-                if name not in value:
-                    raise TemplateError(f"no field .{name}; known are " + ", ".join(f".{known}" for known in value))
-                value = value[name]
-            elif isinstance(value, Mapping):
-                value = value.get(name, "")
-            else:
-                raise TemplateError(f"no field .{name} in {go_string(value)}")
+        for name in operand.fields[:-1]:
+            value = _field(value, name, ())
+        if operand.fields:
+            return _field(value, operand.fields[-1], given)
+        if given:
+            raise TemplateError("a value cannot be given arguments; only functions can")
         return value
+
+
+def _field(value: Any, name: str, given: tuple[Any, ...]) -> Any:
+    if isinstance(value, Methods) and name in value.METHODS:
+        try:
+            return value.METHODS[name](value, *given)
+        except (TypeError, ValueError) as exc:
+            raise TemplateError(f".{name}: {exc}") from exc
+    if given:
+        raise TemplateError(f".{name} is not a method and cannot be given arguments")
+    if isinstance(value, Struct):
+        if name not in value:
+            raise TemplateError(f"no field .{name}; known are " + ", ".join(f".{known}" for known in value))
+        return value[name]
+    if isinstance(value, Mapping):
+        return value.get(name, "")
+    raise TemplateError(f"no field .{name} in {go_string(value)}")
+
+
+__all__ = ["Struct", "Template", "TemplateError", "format_scientific", "go_quote", "go_string"]
