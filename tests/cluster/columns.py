@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.cluster.control_plane import RealControlPlane
 from tests.cluster.recording import RecordingProxy
-from tests.cluster.scenarios.manifests import TABLE
+from tests.cluster.scenarios.manifests import TABLE, deployment
 
 OUT = Path(__file__).parents[2] / "src/flyball/localcluster/schema/columns-1.37.json.gz"
 
@@ -20,6 +20,12 @@ OUT = Path(__file__).parents[2] / "src/flyball/localcluster/schema/columns-1.37.
 def get(base: str, path: str, accept: str = "application/json") -> Any:
     with urllib.request.urlopen(urllib.request.Request(base + path, headers={"Accept": accept})) as answer:
         return json.load(answer)
+
+
+def post(base: str, path: str, body: Any) -> None:
+    headers = {"Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(base + path, json.dumps(body).encode(), headers)):
+        pass
 
 
 def columns(base: str) -> dict[str, list[list[Any]]]:
@@ -36,10 +42,15 @@ def columns(base: str) -> dict[str, list[list[Any]]]:
             if "/" in resource["name"] or "list" not in resource["verbs"] or key in found:
                 continue
             table = get(base, f"{path}/{resource['name']}", TABLE)
-            found[key] = [
-                [c["name"], c["type"], c["format"], c["description"], c["priority"]] for c in table["columnDefinitions"]
-            ]
+            found[key] = rows_of(table)
+    scaled = "/apis/apps/v1/namespaces/default/deployments"
+    post(base, scaled, deployment("scaled"))
+    found["autoscaling/Scale"] = rows_of(get(base, f"{scaled}/scaled/scale", TABLE))
     return found
+
+
+def rows_of(table: Any) -> list[list[Any]]:
+    return [[c["name"], c["type"], c["format"], c["description"], c["priority"]] for c in table["columnDefinitions"]]
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -34,11 +35,24 @@ def free_port() -> int:
 
 
 class RealControlPlane:
-    """etcd and kube-apiserver; with ``controllers`` also kube-controller-manager and kube-scheduler."""
+    """etcd and kube-apiserver; with ``controllers`` also kube-controller-manager and kube-scheduler.
 
-    def __init__(self, directory: Path, *, controllers: bool = False) -> None:
+    Args:
+        api_flags: of kube-apiserver, after ours, so that they win.
+        controller_flags: of kube-controller-manager, likewise.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        controllers: bool = False,
+        api_flags: Sequence[str] = (),
+        controller_flags: Sequence[str] = (),
+    ) -> None:
         self.directory = directory
         self.controllers = controllers
+        self._api_flags, self._controller_flags = api_flags, controller_flags
         self.port = free_port()
         self.base = f"https://127.0.0.1:{self.port}"
         self.ca = directory / "pki" / "ca.crt"
@@ -114,6 +128,7 @@ class RealControlPlane:
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
             f"--service-account-key-file={self.directory / 'sa.pub'}",
             f"--service-account-signing-key-file={self.directory / 'sa.key'}",
+            *self._api_flags,
         )
 
     def _start_controllers(self) -> None:
@@ -127,6 +142,7 @@ class RealControlPlane:
             "--leader-elect=false",
             "--secure-port=0",
             "--node-monitor-grace-period=24h",  # nodes are fake and renew no lease
+            *self._controller_flags,
         )
         self._start("kube-scheduler", f"--kubeconfig={kubeconfig}", "--leader-elect=false", "--secure-port=0")
 

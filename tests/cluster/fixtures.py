@@ -1,5 +1,6 @@
 """The real control plane as a test sees it: there, or a skip that says why not."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from tests.cluster import build
 from tests.cluster.control_plane import RealControlPlane
 
 
-def real_control_plane(directory: Path, *, controllers: bool = False) -> RealControlPlane:
+def real_control_plane(directory: Path, *, controllers: bool = False, **flags: Sequence[str]) -> RealControlPlane:
     programs = ["etcd", "kube-apiserver"]
     if controllers:
         programs += ["kube-controller-manager", "kube-scheduler"]
@@ -16,4 +17,4 @@ def real_control_plane(directory: Path, *, controllers: bool = False) -> RealCon
             build.build(program)
     except build.BuildError as exc:
         pytest.skip(f"no real control plane: {exc}")
-    return RealControlPlane(directory, controllers=controllers)
+    return RealControlPlane(directory, controllers=controllers, **flags)

@@ -36,11 +36,18 @@ def decoded(body: bytes, content_type: str, watching: bool = False) -> Any:
             return [json.loads(line) for line in body.splitlines()]
     if "json" in content_type:
         with suppress(ValueError):
-            return json.loads(body)
+            return json.loads(body, object_pairs_hook=_without_doubles)
     try:
         return body.decode()
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(body).decode()}
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice: the text itself is kept")
+    return found
 
 
 def encoded(body: Any) -> bytes:
@@ -132,7 +139,12 @@ class RecordingProxy:
         self.exchanges.append(exchange)
         url = URL(self._upstream + request.raw_path, encoded=True)
         async with self._session.request(
-            request.method, url, headers=headers, data=body or None, allow_redirects=False
+            request.method,
+            url,
+            headers=headers,
+            data=body or None,
+            allow_redirects=False,
+            skip_auto_headers=("Content-Type",),
         ) as answer:
             response = web.StreamResponse(
                 status=answer.status,

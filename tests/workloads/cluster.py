@@ -60,7 +60,8 @@ class FakeNode:
             now = clock.rfc3339(clock.now_ms())
             conditions = [{"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": now}]
             phase = self.ends.get(image, "Running")
-            status = {"phase": phase, "podIP": f"{self.network}.{self.serial}", "conditions": conditions}
+            address = f"{self.network}.{self.serial}"
+            status = {"phase": phase, "podIP": address, "startTime": now, "conditions": conditions}
             await self.client.patch(PODS, key[1], {"status": status}, key[0], "status")
 
 

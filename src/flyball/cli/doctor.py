@@ -1,6 +1,7 @@
 """``flyball doctor``: walks from the pods to the scale and names the first broken link. Read-only, HTTP APIs alone."""
 
 import asyncio
+import contextlib
 import difflib
 import json
 from dataclasses import asdict, dataclass, field
@@ -277,13 +278,13 @@ class _Chain:
         source = metric[kind[0].lower() + kind[1:]]
         name = source["metric"]["name"]
         group = EXTERNAL if kind == "External" else CUSTOM
-        if kind == "Pods" and not await self._scraped():
+        path, parameters = self._metric_path(group, kind, name, source)
+        if kind == "Pods" and not await self._scraped(path, parameters):
             return False
         if not await self._api_service(group) or not await self._registered(group, kind, name, source):
             return False
-        path, parameters = self._metric_path(group, kind, name, source)
         try:
-            items = json.loads(await self.client.raw_get(path, parameters))["items"]
+            items = await self._values(path, parameters)
         except FlyballError as exc:
             remedy = "ask the adapter's log; the text of the rule's metricsQuery can be run in Prometheus as it is"
             return self.diagnosis.add("metrics API", False, f"{path}: {exc}", remedy)
@@ -293,7 +294,11 @@ class _Chain:
         values = ", ".join(str(item.get("value")) for item in items[:5])
         return self.diagnosis.add("metrics API", True, f"{name}: {len(items)} values ({values})")
 
-    async def _scraped(self) -> bool:
+    async def _values(self, path: str, parameters: dict[str, str]) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = json.loads(await self.client.raw_get(path, parameters))["items"]
+        return items
+
+    async def _scraped(self, path: str, parameters: dict[str, str]) -> bool:
         try:
             targets = (await self.prometheus.get("/api/v1/targets", state="active"))["data"]["activeTargets"]
         except FlyballError as exc:
@@ -309,6 +314,9 @@ class _Chain:
             or str(t.get("discoveredLabels", {}).get("__address__", "")).rsplit(":", 1)[0] in addresses
         ]
         if not ours:
+            with contextlib.suppress(FlyballError):
+                if await self._values(path, parameters):
+                    return self.diagnosis.add("exporter", True, "another exporter than the pods gives their values")
             what, remedy = await self._why_not_selected()
             return self.diagnosis.add("exporter", False, what, remedy)
         self.diagnosis.add("exporter", True, f"{len(ours)} targets for {len(self.pods)} pods")
@@ -378,6 +386,8 @@ class _Chain:
             try:
                 service = await self.client.get(kinds.API_SERVICES, f"{version}.{group}")
             except KubeApiError as exc:
+                if exc.code == 403:
+                    return self.diagnosis.add("metrics API", None, f"APIService {version}.{group} may not be read")
                 if exc.code != 404:
                     trouble = str(exc)
                 continue
