@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from flyball import clock
 from flyball.localcluster.node import environment, images, launch, probes, procfs, runtimes
-from flyball.localcluster.node.process import ContainerProcess
+from flyball.localcluster.node.process import ContainerProcess, Loopback
 from flyball.localcluster.node.status import ContainerState
 from flyball.model.quantities import parse_quantity
 
@@ -62,6 +62,7 @@ class Container:
         self.mounts: list[tuple[str, str]] = []
         self.claims_ports = False
         self.isolated = False
+        self.loopback: Loopback | None = None
         self.oom_killed = False
         self._cpu_base_ns = 0
         self._cpu_last_ns = 0
@@ -88,6 +89,7 @@ class Container:
             "backoff_s": self.backoff_s,
             "claims_ports": self.claims_ports,
             "isolated": self.isolated,
+            "loopback": self.loopback and self.loopback.text(),
             "environment": self.environment,
             "cwd": self.cwd,
             "mounts": self.mounts,
@@ -99,6 +101,7 @@ class Container:
         self.backoff_s = float(record.get("backoff_s") or 0.0)
         self.claims_ports = bool(record.get("claims_ports"))
         self.isolated = bool(record.get("isolated"))
+        self.loopback = Loopback.of(record["loopback"]) if record.get("loopback") else None
         self.environment = record.get("environment") or {}
         self.cwd = record.get("cwd") or "/"
         self.mounts = [(pair[0], pair[1]) for pair in record.get("mounts") or []]
@@ -215,11 +218,12 @@ class Container:
             NotRunnableError: there is no such program.
         """
         env = self.environment or self.pod.base_environment()
+        before = self.loopback.command() if self.loopback is not None else []
         if self.isolated and self.process is not None:
             argv = launch.program_of(command, self.mounts, env.get("PATH", os.defpath), self.cwd)
-            return [*runtimes.entering(self.process.pid), *argv], env, "/"
+            return [*before, *runtimes.entering(self.process.pid), *argv], env, "/"
         argv = [environment.rewrite_argument(word, self.mounts) for word in command]
-        return images.resolve(argv, env.get("PATH", os.defpath), self.cwd), env, self.cwd
+        return [*before, *images.resolve(argv, env.get("PATH", os.defpath), self.cwd)], env, self.cwd
 
     # -- probes --------------------------------------------------------------------------------------------------
 

@@ -194,7 +194,7 @@ class IngressProxy:
         self._requests += 1
         host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
         backend = route(self._routes, host, scope["path"])
-        found = self._addresses(backend) if backend is not None else None
+        found = await self._addresses(backend) if backend is not None else None
         status, text = 404, "no Ingress rule fits this host and path"
         if backend is not None:
             status, text = 503, f"no pod of Service {backend.namespace}/{backend.service} is ready"
@@ -217,12 +217,13 @@ class IngressProxy:
         )
         await send({"type": "http.response.body", "body": f"{text}\n".encode()})
 
-    def _addresses(self, backend: Backend) -> tuple[Backends, list[tuple[str, int]]] | None:
+    async def _addresses(self, backend: Backend) -> tuple[Backends, list[tuple[str, int]]] | None:
         port_name = self._services.port_name(backend.namespace, backend.service, backend.port)
         if port_name is None:
             return None
         backends = self._services.backends((backend.namespace, backend.service, port_name))
-        return backends, backends.order()
+        order = backends.order()
+        return backends, await backends.wait() if not order and backends.holds() else order
 
     def _headers(self, scope: Any) -> list[tuple[str, str]]:
         peer = scope["client"][0] if scope.get("client") else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 import flyball
 from flyball.localcluster.node import environment, images, volumes
-from flyball.localcluster.node.process import Root
+from flyball.localcluster.node.process import Loopback, Root
 
 Object = dict[str, Any]
 
@@ -24,6 +24,8 @@ class Launch:
     mounts: list[tuple[str, str]]
     has_own_address: bool
     """Whether it will listen on the pod's address only; otherwise it takes its ports on the whole machine."""
+    loopback: Loopback | None
+    """Its view of the loopback; None where it has the machine's."""
     root: Root | None
     """Its view of the file system; None where mount paths are rewritten to the volumes' real ones instead."""
 
@@ -39,6 +41,7 @@ def prepare(
     *,
     pod_ip: str,
     isolated: bool,
+    addressed: bool,
     capacity: Mapping[str, str],
     table: Mapping[str, images.Image] = images.IMAGES,
 ) -> Launch:
@@ -49,6 +52,7 @@ def prepare(
         directories: the pod's volumes.
         table: the program of each well-known image.
         isolated: whether it gets a mount namespace of its own.
+        addressed: whether any program can be given the pod's address.
 
     Raises:
         MissingReferenceError: an object that the environment names does not exist (yet).
@@ -82,8 +86,17 @@ def prepare(
     else:
         argv = images.resolve([environment.rewrite_argument(word, mounts) for word in expanded], env["PATH"], cwd)
     seen = [environment.rewrite_path(argv[0], mounts), *argv[1:]]
-    alone = images.takes_bind_shim(seen) or images.listens_on_pod_ip(argv, pod_ip, [str(word) for word in words])
-    return Launch(argv, env, cwd, mounts, alone, root)
+    loopback = _loopback(pod, pod_dir, pod_ip) if addressed and not pod["spec"].get("hostNetwork") else None
+    alone = loopback is not None or images.takes_bind_shim(seen)
+    alone = alone or images.listens_on_pod_ip(argv, pod_ip, [str(word) for word in words])
+    return Launch(argv, env, cwd, mounts, alone, loopback, root)
+
+
+def _loopback(pod: Object, pod_dir: Path, pod_ip: str) -> Loopback:
+    directory = pod_dir / "ports"
+    directory.mkdir(exist_ok=True)
+    sidecars = [one for one in pod["spec"].get("initContainers") or [] if one.get("restartPolicy") == "Always"]
+    return Loopback(pod_ip, directory, len(pod["spec"]["containers"]) + len(sidecars) > 1)
 
 
 def _root(pod_dir: Path, shim_dir: Path, container: Object, mounts: Sequence[tuple[str, str]], cwd: str) -> Root:

@@ -16,12 +16,14 @@ from flyball.localcluster.node.httpapi import NodeApi
 from flyball.localcluster.node.ingress import IngressProxy
 from flyball.localcluster.node.names import NameTable
 from flyball.localcluster.node.nodeobjects import FIRST, names, node_object, share
+from flyball.localcluster.node.pending import PendingRequests
 from flyball.localcluster.node.pods import PodManager
 from flyball.localcluster.node.serviceproxy import ServiceProxy
 from flyball.localcluster.node.simulated import SimulatedNodes, follow
 
 Object = dict[str, Any]
 PORT = 10250
+STORE_PORT = 9090  # takes the count of pending requests
 HEARTBEAT_S = 30.0
 RETRY_S = 1.0
 ALLOWED_HOSTS = ("localhost", "127.0.0.1", "::1", "[::1]", FIRST)
@@ -60,10 +62,13 @@ class Node:
             self._recorder,
             nodes=self.names,
             runtime=self.runtime,
+            addressed=runtimes.gives_addresses(),
             image_commands=images,
             capacity=self.capacity,
         )
-        self.proxy = ServiceProxy(client, EventRecorder(client, "flyball-service-proxy", FIRST), port_offset)
+        self.pending = PendingRequests(client, f"http://127.0.0.1:{STORE_PORT + port_offset}")
+        proxy_events = EventRecorder(client, "flyball-service-proxy", FIRST)
+        self.proxy = ServiceProxy(client, proxy_events, port_offset, self.pending)
         ingress_events = EventRecorder(client, "flyball-ingress", FIRST)
         self.ingress = IngressProxy(client, ingress_events, self.proxy, port_offset)
         self.name_table = NameTable(directory.resolve() / "names.json", self.proxy.table)
@@ -121,6 +126,7 @@ class Node:
                 group.create_task(ingresses.run(), name="ingresses")
                 group.create_task(classes.run(), name="ingress classes")
                 group.create_task(self.ingress.run(), name="ingress proxy")
+                group.create_task(self.pending.run(), name="pending requests")
                 # Pods are told where Services are, so those come first.
                 await services.wait_synced()
                 group.create_task(self.proxy.run(), name="service proxy")
@@ -148,7 +154,8 @@ class Node:
     def statistics(self) -> dict[str, float]:
         proxy = {f"service_{name}": float(value) for name, value in self.proxy.statistics().items()}
         ingress = {f"ingress_{name}": float(value) for name, value in self.ingress.statistics().items()}
-        return {**self.pods.statistics(), **proxy, **ingress}
+        pending = {f"pending_{name}": float(value) for name, value in self.pending.statistics().items()}
+        return {**self.pods.statistics(), **proxy, **ingress, **pending}
 
     # -- the Node object -----------------------------------------------------------------------------------------
 

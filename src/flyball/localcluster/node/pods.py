@@ -37,6 +37,7 @@ class PodManager:
         *,
         nodes: Sequence[str] = (FIRST,),
         runtime: str = runtimes.PLAIN,
+        addressed: bool = False,
         image_commands: Sequence[str] = (),
         capacity: Mapping[str, str] | None = None,
         backoff_first_s: float = BACKOFF_FIRST_S,
@@ -47,6 +48,7 @@ class PodManager:
         self.recorder = recorder
         self.nodes = tuple(nodes)
         self.runtime = runtime
+        self.addressed = addressed
         self.images = images.with_own(image_commands)
         self.capacity = dict(capacity or {})
         self.backoff_first_s = backoff_first_s

@@ -22,6 +22,7 @@ import time
 
 LOG_MAX_BYTES = int(os.environ.pop("FLYBALL_LOG_MAX_BYTES", "") or 10 << 20)
 ROOT = os.environ.pop("FLYBALL_ROOT", "")  # the new root's directory, then a line for each mount: mode, source, target
+NET = os.environ.pop("FLYBALL_NET", "")  # the pod's address, the directory of its ports, and 1 when containers share it
 LOG_FILES = 5
 LINE_MAX_BYTES = 16 << 10
 READ_BYTES = 64 << 10
@@ -181,8 +182,9 @@ def signal_all(pid, number):
 
 
 def start(cwd, argv, out, err):
-    """The child's pid, or (None, why it cannot be started)."""
+    """The child's pid, why it cannot be started, and who answers for its addresses."""
     failed, tell = os.pipe()
+    loopback = beside("podnet").Loopback(*NET.split("\t")[:2]) if NET else None
     pid = os.fork()
     if pid == 0:
         stage = "start"
@@ -197,6 +199,9 @@ def start(cwd, argv, out, err):
             if ROOT:
                 stage = "mounts"
                 enter_root()
+            if loopback:
+                stage = "network"
+                loopback.give(NET.endswith("\t1"))
             stage = "workingDir %s" % cwd
             os.chdir(cwd)
             stage = argv[0]
@@ -206,6 +211,8 @@ def start(cwd, argv, out, err):
         finally:
             os._exit(127)
     os.close(tell)
+    if loopback:
+        loopback.take(pid)
     trouble = b""
     while True:
         piece = os.read(failed, 4096)
@@ -215,17 +222,20 @@ def start(cwd, argv, out, err):
     os.close(failed)
     if trouble:
         os.waitpid(pid, 0)
-        return None, trouble.decode(errors="replace")
-    return pid, ""
+        return None, trouble.decode(errors="replace"), None
+    return pid, "", loopback
+
+
+def beside(name):
+    """A module of this directory."""
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    return __import__(name)
 
 
 def enter_root():
     """Gives the program its volumes at their places."""
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    import podroot
-
     new, *lines = ROOT.split("\n")
-    podroot.enter(new, [line.split("\t") for line in lines])
+    beside("podroot").enter(new, [line.split("\t") for line in lines])
 
 
 def open_control(path):
@@ -266,7 +276,7 @@ def main():
         pass
     control = open_control(base + ".ctl")
     started_ms = time.time_ns() // 1000000
-    pid, trouble = start(cwd, argv, out_write, err_write)
+    pid, trouble, loopback = start(cwd, argv, out_write, err_write)
     os.close(out_write)
     os.close(err_write)
     if pid is None:
@@ -293,7 +303,8 @@ def main():
 
     streams = {out_read: Stream(out_read, "stdout", log), err_read: Stream(err_read, "stderr", log)}
     poller = select.poll()
-    for fd in (*streams, pidfd, control):
+    listener = loopback.listener if loopback else -1
+    for fd in (*streams, pidfd, control, listener):
         if fd >= 0:
             poller.register(fd, select.POLLIN)
     status, cpu_us = None, 0
@@ -302,6 +313,8 @@ def main():
             if fd in streams:
                 if not streams[fd].read():
                     poller.unregister(fd)
+            elif fd == listener:
+                loopback.answer()
             elif fd == control:
                 # The node has gone: a program that its limiter had stopped must not stay so.
                 signal_all(pid, signal.SIGCONT)

@@ -305,6 +305,7 @@ class PodWorker:
                 self.manager.shim_directory,
                 pod_ip=self.state.ip,
                 isolated=self.manager.runtime == runtimes.MOUNT,
+                addressed=self.manager.addressed,
                 table=self.manager.images,
                 capacity=self.manager.capacity,
             )
@@ -323,6 +324,7 @@ class PodWorker:
             one.retry_at = now + NOT_RUNNABLE_RETRY_S
             return one.retry_at
         one.environment, one.cwd, one.mounts = ready.environment, ready.cwd, ready.mounts
+        one.loopback = ready.loopback
         one.claims_ports, one.isolated = not ready.has_own_address, ready.root is not None
         taken = self.manager.port_conflict(self, one)
         if taken:
@@ -353,6 +355,7 @@ class PodWorker:
                 ready.cwd,
                 partial(self._exited, one),
                 root=ready.root,
+                loopback=ready.loopback,
             )
         except process.StartError as exc:
             ended = process.Exit(128, 0, clock.now_ms(), 0, str(exc))

@@ -47,6 +47,28 @@ class Root:
         return "\n".join([self.directory, *("\t".join(mount) for mount in self.mounts)])
 
 
+@dataclass(frozen=True, slots=True)
+class Loopback:
+    """A pod's address, where it notes the ports it listens on, and whether several containers share them."""
+
+    ip: str
+    directory: Path
+    shared: bool
+
+    def text(self) -> str:
+        """What the pod shim reads, and ``of`` again."""
+        return f"{self.ip}\t{self.directory}\t{int(self.shared)}"
+
+    @classmethod
+    def of(cls, text: str) -> "Loopback":
+        ip, directory, shared = text.split("\t")
+        return cls(ip, Path(directory), shared == "1")
+
+    def command(self) -> list[str]:
+        """The words before a command that give it the same view."""
+        return [sys.executable, "-I", "-S", str(_SHIM.with_name("podnet.py")), self.ip, str(self.directory)]
+
+
 class ContainerProcess:
     """A running container. ``exit`` is set, and ``on_exit`` called, once it is over."""
 
@@ -152,8 +174,13 @@ async def start(
     on_exit: Callable[[ContainerProcess], None] | None = None,
     log_max_bytes: int | None = None,
     root: "Root | None" = None,
+    loopback: "Loopback | None" = None,
 ) -> ContainerProcess:
-    """Starts ``argv`` (``argv[0]`` an absolute path) in a session of its own, with ``root`` in its own mount namespace.
+    """Starts ``argv`` (``argv[0]`` an absolute path) in a session of its own.
+
+    Args:
+        root: its file system, in a mount namespace of its own; None: the machine's.
+        loopback: the pod's address where it would listen on every one; None: it listens on every one.
 
     Raises:
         StartError: it could not be started.
@@ -166,6 +193,8 @@ async def start(
         shim_env = dict(env)
         if root is not None:
             shim_env["FLYBALL_ROOT"] = root.text()
+        if loopback is not None:
+            shim_env["FLYBALL_NET"] = loopback.text()
         if log_max_bytes is not None:
             shim_env["FLYBALL_LOG_MAX_BYTES"] = str(log_max_bytes)
         try:

@@ -1,10 +1,14 @@
 """Which ways of isolating a pod this machine offers: probed once, at the start of the node."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
+
+from flyball.localcluster.node import podnet
 
 MOUNT, PLAIN = "mount", "plain"
 """A mount namespace of each container's own, and none; the value of the label ``flyball.dev/runtime``."""
@@ -29,6 +33,22 @@ def probe(directory: Path) -> str:
     except (OSError, subprocess.SubprocessError):
         return PLAIN
     return MOUNT if done.returncode == 0 else PLAIN
+
+
+def gives_addresses() -> bool:
+    """Whether any program can be given the pod's address where it listens on every one (see ``podnet``)."""
+    found: list[int] = []
+    # A filter binds the thread that sets it, for as long as it lives.
+    trial = threading.Thread(target=lambda: found.append(podnet.install(True)), name="probe")
+    trial.start()
+    trial.join()
+    if not found or found[0] < 0:
+        return False
+    copy = podnet.take(os.getpid(), found[0])
+    for fd in (found[0], copy):
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    return copy >= 0
 
 
 def entering(pid: int | None = None) -> list[str]:

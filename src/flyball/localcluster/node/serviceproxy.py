@@ -12,7 +12,7 @@ from flyball.errors import FlyballError
 from flyball.kube import EventRecorder, KubeClient
 from flyball.kube.kinds import SERVICES
 from flyball.localcluster.node import names
-from flyball.localcluster.node.splicing import Backends, Downstream
+from flyball.localcluster.node.splicing import Backends, Downstream, Holding
 
 Object = dict[str, Any]
 Key = tuple[str, str]
@@ -84,8 +84,11 @@ def ready_addresses(slices: list[Object], port_name: str) -> list[tuple[str, int
 class ServiceProxy:
     """Keeps listeners and backends in step with Services and EndpointSlices."""
 
-    def __init__(self, client: KubeClient, recorder: EventRecorder, port_offset: int = 0) -> None:
+    def __init__(
+        self, client: KubeClient, recorder: EventRecorder, port_offset: int = 0, holding: Holding | None = None
+    ) -> None:
         self._client = client
+        self._holding = holding
         self._recorder = recorder
         self._services: dict[Key, Object] = {}
         self._slices: dict[Key, Object] = {}
@@ -213,7 +216,7 @@ class ServiceProxy:
 
     def backends(self, key: PortKey) -> Backends:
         if key not in self._backends:
-            self._backends[key] = Backends()
+            self._backends[key] = Backends(key[:2], self._holding)
             self._refresh_backends(key[:2])
         return self._backends[key]
 

@@ -6,15 +6,28 @@ import socket
 import struct
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 CONNECT_TIMEOUT_S = 5.0
 
 
-class Backends:
-    """The ready endpoints of one Service port. A connection goes to the least busy one, in turn among equals."""
+class Holding(Protocol):
+    """Decides whether connections may wait for a first endpoint."""
 
-    def __init__(self) -> None:
+    def holds(self, service: tuple[str, str]) -> bool: ...
+
+    async def wait(self, service: tuple[str, str], ready: asyncio.Event) -> None: ...
+
+
+class Backends:
+    """The ready endpoints of one Service port. A connection goes to the least busy one, in turn among equals.
+
+    ``holding``: asked when there is none, with the namespace and name of ``service``.
+    """
+
+    def __init__(self, service: tuple[str, str] = ("", ""), holding: Holding | None = None) -> None:
+        self._service, self._holding = service, holding
+        self._ready = asyncio.Event()
         self.addresses: list[tuple[str, int]] = []
         self.active: dict[tuple[str, int], int] = {}
         self.withdrawn: set[str] = set()
@@ -26,6 +39,17 @@ class Backends:
         self.addresses = addresses
         hosts = {host for host, _ in addresses}
         self.withdrawn &= hosts
+        (self._ready.set if addresses else self._ready.clear)()
+
+    def holds(self) -> bool:
+        """Whether a connection may wait for a first endpoint."""
+        return self._holding is not None and not self._ready.is_set() and self._holding.holds(self._service)
+
+    async def wait(self) -> list[tuple[str, int]]:
+        """``order()``, as soon as it names one or the wait has been too long."""
+        if self._holding is not None:
+            await self._holding.wait(self._service, self._ready)
+        return self.order()
 
     def order(self) -> list[tuple[str, int]]:
         """The backends in the order in which a new connection tries them."""
@@ -135,7 +159,7 @@ class Downstream(_Side):
         super().connection_made(transport)
         assert self.transport is not None
         order = self.backends.order()
-        if not order:
+        if not order and not self.backends.holds():
             self.backends.refused += 1
             reset(self.transport)
             return
@@ -145,7 +169,7 @@ class Downstream(_Side):
     async def _connect(self, order: list[tuple[str, int]]) -> None:
         loop = asyncio.get_running_loop()
         assert self.transport is not None
-        for one in order:
+        for one in order or await self.backends.wait():
             self.backends.opened(one)
             upstream = _Upstream(partial(self.backends.closed, one))
             try:
