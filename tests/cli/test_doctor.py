@@ -122,12 +122,12 @@ def _paused(world: World) -> None:
 
 
 def _no_monitor(world: World) -> None:
-    world.targets = []
+    world.targets, world.values = [], []
     world.monitor["spec"]["selector"] = {"matchLabels": {"app": "other"}}
 
 
 def _wrong_port_name(world: World) -> None:
-    world.targets = []
+    world.targets, world.values = [], []
     world.monitor["spec"]["endpoints"] = [{"port": "web"}]
 
 
@@ -203,3 +203,22 @@ def test_the_first_broken_link_is_named_with_a_remedy(fault: Callable[[World], N
     assert broken is not None
     assert (broken.link, words in broken.what) == (link, True), broken
     assert broken.remedy
+
+
+def test_values_that_another_exporter_gives_for_the_pods_are_as_good() -> None:
+    world = World()
+    world.targets = []
+    diagnosis = walk(world)
+    assert diagnosis.broken is None
+    assert "another exporter" in next(finding.what for finding in diagnosis.findings if finding.link == "exporter")
+
+
+def test_an_api_service_that_may_not_be_read_is_not_a_broken_one() -> None:
+    class Restricted(World):
+        async def get(self, resource: Any, *names: Any, **options: Any) -> Any:
+            if resource == kinds.API_SERVICES:
+                raise KubeApiError(403, "Forbidden", "cannot get apiservices")
+            return await super().get(resource, *names, **options)
+
+    diagnosis = walk(Restricted())
+    assert diagnosis.broken is None and None in {finding.ok for finding in diagnosis.findings}
