@@ -51,6 +51,11 @@ class Every:
         """The whole second that lies ``seconds`` after an instant."""
         return (after_ms // 1000 + self.seconds) * 1000
 
+    def last_ms(self, after_ms: int, until_ms: int, _zone: str = "UTC") -> int | None:
+        """The newest of the instants counted from ``after_ms`` that is not after ``until_ms``."""
+        passed = (until_ms - after_ms // 1000 * 1000) // (self.seconds * 1000)
+        return (after_ms // 1000 + passed * self.seconds) * 1000 if passed > 0 else None
+
 
 @dataclass(frozen=True, slots=True)
 class Cron:
@@ -89,6 +94,19 @@ class Cron:
             else:
                 return int(at.timestamp()) * 1000
         return None
+
+    def last_ms(self, after_ms: int, until_ms: int, zone: str = "UTC") -> int | None:
+        """The newest firing after one instant and not after another; None when there is none between them."""
+        span_ms, found = 60_000, None
+        while found is None:  # ever further back, so that the last one costs as little as it is near
+            begin_ms = max(after_ms, until_ms - span_ms)
+            at_ms = self.next_ms(begin_ms, zone)
+            while at_ms is not None and at_ms <= until_ms:
+                found, at_ms = at_ms, self.next_ms(at_ms, zone)
+            if begin_ms <= after_ms:
+                break
+            span_ms *= 2
+        return found
 
 
 def _midnight_after(cron: Cron, local: datetime) -> datetime:

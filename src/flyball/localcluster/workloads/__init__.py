@@ -6,6 +6,7 @@ from typing import Any
 
 from flyball.kube import KubeClient
 from flyball.localcluster.workloads.controller import Controller, Informers
+from flyball.localcluster.workloads.cronjob import CronJobController
 from flyball.localcluster.workloads.daemonset import DaemonSetController
 from flyball.localcluster.workloads.deployment import DeploymentController
 from flyball.localcluster.workloads.disruption import DisruptionController
@@ -38,6 +39,7 @@ class Workloads:
             StatefulSetController(client, self._informers),
             DaemonSetController(client, self._informers),
             JobController(client, self._informers),
+            CronJobController(client, self._informers),
             DisruptionController(client, self._informers),
             PersistentVolumeController(client, self._informers, volumes_dir),
             EndpointsController(client, self._informers),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from flyball.localcluster.schema.kinds import Kind
 from flyball.localcluster.schema.validation.causes import (
@@ -17,7 +18,9 @@ from flyball.localcluster.schema.validation.causes import (
 )
 from flyball.localcluster.schema.validation.names import check_labels, check_selector, matches
 from flyball.localcluster.schema.validation.pods import check_non_negative, check_pod_spec
+from flyball.model.cron import CronError, parse_cron
 
+_ZONE_PART = re.compile(r"[A-Za-z._0-9+][A-Za-z._0-9+-]{0,13}")
 CRON_JOB_NAME_MAX = 52  # a job's name adds eleven characters for its time
 
 
@@ -187,15 +190,42 @@ def check_cron_job(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]
     name = (obj.get("metadata") or {}).get("name") or ""
     if len(name) > CRON_JOB_NAME_MAX:
         causes.append(invalid("metadata.name", name, f"must be no more than {CRON_JOB_NAME_MAX} characters"))
-    schedule = spec.get("schedule") or ""
-    if not schedule:
-        causes.append(required("spec.schedule"))
-    elif not schedule.startswith("@") and len(schedule.split()) != 5:
-        found = len(schedule.split())
-        causes.append(invalid("spec.schedule", schedule, f"expected exactly 5 fields, found {found}: [{schedule}]"))
+    causes += _schedule(spec.get("schedule") or "") + _time_zone(spec.get("timeZone"))
     policy = spec.get("concurrencyPolicy")
     if policy and policy not in ("Allow", "Forbid", "Replace"):
         causes.append(unsupported("spec.concurrencyPolicy", policy, ("Allow", "Forbid", "Replace")))
     job = (spec.get("jobTemplate") or {}).get("spec") or {}
     causes += _template(job, "spec.jobTemplate.spec.template", ("OnFailure", "Never"))
     return causes
+
+
+def _schedule(text: str) -> list[Cause]:
+    if not text:
+        return [required("spec.schedule")]
+    causes = []
+    try:
+        parse_cron(text)
+    except CronError as exc:
+        causes.append(invalid("spec.schedule", text, str(exc)))
+    if "TZ" in text:
+        detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
+        causes.append(invalid("spec.schedule", text, detail))
+    return causes
+
+
+def _time_zone(name: str | None) -> list[Cause]:
+    if name is None:
+        return []
+    if not name:
+        return [invalid("spec.timeZone", name, "timeZone must be nil or non-empty string")]
+    unknown = [invalid("spec.timeZone", name, f"unknown time zone {name}")]
+    if any(part in (".", "..") or not _ZONE_PART.fullmatch(part) for part in name.split("/")):
+        return unknown
+    if name.lower() == "local":
+        detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
+        return [invalid("spec.timeZone", name, detail), *unknown]
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return unknown
+    return []
