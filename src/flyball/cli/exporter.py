@@ -1,10 +1,13 @@
 """``flyball exporter``."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+
+from flyball.cli.options import ListenAddress
 
 
 @click.group("exporter", epilog="Example: flyball exporter kube-state --port 8080")
@@ -68,6 +71,85 @@ def node(
 
     exporter = NodeExporter(Paths(procfs, sysfs, rootfs, textfile), only, without)
     asyncio.run(_serve(exporter.app(), host, port, "node exporter"))
+
+
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _flag(names: str, parameter: str, variable: str, **more: Any) -> Option:
+    """A flag under a Go program's names, which take one dash or two, and its environment variable."""
+    forms = [dashes + name for name in names.split() for dashes in ("--", "-")]
+    return click.option(*forms, parameter, envvar=variable, **more)
+
+
+def _go_duration(_: click.Context, parameter: click.Parameter, value: str) -> float:
+    from flyball.errors import ConfigError
+    from flyball.model.durations import parse_duration_ms
+
+    try:
+        return parse_duration_ms(value) / 1000
+    except ConfigError as exc:
+        raise click.BadParameter(str(exc), param=parameter) from None
+
+
+def _labels(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = [pair.partition("=") for value in values for pair in value.split(",") if pair]
+    for name, equals, _value in pairs:
+        if not name or not equals:
+            raise click.BadParameter("write labels as name=value", param=parameter)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+@command.command(
+    "nginx",
+    epilog="Example: flyball exporter nginx --nginx.scrape-uri http://127.0.0.1:8080/stub_status "
+    "--web.listen-address :9113",
+)
+@_flag(
+    "nginx.scrape-uri",
+    "uris",
+    "SCRAPE_URI",
+    multiple=True,
+    default=("http://127.0.0.1:8080/stub_status",),
+    show_default=True,
+    help="A stub_status page, http://HOST:PORT/PATH or unix:SOCKET:PATH; may be repeated.",
+)
+@_flag("nginx.timeout", "timeout_s", "TIMEOUT", default="5s", show_default=True, callback=_go_duration)
+@click.option("--nginx.ssl-verify/--no-nginx.ssl-verify", "verify", default=True, help="Check its certificate.")
+@_flag("nginx.ssl-ca-cert", "ca_file", "SSL_CA_CERT", type=click.Path(dir_okay=False))
+@_flag("nginx.ssl-client-cert", "cert_file", "SSL_CLIENT_CERT", type=click.Path(dir_okay=False))
+@_flag("nginx.ssl-client-key", "key_file", "SSL_CLIENT_KEY", type=click.Path(dir_okay=False))
+@_flag(
+    "prometheus.const-label prometheus.const-labels",
+    "labels",
+    "CONST_LABELS",
+    multiple=True,
+    callback=_labels,
+    help="NAME=VALUE on every series; may be repeated, or have several with commas.",
+)
+@_flag("web.listen-address", "address", "LISTEN_ADDRESS", type=ListenAddress(), default=":9113", show_default=True)
+@_flag("web.telemetry-path", "path", "TELEMETRY_PATH", default="/metrics", show_default=True)
+def nginx(
+    uris: tuple[str, ...],
+    timeout_s: float,
+    verify: bool,
+    ca_file: str | None,
+    cert_file: str | None,
+    key_file: str | None,
+    labels: dict[str, str],
+    address: tuple[str, int],
+    path: str,
+) -> None:
+    """nginx' connections and requests, under the names of nginx-prometheus-exporter."""
+    import logging
+
+    from flyball.exporters.nginx import NginxExporter
+    from flyball.http.client import client_tls
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    tls = client_tls(ca_file=ca_file, cert_file=cert_file, key_file=key_file, insecure_skip_verify=not verify)
+    exporter = NginxExporter(uris, timeout_s, tls, labels)
+    asyncio.run(_serve(exporter.app(path), *address, "nginx exporter"))
 
 
 async def _serve(app: Any, host: str, port: int, name: str) -> None:

@@ -22,6 +22,20 @@ def data_dir_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+class ListenAddress(click.ParamType[tuple[str, int]]):
+    """``HOST:PORT`` as Go programs write it: without a host every address is meant, an IPv6 one stands in brackets."""
+
+    name = "host:port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        host, colon, port = str(value).rpartition(":")
+        if not colon or not port.isdecimal() or int(port) > 65535:
+            self.fail(f'"{value}" is not a host:port; write one like 0.0.0.0:9090', param, ctx)
+        return host.strip("[]") or "0.0.0.0", int(port)
+
+
 def port_offset_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--port-offset",

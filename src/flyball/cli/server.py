@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from flyball.cli.options import ListenAddress
 from flyball.errors import ConfigError
 
 #: Flags of Prometheus that are accepted and have no effect here; True for those that take no value.
@@ -63,16 +64,6 @@ def _size(_: click.Context, parameter: click.Parameter, value: str) -> int:
         raise click.BadParameter(str(exc), param=parameter) from None
 
 
-def _listen(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
-    found = []
-    for value in values:
-        host, colon, port = value.rpartition(":")
-        if not colon or not port.isdecimal() or int(port) > 65535:
-            raise click.BadParameter(f'"{value}" is not a host:port; write one like 0.0.0.0:9090', param=parameter)
-        found.append((host.strip("[]") or "0.0.0.0", int(port)))
-    return tuple(found)
-
-
 class _Accepting(click.Command):
     """Takes Prometheus' flags without effect out of the arguments, and says so."""
 
@@ -115,7 +106,7 @@ def _option(
 )
 @_option("--storage.tsdb.retention.time", "retention_ms", "15d", "How long samples are kept.", callback=_duration)
 @_option("--storage.tsdb.retention.size", "retention_bytes", "0", "How large blocks may be; 0: any.", callback=_size)
-@_option("--web.listen-address", "listen", ("0.0.0.0:9090",), "Where to listen.", multiple=True, callback=_listen)
+@_option("--web.listen-address", "listen", ("0.0.0.0:9090",), "Where to listen.", multiple=True, type=ListenAddress())
 @_option("--web.external-url", "external_url", "", "The URL under which others reach this server.")
 @_option("--web.route-prefix", "route_prefix", "", "The prefix of all paths; the external URL's path by default.")
 @click.option(
