@@ -37,6 +37,7 @@ def text_of(text: str) -> str:
     text = CLUSTER_IP.sub("<cluster ip>", text)
     text = TOKEN_VOLUME.sub("kube-api-access-<random>", text)
     text = SERVER.sub("<server>", text)
+    text = IN_YAML.sub(lambda m: f"{m[1] or m[2]}<version>", text)
     return STALE_VERSION.sub(r"\1<version>", text)
 
 
@@ -65,8 +66,7 @@ def normal(value: Any, key: str = "", in_table: bool = False) -> Any:
 def normal_output(text: str) -> list[str]:
     """kubectl's lines: ages, versions and column widths made equal."""
     text = DIFF_NAME.sub(r"/tmp/\1", text)
-    text = IN_YAML.sub(lambda m: f"{m[1] or m[2]}<version>", text_of(text))
-    text = NODE_PORT.sub("<node port>", AGE.sub("<age>", text))
+    text = NODE_PORT.sub("<node port>", AGE.sub("<age>", text_of(text)))
     return [
         re.sub(r" {2,}", "  ", line).rstrip() if not line.startswith(" ") else line.rstrip()
         for line in text.splitlines()

@@ -26,6 +26,9 @@ from flyball.http.server import ServerTLS, serve
 Object = dict[str, Any]
 
 
+MERGE = "application/merge-patch+json"
+
+
 def test_only_the_token_opens_more_than_health_and_version(tmp_path: Path) -> None:
     async def steps(api: Client) -> None:
         token, api.token = api.token, "wrong"
@@ -84,17 +87,16 @@ def test_generation_counts_spec_changes_and_status_is_apart(tmp_path: Path) -> N
         _, after = await api("PUT", f"{DEPLOYMENTS}/w/status", made)
         assert after["status"]["replicas"] == 1 and after["spec"]["replicas"] == 1
         assert after["metadata"]["generation"] == 1
-        merge = "application/merge-patch+json"
         body = {"spec": {"replicas": 3}, "status": {"replicas": 5}}
-        _, after = await api("PATCH", f"{DEPLOYMENTS}/w", body, type=merge)
+        _, after = await api("PATCH", f"{DEPLOYMENTS}/w", body, type=MERGE)
         assert (after["spec"]["replicas"], after["status"]["replicas"], after["metadata"]["generation"]) == (3, 1, 2)
         _, scale = await api("GET", f"{DEPLOYMENTS}/w/scale")
         assert scale["spec"] == {"replicas": 3} and scale["status"] == {"replicas": 1, "selector": "app=w"}
-        _, scale = await api("PATCH", f"{DEPLOYMENTS}/w/scale", {"spec": {"replicas": 4}}, type=merge)
+        _, scale = await api("PATCH", f"{DEPLOYMENTS}/w/scale", {"spec": {"replicas": 4}}, type=MERGE)
         assert scale["kind"] == "Scale" and scale["spec"]["replicas"] == 4
         _, body = await api("GET", f"{DEPLOYMENTS}/w")
         assert (body["spec"]["replicas"], body["metadata"]["generation"]) == (4, 3)
-        status, body = await api("PATCH", f"{DEPLOYMENTS}/w", {"spec": {"replicas": -1}}, type=merge)
+        status, body = await api("PATCH", f"{DEPLOYMENTS}/w", {"spec": {"replicas": -1}}, type=MERGE)
         assert status == 422 and "spec.replicas" in body["message"] and body["details"]["causes"]
         strategic = "application/strategic-merge-patch+json"
         env = {"spec": {"template": {"spec": {"containers": [{"name": "c", "env": [{"name": "A", "value": "1"}]}]}}}}
@@ -111,8 +113,7 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
         assert status == 201
         assert (await api("GET", f"{CMS}/a"))[0] == 404
         await api("POST", CMS, config_map("a", k="1"))
-        merge = "application/merge-patch+json"
-        _, body = await api("PATCH", f"{CMS}/a?dryRun=All", {"data": {"k": "2"}}, type=merge)
+        _, body = await api("PATCH", f"{CMS}/a?dryRun=All", {"data": {"k": "2"}}, type=MERGE)
         assert body["data"] == {"k": "2"}
         assert (await api("DELETE", f"{CMS}/a?dryRun=All"))[0] == 200
         assert (await api("GET", f"{CMS}/a"))[1]["data"] == {"k": "1"}
@@ -161,8 +162,7 @@ def test_watch_resumes_across_a_restart(tmp_path: Path) -> None:
     async def main() -> None:
         async with cluster(tmp_path) as api:
             _, made = await api("POST", CMS, config_map("a", k="1"))
-            merge = "application/merge-patch+json"
-            await api("PATCH", f"{CMS}/a", {"data": {"k": "2"}}, type=merge)
+            await api("PATCH", f"{CMS}/a", {"data": {"k": "2"}}, type=MERGE)
             await api("DELETE", f"{CMS}/a")
         async with cluster(tmp_path) as api:
             rv = made["metadata"]["resourceVersion"]
@@ -180,16 +180,15 @@ def test_watch_resumes_across_a_restart(tmp_path: Path) -> None:
 def test_watch_semantics(tmp_path: Path) -> None:
     async def steps(api: Client) -> None:
         await api("POST", PODS, pod("a", on="yes"))
-        merge = "application/merge-patch+json"
         path = f"{PODS}?watch=True&labelSelector=on%3Dyes&allowWatchBookmarks=true&sendInitialEvents=true"
         async with api.watch(path + "&resourceVersionMatch=NotOlderThan") as event:
             assert (await event())["type"] == "ADDED"
             mark = await event()
             assert mark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
             for value, expected in (("no", "DELETED"), ("yes", "ADDED")):
-                await api("PATCH", f"{PODS}/a", {"metadata": {"labels": {"on": value}}}, type=merge)
+                await api("PATCH", f"{PODS}/a", {"metadata": {"labels": {"on": value}}}, type=MERGE)
                 assert (await event())["type"] == expected
-            await api("PATCH", f"{PODS}/a", {"metadata": {"labels": {"x": "1"}}}, type=merge)
+            await api("PATCH", f"{PODS}/a", {"metadata": {"labels": {"x": "1"}}}, type=MERGE)
             assert (await event())["type"] == "MODIFIED"
         async with api.watch(f"{PODS}?watch=true&resourceVersion=99999") as event:
             error = await event()
@@ -219,8 +218,7 @@ def test_pods_end_gracefully_and_finalizers_hold(tmp_path: Path) -> None:
         await api("POST", CMS, held)
         _, body = await api("DELETE", f"{CMS}/held")
         assert (await api("GET", f"{CMS}/held"))[1]["metadata"]["deletionTimestamp"]
-        merge = "application/merge-patch+json"
-        await api("PATCH", f"{CMS}/held", {"metadata": {"finalizers": None}}, type=merge)
+        await api("PATCH", f"{CMS}/held", {"metadata": {"finalizers": None}}, type=MERGE)
         assert (await api("GET", f"{CMS}/held"))[0] == 404
 
     run(tmp_path, steps)
@@ -284,8 +282,81 @@ def test_custom_resources_come_and_go(tmp_path: Path) -> None:
         assert scale["spec"]["replicas"] == 2
         status, _ = await api("PATCH", f"{widgets}/w", {}, type="application/strategic-merge-patch+json")
         assert status == 415
-        assert (await api("DELETE", f"{crds}/widgets.example.com"))[0] == 200
+        await api("PATCH", f"{widgets}/w", {"metadata": {"finalizers": ["example.com/hold"]}}, type=MERGE)
+        await api("POST", widgets, {**widget, "metadata": {"name": "free"}})
+        status, going = await api("DELETE", f"{crds}/widgets.example.com")
+        assert status == 200 and going["status"]["conditions"][-1]["type"] == "Terminating"
+        _, left = await api("GET", widgets)
+        assert [one["metadata"]["name"] for one in left["items"]] == ["w"], "the held one stays, the free one is gone"
+        status, refused = await api("POST", widgets, {**widget, "metadata": {"name": "late"}})
+        assert status == 405 and "terminating" in refused["message"]
+        await api("PATCH", f"{widgets}/w", {"metadata": {"finalizers": None}}, type=MERGE)
+        assert (await api("GET", f"{crds}/widgets.example.com"))[0] == 404, "the last object takes its definition along"
         assert (await api("GET", widgets))[0] == 404
+
+    run(tmp_path, steps)
+
+
+def test_answers_come_in_the_form_that_the_client_accepts(tmp_path: Path) -> None:
+    async def steps(api: Client) -> None:
+        await api("POST", CMS, config_map("a", number="1", text="plain: no", lines="x\ny\n"))
+        status, text = await api("GET", f"{CMS}/a", Accept="application/yaml")
+        assert status == 200 and api.headers["Content-Type"] == "application/yaml"
+        assert 'number: "1"' in text and "text: 'plain: no'" in text and "lines: |\n" in text
+        changed = text.replace("plain: no", "other").encode()
+        status, body = await api("PUT", f"{CMS}/a", changed, type="application/yaml")
+        assert status == 200 and body["data"] == {"number": "1", "text": "other", "lines": "x\ny\n"}
+        assert (await api("GET", f"{CMS}/a", Accept="text/csv"))[0] == 406
+        assert (await api("POST", CMS, b"a,b", type="text/csv"))[0] == 415
+        status, text = await api("GET", "/apis/nosuch.example/v1/things")
+        assert (status, text) == (404, "404 page not found\n")
+        assert (await api("GET", "/apis/apps/v9/deployments"))[1]["kind"] == "Status"
+
+    run(tmp_path, steps)
+
+
+def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    async def steps(api: Client) -> None:
+        for query, field in (
+            ("resourceVersionMatch=Exact", "resourceVersionMatch"),
+            ("resourceVersionMatch=Sometimes&resourceVersion=1", "resourceVersionMatch"),
+            ("sendInitialEvents=true", "sendInitialEvents"),
+            ("watch=1&sendInitialEvents=true", "resourceVersionMatch"),
+            ("watch=1&resourceVersionMatch=NotOlderThan", "resourceVersionMatch"),
+        ):
+            status, body = await api("GET", f"{CMS}?{query}")
+            assert (status, body["details"]["causes"][0]["field"]) == (422, field), query
+        doubled = b'{"metadata": {"name": "d", "name": "d"}, "data": {"a": "1", "a": "2"}}'
+        status, body = await api("POST", f"{CMS}?fieldValidation=Strict", doubled)
+        assert status == 400 and body["message"].endswith('duplicate field "metadata.name", duplicate field "data.a"')
+        secret = {"metadata": {"name": "s"}, "data": {"a": "not base64!"}}
+        _, body = await api("POST", "/api/v1/namespaces/default/secrets", secret)
+        assert body["message"].endswith("illegal base64 data at input byte 3")
+
+    run(tmp_path, steps)
+
+
+def test_new_events_are_complete_and_written_once(tmp_path: Path) -> None:
+    async def steps(api: Client) -> None:
+        new, old = "/apis/events.k8s.io/v1/namespaces/default/events", "/api/v1/namespaces/default/events"
+        event = {
+            "metadata": {"name": "e"},
+            "eventTime": "2026-01-01T00:00:00.000000Z",
+            "reportingController": "example.com/c",
+            "reportingInstance": "c-1",
+            "action": "Acting",
+            "reason": "Because",
+            "type": "Normal",
+        }
+        for missing in ("eventTime", "reportingController", "reportingInstance", "action", "reason"):
+            status, body = await api("POST", new, {key: value for key, value in event.items() if key != missing})
+            fields = {cause["field"] for cause in body["details"]["causes"]} if status == 422 else set()
+            assert missing in fields, (missing, body)
+        assert (await api("POST", new, event))[0] == 201
+        status, body = await api("PATCH", f"{new}/e", {"reason": "Otherwise"}, type=MERGE)
+        assert status == 422 and body["details"]["causes"][0]["field"] == "reason"
+        await api("POST", old, {"metadata": {"name": "short"}, "involvedObject": {"namespace": "default"}})
+        assert "reportingController" not in (await api("GET", f"{new}/short"))[1]
 
     run(tmp_path, steps)
 

@@ -169,6 +169,17 @@ def crd_status(crd: Object, now_ms: int) -> Object:
     return {"acceptedNames": names, "conditions": conditions, "storedVersions": versions}
 
 
+def terminating(now_ms: int) -> Object:
+    """The condition of a CustomResourceDefinition whose objects are being deleted."""
+    return {
+        "type": "Terminating",
+        "status": "True",
+        "lastTransitionTime": rfc3339(now_ms),
+        "reason": "InstanceDeletionPending",
+        "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+    }
+
+
 def allocate_service(storage: Storage, obj: Object, old: Object | None) -> None:
     """In place: cluster address and node ports, kept from ``old`` where the new object leaves them out.
 

@@ -134,7 +134,7 @@ class Application:
 
     def _on_event(self, event: Event) -> None:
         if event.bucket == CRD_STORE:
-            if event.type == DELETED or event.record.object["metadata"].get("deletionTimestamp"):
+            if event.type == DELETED:
                 self.registry.remove_definition(event.record.object)
             else:
                 self.registry.add_definition(event.record.object)
@@ -182,6 +182,8 @@ class Application:
         except patching.JsonPatchError as exc:
             log.debug("%s %s: %s", request.method, request.raw_path, exc)
             await self._fail(request, failures.unprocessable())
+        except patching.MergeKeyError as exc:
+            await self._fail(request, ApiFailure(500, str(exc), reason=""))
         except QueryLimitError as exc:
             await self._fail(request, ApiFailure(413, str(exc)))
         except QueryError as exc:

@@ -32,7 +32,9 @@ def convert(obj: Object, api_version: str) -> Object:
         if pair == ("events.k8s.io/v1", "v1"):
             return _rename(obj, api_version, {new: old for old, new in _EVENT_FIELDS.items()})
         if pair == ("v1", "events.k8s.io/v1"):
-            return _rename(obj, api_version, _EVENT_FIELDS)
+            # Only the core writes these two when they are empty.
+            kept = {key: value for key, value in obj.items() if value or not key.startswith("reporting")}
+            return _rename(kept, api_version, _EVENT_FIELDS)
     return {**obj, "apiVersion": api_version}
 
 

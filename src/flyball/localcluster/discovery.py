@@ -106,7 +106,7 @@ class Discovery:
     async def answer_resources(self, request: Request, group: str, version: str) -> None:
         resources = self._registry.groups().get(group, {}).get(version)
         if resources is None:
-            raise failures.no_such_path()
+            raise self._registry.missing(group, version)
         name = f"{group}/{version}" if group else version
         await request.answer_object(200, legacy_resources(name, resources))
 

@@ -60,7 +60,8 @@ def _details(group: str, plural: str, name: str, **more: Any) -> dict[str, Any]:
     details: dict[str, Any] = {"name": name} if name else {}
     if group:
         details["group"] = group
-    details["kind"] = plural
+    if plural:
+        details["kind"] = plural
     details.update(more)
     return details
 
@@ -129,6 +130,16 @@ def no_such_resource() -> ApiFailure:
 
 def method_not_allowed() -> ApiFailure:
     return ApiFailure(405, "the server does not allow this method on the requested resource", details={})
+
+
+def not_acceptable(available: Sequence[str]) -> ApiFailure:
+    shown = ", ".join(available)
+    return ApiFailure(406, f"406: Not Acceptable\n\nAvailable representations: {shown}", details={})
+
+
+def unsupported_patch_type() -> ApiFailure:
+    """A patch of no known kind: the router itself refuses it, without a list."""
+    return ApiFailure(415, "415: Unsupported Media Type", details={})
 
 
 def unsupported_media_type(accepted: Sequence[str]) -> ApiFailure:

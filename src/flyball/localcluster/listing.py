@@ -55,10 +55,10 @@ def selection(request: Request, served: Served, fields: str) -> Selection:
 
 
 async def answer_list(storage: Storage, request: Request, served: Served, namespace: str) -> None:
+    check_options(request, watching=False)
     chosen = selection(request, served, request.param("fieldSelector"))
     limit = max(0, request.integer("limit") or 0)
     asked = resource_version(request)
-    _check_match(request)
     if asked > storage.revision:
         message = f"Timeout: Too large resource version: {asked}, current: {storage.revision}"
         details = {
@@ -89,12 +89,14 @@ async def answer_list(storage: Storage, request: Request, served: Served, namesp
             continue
         found.append(record)
         more = key
+    form = wants(request.accept)
     metadata: Object = {"resourceVersion": str(revision)}
+    if served.is_custom and not form:  # a list of custom resources always says where it goes on
+        metadata = {"continue": "", **metadata}
     if remaining and more is not None:
         metadata["continue"] = _continue_token(revision, more)
         if chosen.is_everything:
             metadata["remainingItemCount"] = remaining
-    form = wants(request.accept)
     if form == "Table":
         objects = [convert(record.object, served.group_version) for record in found]
         body = encode(table_of(served, objects, now_ms(), metadata, request.param("includeObject")))
@@ -108,38 +110,57 @@ async def answer_list(storage: Storage, request: Request, served: Served, namesp
     await request.answer(200, body)
 
 
-def resource_version(request: Request) -> int:
+def resource_version(request: Request, *, watching: bool = False) -> int:
     """The version a list or watch asks for, 0 for none.
 
     Raises:
-        ApiFailure: 400, it is no number.
+        ApiFailure: 400 (of a watch 500), it is no number.
     """
     text = request.param("resourceVersion")
     if not text.isdigit() and text:
-        raise failures.bad_request(
-            f'invalid resource version: resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": '
-            "invalid syntax"
-        )
+        why = f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+        if watching:
+            raise ApiFailure(500, why, reason="")
+        raise failures.bad_request(f"invalid resource version: {why}")
     return int(text or 0)
 
 
-def _check_match(request: Request) -> None:
-    match = request.param("resourceVersionMatch")
-    if match not in ("", "Exact", "NotOlderThan"):
-        reason, message = (
-            "FieldValueNotSupported",
-            f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""',
-        )
-    elif match == "Exact" and request.param("resourceVersion") == "0":
-        reason = "FieldValueForbidden"
-        message = 'Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
-    elif match and not request.param("resourceVersion"):
-        reason = "FieldValueForbidden"
-        message = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
-    else:
+def check_options(request: Request, *, watching: bool) -> None:
+    """
+    Raises:
+        ApiFailure: 422, the options of a list or a watch do not go together.
+    """
+    match, initial = request.param("resourceVersionMatch"), request.param("sendInitialEvents")
+    if not match and not initial:
         return
-    cause = {"reason": reason, "message": message, "field": "resourceVersionMatch"}
-    raise failures.invalid("meta.k8s.io", "ListOptions", "", [cause])
+    name = "resourceVersionMatch"
+    causes = []
+
+    def forbid(when: object, why: str, field: str = name) -> None:
+        if when:
+            causes.append({"reason": "FieldValueForbidden", "message": f"Forbidden: {why}", "field": field})
+
+    allowed = ("NotOlderThan",) if watching else ("Exact", "NotOlderThan", "")
+    if watching:
+        needed = f"sendInitialEvents requires setting {name} to NotOlderThan"
+        forbid(initial and match != "NotOlderThan", needed)
+        forbid(match and not initial, f"{name} is forbidden for watch unless sendInitialEvents is provided")
+    else:
+        forbid(
+            match and not request.param("resourceVersion"),
+            f"{name} is forbidden unless resourceVersion is provided",
+        )
+    forbid(match and request.param("continue"), f"{name} is forbidden when continue is provided")
+    if match and match not in allowed:
+        shown = ", ".join(f'"{one}"' for one in allowed)
+        message = f'Unsupported value: "{match}": supported values: {shown}'
+        causes.append({"reason": "FieldValueNotSupported", "message": message, "field": name})
+    if not watching:
+        exact = match == "Exact" and request.param("resourceVersion") == "0"
+        forbid(exact, f'{name} "exact" is forbidden for resourceVersion "0"')
+        forbid(initial, "sendInitialEvents is forbidden for list", "sendInitialEvents")
+    if causes:
+        raise failures.invalid("meta.k8s.io", "ListOptions", "", causes)
 
 
 def _continue_token(revision: int, key: tuple[str, str]) -> str:

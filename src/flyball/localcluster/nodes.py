@@ -52,7 +52,7 @@ class NodeClient:
         """A container's log, followed while the client is there."""
         container = container_of(pod, request.param("container"))
         if not pod["spec"].get("nodeName"):
-            await request.answer(200, b"", "text/plain")
+            await request.answer_nothing()
             return
         metadata = pod["metadata"]
         await self._from_node(request, f"/containerLogs/{metadata['namespace']}/{metadata['name']}/{container}")

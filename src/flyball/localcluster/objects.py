@@ -18,6 +18,7 @@ from flyball.localcluster.storage import Record, Storage
 Object = dict[str, Any]
 
 CRD_STORE = "apiextensions.k8s.io/customresourcedefinitions"
+_CRD_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 
 
 class Objects:
@@ -35,8 +36,7 @@ class Objects:
         """
         served = self.registry.find(group, version, plural)
         if served is None:
-            known = version in self.registry.groups().get(group, {})
-            raise failures.no_such_resource() if known else failures.no_such_path()
+            raise self.registry.missing(group, version)
         return served
 
     def get(self, served: Served, namespace: str, name: str) -> Record:
@@ -108,6 +108,8 @@ class Objects:
             raise ApiFailure(500, "resourceVersion should not be set on objects to be created", reason="")
         if namespace:
             self._check_namespace(kind.group, kind.plural, name, namespace)
+        if served.is_custom:
+            self._check_definition(served)
         at_ms = now_ms()
         admission.stamp_new(obj, at_ms)
         stored = convert(obj, served.storage.api_version)
@@ -120,7 +122,7 @@ class Objects:
         if managed:
             stored["metadata"]["managedFields"] = managed
         admission.initial_state(self.storage, served.store, stored, at_ms)
-        if admission.counts_generations(served.store, served.storage.subresources) or served.is_custom:
+        if self._counts_generations(served):
             stored["metadata"]["generation"] = 1
         if self.storage.get(served.store, namespace, name) is not None:
             raise failures.already_exists(kind.group, kind.plural, name)
@@ -145,11 +147,19 @@ class Objects:
             }
             raise failures.forbidden(group, plural, name, why, [cause])
 
+    def _check_definition(self, served: Served) -> None:
+        record = self.storage.get(CRD_STORE, "", f"{served.kind.plural}.{served.kind.group}")
+        if record is not None and record.object["metadata"].get("deletionTimestamp"):
+            details = {"group": served.kind.group, "kind": served.kind.plural}
+            why = "create not allowed while custom resource definition is terminating"
+            raise ApiFailure(405, why, details=details)
+
     def _validate(self, served: Served, obj: Object, old: Object | None) -> None:
         found = served.validate(obj, old)
         if found:
             causes = [{"reason": c.reason, "message": c.body, "field": c.field} for c in found]
-            raise failures.invalid(served.kind.group, served.kind.kind, obj["metadata"].get("name", ""), causes)
+            group = "" if served.store == "/events" else served.kind.group  # they are the core's, whoever asks
+            raise failures.invalid(group, served.kind.kind, obj["metadata"].get("name", ""), causes)
 
     def update(
         self,
@@ -228,8 +238,7 @@ class Objects:
                 raise failures.invalid(kind.group, kind.kind, name, [cause])
         if served.is_custom or subresource != "status":  # of built-in kinds a status has no rules
             self._validate(served, new, old)
-        counts = admission.counts_generations(served.store, served.storage.subresources) or served.is_custom
-        if counts and not subresource and _counted(served, new) != _counted(served, old):
+        if self._counts_generations(served) and not subresource and _counted(served, new) != _counted(served, old):
             new["metadata"]["generation"] = int(before.get("generation") or 0) + 1
         new = _ordered(new)
         new["metadata"]["resourceVersion"] = before["resourceVersion"]
@@ -301,6 +310,9 @@ class Objects:
         if "generateName" in before:
             metadata.setdefault("generateName", before["generateName"])
 
+    def _counts_generations(self, served: Served) -> bool:
+        return served.is_custom or admission.counts_generations(served.store, served.storage.subresources)
+
     def _is_finished(self, served: Served, obj: Object) -> bool:
         """A deleted object that nothing holds any more."""
         metadata = obj["metadata"]
@@ -352,6 +364,8 @@ class Objects:
             finalizers = list(metadata.get("finalizers") or [])
         if held:
             finalizers.append(held)
+        if served.store == CRD_STORE and _CRD_FINALIZER not in finalizers:
+            finalizers.append(_CRD_FINALIZER)
         if finalizers:
             metadata["finalizers"] = finalizers
         else:
@@ -361,15 +375,18 @@ class Objects:
         marked = bool(metadata.get("deletionTimestamp"))
         if not marked:
             metadata["deletionTimestamp"] = rfc3339(at_ms + grace * 1000)
-            if served.store != "/namespaces":
+            is_plain = served.store not in ("/namespaces", CRD_STORE)
+            if is_plain:
                 metadata["deletionGracePeriodSeconds"] = grace
-            if admission.counts_generations(served.store, served.storage.subresources) or served.is_custom:
+            if is_plain and self._counts_generations(served):
                 metadata["generation"] = int(metadata.get("generation") or 0) + 1
         elif grace < int(metadata.get("deletionGracePeriodSeconds") or 0):
             metadata["deletionTimestamp"] = rfc3339(at_ms + grace * 1000)
             metadata["deletionGracePeriodSeconds"] = grace
         if served.store == "/namespaces":
             obj.setdefault("status", {})["phase"] = "Terminating"
+        elif served.store == CRD_STORE and not marked:
+            obj["status"]["conditions"] = [*(obj["status"].get("conditions") or ()), admission.terminating(at_ms)]
         finished = self._is_finished(served, obj)
         if finished and not marked and served.store != "/pods":  # it goes at once: nobody sees a mark
             obj = record.copy()
@@ -378,6 +395,8 @@ class Objects:
                 self._remove(served, namespace, name, obj)
             elif obj != record.object:
                 self.storage.put(served.store, namespace, name, obj)
+                if served.store == CRD_STORE:
+                    self._remove_custom_objects(obj)
         return finished, obj
 
     def _grace(self, served: Served, obj: Object, options: Object) -> int:
@@ -392,16 +411,34 @@ class Objects:
         return max(0, int(given))
 
     def _remove(self, served: Served, namespace: str, name: str, last: Object) -> None:
-        if served.store == CRD_STORE:
-            self._remove_custom_objects(last)
         self.storage.delete(served.store, namespace, name, last)
+        if served.is_custom and not self.storage.keys(served.store):
+            self._forget_definition(served)
 
     def _remove_custom_objects(self, crd: Object) -> None:
-        spec = crd.get("spec") or {}
-        group, plural = spec.get("group", ""), (spec.get("names") or {}).get("plural", "")
-        if not self.registry.has_builtin(group, plural):
-            for key in list(self.storage.keys(f"{group}/{plural}")):
-                self.storage.delete(f"{group}/{plural}", *key)
+        """Deletes the objects of a definition that is being deleted; the last one takes the definition along."""
+        spec = crd["spec"]
+        group, plural = spec["group"], spec["names"]["plural"]
+        custom = [served for served in self.registry if (served.kind.group, served.kind.plural) == (group, plural)]
+        for key in list(self.storage.keys(f"{group}/{plural}")) if not self.registry.has_builtin(group, plural) else ():
+            self.delete(custom[0], *key, {})
+        if custom and (not self.storage.keys(custom[0].store) or self.registry.has_builtin(group, plural)):
+            self._forget_definition(custom[0])
+
+    def _forget_definition(self, served: Served) -> None:
+        """A definition that is being deleted goes when nothing else holds it."""
+        name = f"{served.kind.plural}.{served.kind.group}"
+        record = self.storage.get(CRD_STORE, "", name)
+        if record is None or not record.object["metadata"].get("deletionTimestamp"):
+            return
+        crd = record.copy()
+        left = [one for one in crd["metadata"].get("finalizers") or () if one != _CRD_FINALIZER]
+        crd["metadata"]["finalizers"] = left
+        if left:
+            self.storage.put(CRD_STORE, "", name, crd)
+        else:
+            del crd["metadata"]["finalizers"]
+            self.storage.delete(CRD_STORE, "", name, crd)
 
 
 def _go_strings(texts: Iterable[str]) -> str:

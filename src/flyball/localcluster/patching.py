@@ -26,6 +26,21 @@ class JsonPatchError(QueryLimitError):
     """A JSON patch is well formed but cannot be applied to this object (422 upstream)."""
 
 
+class MergeKeyError(QueryError):
+    """An element of a list that merges by a key has none (500 upstream)."""
+
+
+def _go_text(value: Any) -> str:
+    """A value as Go prints it (``map[image:nginx]``)."""
+    if isinstance(value, dict):
+        return "map[" + " ".join(f"{key}:{_go_text(item)}" for key, item in sorted(value.items())) + "]"
+    if isinstance(value, list):
+        return "[" + " ".join(map(_go_text, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "<nil>" if value is None else str(value)
+
+
 def merge_patch(target: Any, patch: Any) -> Any:
     """RFC 7386: null removes, objects merge, everything else replaces."""
     if not isinstance(patch, dict):
@@ -301,7 +316,7 @@ def _merge_list(original: list[Any], patch: list[Any], schema: PatchNode | None)
         if not isinstance(item, dict):
             raise QueryError("cannot merge a list that mixes objects and other values")
         if key not in item:
-            raise QueryError(f"map: {item} does not contain declared merge key: {key}")
+            raise MergeKeyError(f"map: {_go_text(item)} does not contain declared merge key: {key}")
         if item.get(_PATCH) == "delete":
             merged = [old for old in merged if not (isinstance(old, dict) and old.get(key) == item[key])]
             continue

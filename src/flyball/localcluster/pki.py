@@ -1,9 +1,7 @@
 """The embedded cluster's own certificate authorities, leaf certificates, admin token and kubeconfig."""
 
 import base64
-import datetime as dt
 import fcntl
-import ipaddress
 import os
 import secrets
 from collections.abc import Iterator
@@ -11,20 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from flyball.clock import now_ms
 from flyball.errors import ConfigError
+from flyball.http import certificates
+from flyball.http.certificates import Pair, is_signed_by, left_ms
 
 API_PORT = 6443
 CONTEXT = "flyball"
 CA_DAYS = 3650
 LEAF_DAYS = 365
 RENEW_BEFORE_DAYS = 30
+DAY_MS = 86_400_000
+ADDRESSES = ("127.0.0.1", "127.11.0.1")
 DNS_NAMES = (
     "localhost",
     "kubernetes",
@@ -108,120 +105,33 @@ def _write(path: Path, data: bytes, mode: int) -> None:
     part.replace(path)
 
 
-def _now() -> dt.datetime:
-    return dt.datetime.fromtimestamp(now_ms() / 1000, dt.UTC).replace(microsecond=0)
-
-
-def _pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def _load(pki: Path, name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None:
+def _load(pki: Path, name: str) -> Pair | None:
     """The pair from disk, or None when it is missing, unreadable as PEM, ending soon, or does not belong together."""
     try:
-        certificate = x509.load_pem_x509_certificate((pki / f"{name}.crt").read_bytes())
-        key = serialization.load_pem_private_key((pki / f"{name}.key").read_bytes(), None)
-    except (FileNotFoundError, ValueError, UnsupportedAlgorithm):
+        pair = Pair.of_pem((pki / f"{name}.crt").read_bytes(), (pki / f"{name}.key").read_bytes())
+    except (FileNotFoundError, ValueError):
         return None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or certificate.public_key() != key.public_key():
-        return None
-    if certificate.not_valid_after_utc - _now() < dt.timedelta(days=RENEW_BEFORE_DAYS):
-        return None
-    return certificate, key
+    return pair if left_ms(pair.certificate, now_ms()) >= RENEW_BEFORE_DAYS * DAY_MS else None
 
 
-def _name(common_name: str, organization: str | None = None) -> x509.Name:
-    parts = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
-    if organization:
-        parts.insert(0, x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization))
-    return x509.Name(parts)
+def _save(pki: Path, name: str, pair: Pair) -> Pair:
+    _write(pki / f"{name}.key", pair.key_pem.encode(), 0o600)
+    _write(pki / f"{name}.crt", pair.certificate_pem.encode(), 0o644)
+    return pair
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int
-) -> x509.CertificateBuilder:
-    now = _now()
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=days))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    )
+def _authority(pki: Path, name: str) -> Pair:
+    return _load(pki, name) or _save(pki, name, certificates.authority(f"flyball-{name}", CA_DAYS, now_ms()))
 
 
-def _authority(pki: Path, name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def _leaf(pki: Path, name: str, authority: Pair, common_name: str, is_server: bool) -> None:
     found = _load(pki, name)
-    if found:
-        return found
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = _name(f"flyball-{name}")
-    usage = x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=True,
-        crl_sign=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    certificate = (
-        _builder(subject, subject, key, CA_DAYS)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    _write(pki / f"{name}.key", _pem_key(key), 0o600)
-    _write(pki / f"{name}.crt", certificate.public_bytes(serialization.Encoding.PEM), 0o644)
-    return certificate, key
-
-
-def _leaf(
-    pki: Path,
-    name: str,
-    authority: tuple[x509.Certificate, ec.EllipticCurvePrivateKey],
-    common_name: str,
-    is_server: bool,
-) -> None:
-    ca_certificate, ca_key = authority
-    found = _load(pki, name)
-    if found and _signed_by(found[0], ca_certificate):
+    if found and is_signed_by(found.certificate, authority.certificate):
         return
-    key = ec.generate_private_key(ec.SECP256R1())
-    purposes = [ExtendedKeyUsageOID.CLIENT_AUTH]
-    builder = _builder(
-        _name(common_name, "system:nodes" if name == "node" else None), ca_certificate.subject, key, LEAF_DAYS
-    )
-    builder = builder.add_extension(
-        x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
-    )
-    if is_server:
-        purposes.append(ExtendedKeyUsageOID.SERVER_AUTH)
-        addresses = [x509.IPAddress(ipaddress.ip_address(text)) for text in ("127.0.0.1", "127.11.0.1")]
-        names: list[x509.GeneralName] = [x509.DNSName(text) for text in DNS_NAMES]
-        builder = builder.add_extension(x509.SubjectAlternativeName([*names, *addresses]), critical=False)
-    certificate = (
-        builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
-    _write(pki / f"{name}.key", _pem_key(key), 0o600)
-    _write(pki / f"{name}.crt", certificate.public_bytes(serialization.Encoding.PEM), 0o644)
-
-
-def _signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except Exception:  # the library raises several kinds for a foreign or malformed signature; all mean "no"
-        return False
-    return True
+    group = "system:nodes" if name == "node" else ""
+    names = (*DNS_NAMES, *ADDRESSES) if is_server else ()
+    pair = certificates.leaf(authority, common_name, LEAF_DAYS, now_ms(), organization=group, names=names, client=True)
+    _save(pki, name, pair)
 
 
 def _token_and_kubeconfig(data_dir: Path, port_offset: int) -> None:

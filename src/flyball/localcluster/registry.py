@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from flyball.localcluster import schema
-from flyball.localcluster.schema import Kind, structural
+from flyball.localcluster import failures, schema
+from flyball.localcluster.schema import CUSTOM_VERBS, Kind, structural
 
 Object = dict[str, Any]
 
@@ -89,7 +89,7 @@ class Served:
 
     def validate(self, obj: Object, old: Object | None) -> list[schema.Cause]:
         """What is wrong with an object in the storage version."""
-        causes = schema.validate(self.storage, obj, old)
+        causes = schema.validate(self.kind, obj, old)
         return causes + structural.validate(self.crd_schema, obj, old) if self.is_custom else causes
 
     def scale_paths(self) -> tuple[str, str, str]:
@@ -123,6 +123,11 @@ class Registry:
             return next((served for served in custom if served.kind.version == version), None)
         return self._builtin.get((group, version, plural))
 
+    def missing(self, group: str, version: str) -> failures.ApiFailure:
+        """The answer where nothing is served: built-in groups and known versions say it in a Status."""
+        known = any(key[0] == group for key in self._builtin) or version in self.groups().get(group, {})
+        return failures.no_such_resource() if known else failures.no_such_path()
+
     def has_builtin(self, group: str, plural: str) -> bool:
         return any(key[0] == group and key[2] == plural for key in self._builtin)
 
@@ -151,6 +156,7 @@ class Registry:
                     singular=names.get("singular") or str(names.get("kind", "")).lower(),
                     short_names=tuple(names.get("shortNames") or ()),
                     namespaced=spec.get("scope") != "Cluster",
+                    verbs=CUSTOM_VERBS,
                     categories=tuple(names.get("categories") or ()),
                     subresources=tuple(subresources),
                     store=f"{group}/{plural}",

@@ -2,11 +2,14 @@
 
 import gzip
 import json
+import math
 import re
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
 import msgspec
+import yaml
 
 from flyball.errors import ConfigError
 from flyball.localcluster import failures, schema
@@ -19,6 +22,8 @@ JSON = "application/json"
 YAML = "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 ACCEPTED = (JSON, YAML, PROTOBUF)
+_YAML_TYPES = (YAML, "application/x-yaml", "text/yaml", "text/x-yaml")
+_ANY_TYPE = ("*/*", "application/*")
 PATCH_TYPES = {
     "application/json-patch+json": "json",
     "application/merge-patch+json": "merge",
@@ -75,6 +80,14 @@ class Request:
     def accept(self) -> str:
         return self.headers.get("accept", "")
 
+    def check_accept(self) -> None:
+        """
+        Raises:
+            ApiFailure: 406, the client accepts nothing that there is.
+        """
+        if not negotiated(self.accept):
+            raise failures.not_acceptable(ACCEPTED)
+
     @property
     def content_type(self) -> str:
         return self.headers.get("content-type", "").split(";")[0].strip().lower()
@@ -104,13 +117,15 @@ class Request:
         self._body = b"".join(chunks)
         return self._body
 
-    async def object(self) -> Object:
-        """The body as an object, from JSON, YAML or Kubernetes protobuf."""
-        return decode(await self.body(), self.content_type)
+    async def object(self, kind: str = "") -> Object:
+        """The body as an object, from JSON, YAML or Kubernetes protobuf; ``kind`` is what it should be."""
+        return decode(await self.body(), self.content_type, kind)
 
     async def answer(
         self, code: int, body: bytes, content_type: str = JSON, headers: list[tuple[bytes, bytes]] | None = None
     ) -> None:
+        if content_type == JSON and negotiated(self.accept) == YAML:
+            body, content_type = dump_yaml(msgspec.json.decode(body)), YAML
         all_headers = [(b"content-type", content_type.encode()), (b"cache-control", b"no-cache, private")]
         all_headers += headers or []
         for warning in self.warnings:
@@ -125,6 +140,11 @@ class Request:
 
     async def answer_object(self, code: int, value: Object) -> None:
         await self.answer(code, encode(value))
+
+    async def answer_nothing(self) -> None:
+        """204: there is nothing to say."""
+        await self.start(204, [(b"cache-control", b"no-cache, private")])
+        await self._send({"type": "http.response.body", "body": b""})
 
     async def start(self, code: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.started = True
@@ -144,8 +164,39 @@ def _too_large() -> failures.ApiFailure:
     return failures.ApiFailure(413, f"Request entity too large: limit is {BODY_BYTES_MAX}")
 
 
-def decode(body: bytes, content_type: str) -> Object:
-    """The object in a request body.
+@lru_cache(256)
+def negotiated(accept: str) -> str:
+    """The media type of an answer to a client that accepts these, "" for none; protobuf is answered in JSON."""
+    for wish in accept.split(",") if accept else [JSON]:
+        media_type = wish.partition(";")[0].strip().lower()
+        if media_type in (JSON, PROTOBUF, *_ANY_TYPE):
+            return JSON
+        if media_type == YAML:
+            return YAML
+    return ""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes as Go's encoder does: double ones for a text that would be read as something else."""
+
+
+def _text_node(dumper: Any, text: str) -> yaml.ScalarNode:
+    tag = "tag:yaml.org,2002:str"
+    is_text = dumper.resolve(yaml.ScalarNode, text, (True, False)) == tag
+    node: yaml.ScalarNode = dumper.represent_scalar(tag, text, "|" if "\n" in text else None if is_text else '"')
+    return node
+
+
+_Dumper.add_representer(str, _text_node)
+
+
+def dump_yaml(value: Any) -> bytes:
+    """A value as YAML, keys in order."""
+    return yaml.dump(value, Dumper=_Dumper, encoding="utf-8", allow_unicode=True, width=math.inf)
+
+
+def decode(body: bytes, content_type: str, kind: str = "") -> Object:
+    """The object in a request body; ``kind`` is named when it cannot be read.
 
     Raises:
         ApiFailure: 400 when it cannot be read, 415 for a format that is not known.
@@ -155,8 +206,8 @@ def decode(body: bytes, content_type: str) -> Object:
         try:
             value = msgspec.json.decode(body)
         except msgspec.DecodeError as exc:
-            raise failures.bad_request(f"couldn't get version/kind; json parse error: {exc}") from exc
-    elif content_type in (YAML, "application/x-yaml", "text/yaml", "text/x-yaml"):
+            raise _unreadable(kind, body, str(exc)) from exc
+    elif content_type in _YAML_TYPES:
         try:
             value = load_yaml(body, "the request body")
         except ConfigError as exc:
@@ -166,8 +217,22 @@ def decode(body: bytes, content_type: str) -> Object:
     else:
         raise failures.unsupported_media_type(ACCEPTED)
     if not isinstance(value, dict):
-        raise failures.bad_request("couldn't get version/kind; the body must be an object")
+        raise _unreadable(kind, body, "the body must be an object")
     return value
+
+
+_SHOWN_BYTES = 30
+
+
+def _unreadable(kind: str, body: bytes, why: str) -> failures.ApiFailure:
+    shown = body[:_SHOWN_BYTES]
+    text = shown.decode("utf-8", "replace") if shown[:1] == b"{" else shown.hex()
+    text += " ..." if len(body) > _SHOWN_BYTES else ""
+    problem = "unexpected end of JSON input" if "truncated" in why else why
+    return failures.bad_request(
+        f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; "
+        f"json parse error: {problem} ({text or '<empty>'})"
+    )
 
 
 _SPACED_COLON = re.compile(rb"\s:")

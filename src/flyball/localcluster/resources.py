@@ -50,6 +50,7 @@ class Resources:
         self._admin_token = admin_token
 
     async def answer(self, request: Request, group: str, version: str, rest: list[str]) -> None:
+        request.check_accept()
         namespace = ""
         watch_prefix = rest[0] == "watch" and len(rest) > 1
         if watch_prefix:  # the old /api/v1/watch/... form
@@ -106,7 +107,7 @@ class Resources:
             else:
                 await answer_list(self._storage, request, served, namespace)
         elif request.method == "POST":
-            obj = await request.object()
+            obj = await request.object(served.kind.kind)
             check_body(request, served, obj, await request.body())
             writer = writer_of(request, served)
             if served.store == "/endpoints":
@@ -163,7 +164,7 @@ class Resources:
     # changing
 
     async def _put(self, request: Request, served: Served, namespace: str, name: str, subresource: str) -> None:
-        obj = await request.object()
+        obj = await request.object(served.kind.kind)
         check_body(request, served, obj, await request.body(), known=self._known(served, namespace, name))
         updated = self._objects.update(
             served,
@@ -185,8 +186,9 @@ class Resources:
         body = await request.body()
         how = PATCH_TYPES.get(request.content_type)
         if how is None or (how == "strategic" and served.is_custom):
-            accepted = [t for t, kind in PATCH_TYPES.items() if kind != "strategic" or not served.is_custom]
-            raise failures.unsupported_media_type(accepted)
+            if not served.is_custom:
+                raise failures.unsupported_patch_type()
+            raise failures.unsupported_media_type([t for t, kind in PATCH_TYPES.items() if kind != "strategic"])
         if how == "apply":
             await self._apply(request, served, namespace, name, subresource)
             return
@@ -194,7 +196,7 @@ class Resources:
             patch = msgspec.json.decode(body)
         except msgspec.DecodeError as exc:
             raise failures.bad_request(
-                "invalid JSON patch" if how == "json" else f"error decoding patch: {exc}"
+                f"error decoding patch: {exc}" if how == "strategic" else "invalid JSON patch"
             ) from exc
         record = self._objects.get(served, namespace, name)
         current = convert(record.copy(), served.group_version)
@@ -222,7 +224,7 @@ class Resources:
                 "field": "fieldManager",
             }
             raise failures.invalid("meta.k8s.io", "PatchOptions", "", [cause])
-        config = decode(await request.body(), YAML)
+        config = decode(await request.body(), YAML, served.kind.kind)
         check_configuration(request, served, namespace, name, config)
         writer = Writer(manager, APPLY, served.group_version, subresource)
         is_new, obj = self._objects.apply(
@@ -309,7 +311,6 @@ def check_body(
             f"the API version in the data ({given_version}) does not match the expected API version "
             f"({kind.api_version})"
         )
-    obj["apiVersion"], obj["kind"] = kind.api_version, kind.kind
     if not isinstance(obj.get("metadata") or {}, dict):
         given = schema.json_name(obj["metadata"])
         raise failures.bad_request(
@@ -335,6 +336,7 @@ def check_body(
         request.warnings.extend(unknown)
     if unknown:
         served.prune(obj)
+    obj["apiVersion"], obj["kind"] = kind.api_version, kind.kind
 
 
 def _differing(new: Object, old: Object, levels: int = 2) -> Object:
@@ -354,6 +356,10 @@ def check_configuration(request: Request, served: Served, namespace: str, name: 
     Raises:
         ApiFailure: it does not.
     """
+    given_version, given_kind = str(config.get("apiVersion") or ""), str(config.get("kind") or "")
+    if (given_version, given_kind) != (served.group_version, served.kind.kind):
+        group, _, version = given_version.rpartition("/")
+        raise failures.bad_request(f"invalid object type: {group}/{version}, Kind={given_kind}")
     metadata = config.get("metadata")
     if not isinstance(metadata, dict):
         metadata = config["metadata"] = {}

@@ -7,20 +7,23 @@ import msgspec
 from flyball.clock import now_ms, rfc3339
 from flyball.localcluster import eviction as eviction_rules
 from flyball.localcluster import failures, patching
-from flyball.localcluster.answers import is_dry_run, writer_of
+from flyball.localcluster.answers import answer_object, is_dry_run, writer_of
 from flyball.localcluster.objects import Objects
 from flyball.localcluster.registry import Served
 from flyball.localcluster.requests import PATCH_TYPES, Request
+from flyball.localcluster.schema import Kind
 
 Object = dict[str, Any]
 
+_SCALE_KIND = Kind("autoscaling", "v1", "Scale", "scales", "scale")
+_SCALE = Served(_SCALE_KIND, _SCALE_KIND)
 _SCALABLE = frozenset({"apps/deployments", "apps/replicasets", "apps/statefulsets", "/replicationcontrollers"})
 
 
 async def answer_scale(objects: Objects, request: Request, served: Served, namespace: str, name: str) -> None:
     record = objects.get(served, namespace, name)
     if request.method == "GET":
-        await request.answer_object(200, scale_of(served, record.object))
+        await answer_object(request, _SCALE, 200, scale_of(served, record.object))
         return
     current = scale_of(served, record.object)
     if request.method == "PUT":
@@ -58,7 +61,7 @@ async def answer_scale(objects: Objects, request: Request, served: Served, names
         writer=writer_of(request, served, "scale"),
         dry_run=is_dry_run(request),
     )
-    await request.answer_object(200, scale_of(served, updated))
+    await answer_object(request, _SCALE, 200, scale_of(served, updated))
 
 
 async def answer_binding(objects: Objects, request: Request, served: Served, namespace: str, name: str) -> None:

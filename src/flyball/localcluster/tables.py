@@ -5,7 +5,7 @@ from typing import Any
 from flyball.clock import parse_rfc3339_ms
 from flyball.localcluster import failures, schema
 from flyball.localcluster.registry import Served
-from flyball.localcluster.schema import human_duration
+from flyball.localcluster.schema import Kind, human_duration
 
 Object = dict[str, Any]
 
@@ -54,13 +54,12 @@ def table_of(served: Served, objects: list[Object], now_ms: int, metadata: Objec
     }
 
 
-_NAME = {"name": "Name", "type": "string", "format": "name", "description": "Name of the object", "priority": 0}
-_AGE = {"name": "Age", "type": "date", "format": "", "description": "Time since creation", "priority": 0}
+_PLAIN = Kind("", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount")  # NAME and AGE, as all have them
 
 
 def _custom(served: Served, objects: list[Object], now_ms: int) -> tuple[list[Object], list[list[Any]]]:
     asked = served.printer_columns or ({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},)
-    columns: list[Object] = [_NAME]
+    columns = schema.columns(_PLAIN)[:1]
     for column in asked:
         columns.append(
             {

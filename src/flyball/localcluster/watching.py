@@ -7,7 +7,7 @@ from flyball.clock import monotonic_s, now_ms
 from flyball.localcluster.answers import present, until_gone
 from flyball.localcluster.convert import convert
 from flyball.localcluster.failures import ApiFailure
-from flyball.localcluster.listing import Selection, resource_version, selection
+from flyball.localcluster.listing import Selection, check_options, resource_version, selection
 from flyball.localcluster.registry import Served
 from flyball.localcluster.requests import JSON, Request, encode
 from flyball.localcluster.storage import ADDED, DELETED, MODIFIED, Event, Expired, Record, Storage
@@ -21,12 +21,13 @@ WATCH_BATCH_BYTES = 1 << 20
 
 
 async def answer_watch(storage: Storage, request: Request, served: Served, namespace: str, field_text: str) -> None:
+    check_options(request, watching=True)
     chosen = selection(request, served, field_text)
     timeout_s = min(float(request.integer("timeoutSeconds") or WATCH_MAX_S), WATCH_MAX_S)
     deadline = monotonic_s() + timeout_s
     form = wants(request.accept)
     line = _Lines(request, served, form)
-    asked = resource_version(request)
+    asked = resource_version(request, watching=True)
     initial = request.flag("sendInitialEvents") if request.param("sendInitialEvents") else asked == 0
     bookmarks = request.flag("allowWatchBookmarks")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flyball.localcluster.schema.kinds import ALL_VERBS, KINDS, SUBRESOURCE_KINDS, Kind, find, find_kind
+from flyball.localcluster.schema.kinds import ALL_VERBS, CUSTOM_VERBS, KINDS, SUBRESOURCE_KINDS, Kind, find, find_kind
 
 if TYPE_CHECKING:
     from flyball.localcluster.schema.defaults import default
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL_VERBS",
+    "CUSTOM_VERBS",
     "KINDS",
     "SUBRESOURCE_KINDS",
     "Cause",

@@ -6,6 +6,7 @@ one (monitoring.coreos.com) are schemaless: nothing is unknown there and lists a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -230,6 +231,8 @@ def _scalar_problem(node: dict[str, Any], wanted: str, value: Any) -> str | None
         if isinstance(value, str) and node.get("format") == "date-time" and not _is_time(value):
             return f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"'
         fine = isinstance(value, str)
+        if fine and node.get("format") == "byte":
+            return _base64_problem(value)
     elif wanted == "boolean":
         fine = isinstance(value, bool)
     elif wanted == "integer":
@@ -238,6 +241,21 @@ def _scalar_problem(node: dict[str, Any], wanted: str, value: Any) -> str | None
     elif wanted == "number":
         fine = isinstance(value, (int, float)) and not isinstance(value, bool)
     return None if fine else ""
+
+
+_NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=\r\n]")
+
+
+def _base64_problem(text: str) -> str | None:
+    """In Go's words, which name the byte."""
+    foreign = _NOT_BASE64.search(text)
+    if foreign is not None:
+        return f"illegal base64 data at input byte {foreign.start()}"
+    plain = text.replace("\r", "").replace("\n", "")
+    padding = plain.find("=")
+    if padding >= 0 and plain[padding:] not in ("=", "=="):
+        return f"illegal base64 data at input byte {padding}"
+    return f"illegal base64 data at input byte {len(plain) // 4 * 4}" if len(plain) % 4 else None
 
 
 def _fits(value: int, size: str) -> bool:

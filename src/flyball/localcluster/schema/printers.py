@@ -267,6 +267,7 @@ def node(obj: Object, now_ms: int) -> Row:
             roles.add(value)
     addresses = {str(a.get("type")): str(a.get("address")) for a in reversed(list_at(status, "addresses"))}
     info = status.get("nodeInfo") or {}
+    machine = info.get("architecture")
     return [
         name_of(obj),
         state,
@@ -276,7 +277,7 @@ def node(obj: Object, now_ms: int) -> Row:
         addresses.get("InternalIP", "<none>"),
         addresses.get("ExternalIP", "<none>"),
         text_at(info, "osImage", absent="<unknown>"),
-        text_at(info, "kernelVersion", absent="<unknown>"),
+        text_at(info, "kernelVersion", absent="<unknown>") + (f" ({machine})" if machine else ""),
         text_at(info, "containerRuntimeVersion", absent="<unknown>"),
     ]
 
@@ -300,7 +301,7 @@ def event(obj: Object, now_ms: int) -> Row:
         str(obj.get("reason") or ""),
         named,
         str(target.get("fieldPath") or ""),
-        ", ".join(filter(None, (component, source.get("host")))),
+        ", ".join(filter(None, (component, source.get("host") or obj.get("reportingInstance")))),
         str(message).strip(),
         since(first, now_ms),
         int(count),

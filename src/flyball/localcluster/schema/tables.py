@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from flyball.localcluster.schema import fields, printers
-from flyball.localcluster.schema.cells import Object, Row, human_duration, text_at
+from flyball.localcluster.schema.cells import Object, Row, human_duration, int_at, text_at
 from flyball.localcluster.schema.kinds import Kind
 from flyball.localcluster.schema.printers import with_age
 
@@ -44,6 +44,7 @@ _PRINTERS: dict[str, Callable[[Object, int], Row]] = {
     "apps/ReplicaSet": printers.replica_set,
     "apps/StatefulSet": printers.stateful_set,
     "autoscaling/HorizontalPodAutoscaler": printers.hpa,
+    "autoscaling/Scale": with_age(lambda o: int_at(o, "spec", "replicas"), lambda o: int_at(o, "status", "replicas")),
     "batch/CronJob": printers.cron_job,
     "batch/Job": printers.job,
     "coordination.k8s.io/Lease": with_age(lambda o: text_at(o, "spec", "holderIdentity", absent="")),

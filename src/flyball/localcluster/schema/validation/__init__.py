@@ -11,6 +11,7 @@ from collections.abc import Callable
 from flyball.localcluster.schema.kinds import Kind
 from flyball.localcluster.schema.validation.autoscalers import check_hpa
 from flyball.localcluster.schema.validation.causes import Cause, Object
+from flyball.localcluster.schema.validation.events import check_event
 from flyball.localcluster.schema.validation.kinds import (
     check_api_service,
     check_binding,
@@ -18,7 +19,6 @@ from flyball.localcluster.schema.validation.kinds import (
     check_config_map,
     check_definition,
     check_disruption_budget,
-    check_event,
     check_ingress,
     check_lease,
     check_role,
@@ -39,6 +39,7 @@ _HANDLERS: dict[tuple[str, str], Callable[[Kind, Object, Object | None], list[Ca
     ("", "PersistentVolumeClaim"): check_claim,
     ("", "Secret"): check_secret,
     ("", "Event"): check_event,
+    ("events.k8s.io", "Event"): check_event,
     ("apps", "Deployment"): check_workload,
     ("apps", "ReplicaSet"): check_workload,
     ("apps", "StatefulSet"): check_workload,

@@ -145,14 +145,7 @@ _SECRET_KEYS = {
 
 
 def check_secret(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
-    import binascii
-
     causes = _keyed(obj.get("data"), "data")
-    for key, value in (obj.get("data") or {}).items():
-        try:
-            binascii.a2b_base64(str(value), strict_mode=bool(value))
-        except binascii.Error:
-            causes.append(invalid(f"data[{key}]", "<secret>", "illegal base64 data"))
     for key in _SECRET_KEYS.get(str(obj.get("type")), ()):
         if key not in (obj.get("data") or {}):
             causes.append(required(f"data[{key}]"))
@@ -297,6 +290,8 @@ def check_definition(_kind: Kind, obj: Object, old: Object | None) -> list[Cause
     versions = spec.get("versions") or []
     if sum(1 for one in versions if one.get("storage")) != 1:
         causes.append(invalid("spec.versions", versions, "must have exactly one version marked as storage version"))
+    stored = (obj.get("status") or {}).get("storedVersions")
+    no_stored = [] if stored else [invalid("status.storedVersions", None, "must have at least one stored version")]
     for index, one in enumerate(versions):
         if not (one.get("schema") or {}).get("openAPIV3Schema"):
             causes.append(required(f"spec.versions[{index}].schema.openAPIV3Schema"))
@@ -305,7 +300,7 @@ def check_definition(_kind: Kind, obj: Object, old: Object | None) -> list[Cause
             causes.append(required(f"spec.names.{field}"))
     if old is not None and (old.get("spec") or {}).get("scope") not in (None, spec.get("scope")):
         causes.append(invalid("spec.scope", spec.get("scope"), "field is immutable"))
-    return causes
+    return causes + no_stored
 
 
 def check_lease(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
@@ -323,12 +318,3 @@ def check_storage_class(_kind: Kind, obj: Object, old: Object | None) -> list[Ca
         if old is not None and (old.get(field) or None) != (obj.get(field) or None):
             causes.append(Cause(field, FORBIDDEN, f"updates to {field} are forbidden."))
     return causes
-
-
-def check_event(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
-    target = obj.get("involvedObject") or obj.get("regarding") or {}
-    namespace = (obj.get("metadata") or {}).get("namespace")
-    named = target.get("namespace") or ""
-    if named != namespace and (named or namespace != "default"):
-        return [invalid("involvedObject.namespace", named, "does not match event.namespace")]
-    return []

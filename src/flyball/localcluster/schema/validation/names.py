@@ -73,7 +73,7 @@ def path_segment_problems(text: str) -> list[str]:
     return [f"may not contain '{part}'" for part in ("/", "%") if part in text]
 
 
-def _qualified(text: str) -> list[str]:
+def qualified_problems(text: str) -> list[str]:
     """A label or annotation key: an optional subdomain, a slash, a name."""
     prefix, slash, name = text.rpartition("/")
     problems = []
@@ -105,7 +105,7 @@ def _label_value(text: str) -> list[str]:
 def check_labels(labels: Any, field: str) -> list[Cause]:
     causes = []
     for key, value in (labels or {}).items():
-        causes += [invalid(field, key, one) for one in _qualified(str(key))]
+        causes += [invalid(field, key, one) for one in qualified_problems(str(key))]
         causes += [invalid(field, value, one) for one in _label_value(str(value))]
     return causes
 
@@ -130,7 +130,9 @@ def check_selector(selector: Any, field: str) -> list[Cause]:
                 )
         else:
             causes.append(invalid(f"{where}.operator", operator, "not a valid selector operator"))
-        causes += [invalid(f"{where}.key", one.get("key"), text) for text in _qualified(str(one.get("key") or ""))]
+        causes += [
+            invalid(f"{where}.key", one.get("key"), text) for text in qualified_problems(str(one.get("key") or ""))
+        ]
     return causes
 
 
@@ -172,7 +174,7 @@ _STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 
 
 def _finalizer_problems(text: str, field: str) -> list[Cause]:
-    causes = [invalid(field, text, one) for one in _qualified(text)]
+    causes = [invalid(field, text, one) for one in qualified_problems(text)]
     if not causes and "/" not in text and text not in _STANDARD_FINALIZERS:
         causes.append(invalid(field, text, "name is neither a standard finalizer name nor is it fully qualified"))
     return causes
@@ -200,7 +202,7 @@ def check_metadata(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     causes += check_labels(metadata.get("labels"), "metadata.labels")
     size = 0
     for key, value in (metadata.get("annotations") or {}).items():
-        causes += [invalid("metadata.annotations", key, one) for one in _qualified(str(key).lower())]
+        causes += [invalid("metadata.annotations", key, one) for one in qualified_problems(str(key).lower())]
         size += len(str(key)) + len(str(value))
     if size > 256 * 1024:
         causes.append(Cause("metadata.annotations", TOO_LONG, "may not be more than 262144 bytes"))
