@@ -1,15 +1,16 @@
 """The compiled pass gives what numpy gives."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from flyball.model.frames import ABSENT, Frame
-from flyball.model.labels import labels_of
-from flyball.promql import Matrix, Options, aggregating, compiled, evaluate, parse
-from flyball.promql.features import SCENARIOS
-from flyball.promql.windows import cut
+from flyball.errors import QueryLimitError
+from flyball.model.frames import ABSENT, STALE, Frame, Mask
+from flyball.model.labels import Matcher, labels_of
+from flyball.promql import Features, Matrix, Options, Stop, Storage, aggregating, compiled, evaluate, parse
+from flyball.promql.features import SCENARIOS, STABLE
 from flyball.store import Head, Plan
 
 TARGETS, SERIES, ROWS, STEP_MS = 60, 20, 60, 15_000
@@ -33,64 +34,98 @@ def head() -> Head:
     return head
 
 
-@pytest.mark.parametrize("function", ["rate", "increase", "delta"])
-@pytest.mark.parametrize("op", ["sum", "avg"])
-@pytest.mark.parametrize("features", [Options().features, SCENARIOS])
-def test_rates_summed_by_the_compiled_pass_and_by_numpy(
-    head: Head, function: str, op: str, features: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expr = parse(f"{op} by (code) ({function}(c_total[2m]))")
-
-    calls: list[str] = []
-    rate_sums = compiled.rate_sums
-
-    def counted(*args: Any) -> Any:
-        calls.append("compiled")
-        return rate_sums(*args)
-
-    monkeypatch.setattr(compiled, "rate_sums", counted)
-
-    def answer() -> Matrix:
-        options = Options(features=features)  # type: ignore[arg-type]
-        value = evaluate(expr, head, 10_000_000, 10_900_000, 30_000, options=options)
-        assert isinstance(value, Matrix)
-        return value
-
-    monkeypatch.setattr(compiled, "ready", lambda: False)
-    plain = answer()
-    monkeypatch.setattr(compiled, "ready", lambda: True)
-    monkeypatch.setattr(compiled, "CELLS_MIN", 0)
-    monkeypatch.setattr(aggregating, "_BLOCK_CELLS", 1 << 10)
-    monkeypatch.setattr(compiled, "_kernel", compiled._add_rates)
-    assert not calls
-    found = answer()
-    assert calls == ["compiled"]
-    assert found.labels == plain.labels and found.infos == plain.infos
-    np.testing.assert_allclose(found.values, plain.values, rtol=1e-12)
-    assert found.values.shape == (SERIES, 31)
-
-
-def test_numba_compiles_the_pass(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def _loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba", reason="the extra fast is not installed")
-    monkeypatch.setattr(compiled, "_kernel", None)
-    monkeypatch.setattr(compiled, "CELLS_MIN", 0)
     compiled.load()
-    expr = parse("sum by (pod) (rate(c_total[2m]))")
-    fast = evaluate(expr, head, 10_000_000, 10_900_000, 5_000)
-    monkeypatch.setattr(compiled, "ready", lambda: False)
-    plain = evaluate(expr, head, 10_000_000, 10_900_000, 5_000)
-    assert isinstance(fast, Matrix) and isinstance(plain, Matrix)
+    monkeypatch.setattr(compiled, "CELLS_MIN", 0)
+    monkeypatch.setattr(compiled, "_CELLS_EACH", 1 << 14)  # a second core takes part
+    monkeypatch.setattr(aggregating, "_BLOCK_CELLS", 1 << 10)
+
+
+def both(query: str, storage: Storage, monkeypatch: pytest.MonkeyPatch, features: Features = STABLE) -> list[Matrix]:
+    """The answers of the compiled pass and of numpy."""
+    found = []
+    for ready in (True, False):
+        monkeypatch.setattr(compiled, "ready", lambda ready=ready: ready)
+        value = evaluate(parse(query), storage, 10_000_000, 10_900_000, 30_000, options=Options(features=features))
+        assert isinstance(value, Matrix)
+        found.append(value)
+    return found
+
+
+def alike(fast: Matrix, plain: Matrix) -> None:
+    assert fast.labels == plain.labels and fast.infos == plain.infos
+    assert (fast.present() == plain.present()).all()
     np.testing.assert_allclose(fast.values, plain.values, rtol=1e-12)
 
 
-def test_an_absent_sample_is_no_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("function", ["rate", "increase", "delta"])
+@pytest.mark.parametrize("by", ["sum by (code)", "avg by (pod)", "sum"])
+@pytest.mark.parametrize("features", [STABLE, SCENARIOS])
+def test_rates_summed_by_the_compiled_pass_and_by_numpy(
+    head: Head, function: str, by: str, features: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast, plain = both(f"{by} ({function}(c_total[2m]))", head, monkeypatch, features)
+    alike(fast, plain)
+    assert fast.values.shape[1] == 31
+
+
+def test_the_compiled_pass_is_asked(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(compiled.RateSums, "add", lambda sums, frame, codes: asked.append(sums.name) or codes >= 0)
+    both("sum(rate(c_total[2m]))", head, monkeypatch)
+    assert asked == ["rate"]
+
+
+@dataclass
+class Drawn:
+    """A storage of one frame: series of several targets in any order, with gaps, markers, NaN, Inf, signs and falls."""
+
+    seed: int
+
+    def select(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> list[Frame]:
+        rng = np.random.default_rng(self.seed)
+        rows, targets, series = 70, 7, 90
+        times = 9_990_000 + 15_000 * np.arange(rows)[:, None] + rng.integers(0, 14_000, (rows, targets))
+        target = rng.integers(0, targets, series).astype(np.int32)
+        values = np.cumsum(rng.integers(-3, 9, (rows, series)), axis=0) * rng.choice([1.0, 1e-3, 1e15], series)
+        for odd, share in ((ABSENT, 0.02), (STALE, 0.01), (np.nan, 0.001), (np.inf, 0.001)):
+            chosen = (rng.random((rows, series)) < share) & (rng.random(series) < 0.3)
+            values.view(np.uint64)[chosen] = np.float64(odd).view(np.uint64)
+        labels = tuple(labels_of({"__name__": "c_total", "i": str(i), "code": str(i % 4)}) for i in range(series))
+        return [Frame(labels, times, target, values)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("function", ["rate", "delta"])
+def test_odd_samples_are_taken_as_numpy_takes_them(seed: int, function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast, plain = both(f"sum by (code) ({function}(c_total[70s]))", Drawn(seed), monkeypatch)
+    alike(fast, plain)
+
+
+def test_an_absent_sample_is_no_zero() -> None:
     """A group whose series are all absent has no value."""
     times = 1000 * np.arange(10, dtype=np.int64)[:, None]
     values = np.repeat(np.where(np.arange(10) < 5, np.arange(10.0), ABSENT)[:, None], 2, axis=1)
     frame = Frame((labels_of({"__name__": "a_total"}),) * 2, times, np.zeros(2, np.int32), values)
     ends = np.arange(0, 20_000, 1000, dtype=np.int64)
-    with np.errstate(invalid="ignore"):
-        w = cut(frame, ends - 3000, ends, apart=True)
-    monkeypatch.setattr(compiled, "_kernel", compiled._add_rates)
-    totals, _, numbers = compiled.rate_sums(w, np.zeros(2, np.int64), 1, "rate")
-    assert numbers[8:].sum() == 0 and totals[8:].sum() == 0 and numbers[3, 0] == 2
+    sums = compiled.RateSums("rate", ends - 3000, ends, 1, Stop().flag)
+    sums.add(frame, np.zeros(2, np.int64))
+    totals, numbers = sums.totals, sums.numbers
+    assert numbers[8:, 0].sum() == 0 and totals[8:, 0].sum() == 0 and numbers[3, 0] == 2
+
+
+def test_a_kernel_that_is_told_to_stop_ends(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = Stop()
+    add = compiled.RateSums.add
+
+    def stopped(sums: compiled.RateSums, frame: Frame, codes: compiled.Index) -> Mask:
+        stop.set()  # by another thread, while the kernel runs
+        used = add(sums, frame, codes)
+        assert not sums.numbers.any()
+        return used
+
+    monkeypatch.setattr(compiled.RateSums, "add", stopped)
+    with pytest.raises(QueryLimitError):
+        evaluate(parse("sum(rate(c_total[2m]))"), head, 10_000_000, 10_900_000, 30_000, options=Options(stop=stop))

@@ -6,7 +6,7 @@ import pytest
 
 from flyball.errors import QueryError
 from flyball.model.labels import labels_of
-from flyball.promql import EvaluationError, Options, Scalar, evaluate, parse
+from flyball.promql import EvaluationError, Options, Scalar, Stop, evaluate, parse
 from flyball.promql.scenarios import MemoryStorage
 from flyball.promql.values import Matrix, at_instant
 
@@ -120,9 +120,11 @@ def test_a_range_has_rows_sorted_and_no_more_steps_than_allowed() -> None:
         evaluate(parse("a"), HELD, 0, 60_000, 1, options=Options(steps_max=100))
 
 
-def test_a_cancelled_query_ends() -> None:
+def test_a_stopped_query_ends() -> None:
+    stop = Stop()
+    stop.set()
     with pytest.raises(QueryError):
-        evaluate(parse("sum(a) + sum(b)"), HELD, 0, 60_000, 30_000, options=Options(cancelled=lambda: True))
+        evaluate(parse("sum(a) + sum(b)"), HELD, 0, 60_000, 30_000, options=Options(stop=stop))
 
 
 def test_histogram_quantile_interpolates_within_the_bucket() -> None:

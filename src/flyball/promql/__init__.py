@@ -12,7 +12,7 @@ from flyball.promql.syntax import Expr
 
 if TYPE_CHECKING:
     from flyball.promql.engine import evaluate
-    from flyball.promql.evaluator import Options, Storage
+    from flyball.promql.evaluator import Options, Stop, Storage
     from flyball.promql.rendering import data_json
     from flyball.promql.values import EvaluationError, Matrix, Scalar, String, Value, Vector
 
@@ -23,6 +23,7 @@ __all__ = [
     "Matrix",
     "Options",
     "Scalar",
+    "Stop",
     "Storage",
     "String",
     "Value",
@@ -37,7 +38,7 @@ __all__ = [
 _EVALUATOR = {
     "evaluate": "engine",
     "data_json": "rendering",
-    **dict.fromkeys(("Options", "Storage"), "evaluator"),
+    **dict.fromkeys(("Options", "Stop", "Storage"), "evaluator"),
     **dict.fromkeys(("EvaluationError", "Matrix", "Scalar", "String", "Value", "Vector"), "values"),
 }
 

@@ -11,15 +11,16 @@ from flyball.model.labels import METRIC_NAME, Labels
 from flyball.promql import compiled
 from flyball.promql.aggregation import Groups, quantile, ranks
 from flyball.promql.aggregation import aggregate as aggregate_floats
-from flyball.promql.functions.over_ranges import KEEPS_NAME, Kernel, hint_counter, plain_windows
+from flyball.promql.functions.over_ranges import KEEPS_NAME, Kernel, hint_counter, plain_range
 from flyball.promql.hashing import label_hash
 from flyball.promql.histograms import IncompatibleError, Total, compact, format_g, mean
 from flyball.promql.histograms import text as histogram_text
 from flyball.promql.over_time import KERNELS
+from flyball.promql.selecting import RangeVector
 from flyball.promql.syntax import Aggregate, Call, quote, unwrap
 from flyball.promql.values import EvaluationError, format_value
 from flyball.promql.vectors import Vec, groups_of, joined, metric_name, remember, unnamed, with_label
-from flyball.promql.windows import Windows
+from flyball.promql.windows import cut
 
 if TYPE_CHECKING:
     from flyball.promql.evaluator import Evaluator
@@ -62,22 +63,22 @@ def _in_blocks(ev: "Evaluator", expr: Aggregate) -> Vec | None:
     call = unwrap(expr.expr)
     if ev.ts.size < _BLOCK_MIN or not isinstance(call, Call) or call.name not in KERNELS or ev.is_invariant(call):
         return None
-    windows = plain_windows(ev, call, call.args[0])
-    cells = sum(len(w.labels) for w in windows or ()) * ev.ts.size
-    if windows is None or cells < _BLOCK_CELLS:
+    found = plain_range(ev, call, call.args[0])
+    cells = sum(len(frame.labels) for frame in found.frames) * ev.ts.size if found is not None else 0
+    if found is None or cells < _BLOCK_CELLS:
         return None
-    everything = joined(tuple(w.labels for w in windows))
+    everything = joined(tuple(frame.labels for frame in found.frames))
     features = ev.run.options.features
     bare, clash = unnamed(everything)
-    if clash or (len(windows) > 1 and len(set(everything)) < len(everything)):
+    if clash or (len(found.frames) > 1 and len(set(everything)) < len(everything)):
         return None
     kept = everything if features.delayed_name_removal or call.name in KEEPS_NAME else bare
     labels, groups = groups_of(kept, _names(expr), expr.without)
     summed = call.name in _COMPILED and expr.op in ("sum", "avg")
     if summed and cells >= compiled.CELLS_MIN and compiled.ready():
-        values, ok, used = _compiled_rates(expr.op, call.name, windows, groups)
+        values, ok, used = _compiled_rates(ev, expr.op, call.name, found, groups)
     else:
-        values, ok, used = _blocks(ev, expr.op, KERNELS[call.name], windows, groups)
+        values, ok, used = _blocks(ev, expr.op, KERNELS[call.name], found, groups)
     if call.name in ("rate", "increase"):
         hint_counter(ev, call.args[0], everything, used)
     drop = None
@@ -86,30 +87,30 @@ def _in_blocks(ev: "Evaluator", expr: Aggregate) -> Vec | None:
     return Vec(labels, values, ok, drop).compact()
 
 
-def _compiled_rates(op: str, name: str, windows: list[Windows], groups: Groups) -> tuple[Floats, Mask, Mask]:
+def _compiled_rates(
+    ev: "Evaluator", op: str, name: str, found: RangeVector, groups: Groups
+) -> tuple[Floats, Mask, Mask]:
     """Values and presence [G, T], and which series were used [n]."""
-    ends = np.cumsum([len(w.labels) for w in windows])
-    parts = np.split(groups.code, ends[:-1])
-    found = [compiled.rate_sums(w, code, groups.count, name) for w, code in zip(windows, parts, strict=True)]
-    totals, lost, numbers = (np.sum(tables, axis=0) for tables in zip(*found, strict=True))
+    sums = compiled.RateSums(name, found.starts, found.ends, groups.count, ev.run.options.stop.flag)
+    parts = np.split(groups.code, np.cumsum([len(frame.labels) for frame in found.frames])[:-1])
+    used = [sums.add(frame, code) for frame, code in zip(found.frames, parts, strict=True)]
+    ev.run.check_stopped()
+    totals, lost, numbers = (table[:, : groups.count].T for table in (sums.totals, sums.lost, sums.numbers))
     values = totals + np.where(np.isfinite(totals), lost, 0.0)
     if op == "avg":
         values = values / np.maximum(numbers, 1)
-    several = [np.asarray((w.count() > 1).any(axis=1)) for w in windows]
-    used = [several[i][w.target if several[i].size > 1 else 0 * w.target] for i, w in enumerate(windows)]
-    return values.T, (numbers > 0).T, np.concatenate(used)
+    return values, numbers > 0, np.concatenate(used)
 
 
-def _blocks(
-    ev: "Evaluator", op: str, kernel: Kernel, windows: list[Windows], groups: Groups
-) -> tuple[Floats, Mask, Mask]:
+def _blocks(ev: "Evaluator", op: str, kernel: Kernel, found: RangeVector, groups: Groups) -> tuple[Floats, Mask, Mask]:
     """Values and presence [G, T], and which series were used [n]."""
+    windows = [cut(frame, found.starts, found.ends, apart=True) for frame in found.frames]
     shape = (groups.count, ev.ts.size)
     values, ok = np.empty(shape, order="F"), np.empty(shape, bool, order="F")
     used = np.zeros(groups.code.size, bool)
     size = max(1, _BLOCK_CELLS // groups.code.size)
     for first in range(0, ev.ts.size, size):
-        ev.run.check_cancelled()
+        ev.run.check_stopped()
         steps = slice(first, first + size)
         parts = [w.steps(first, first + size).applied(kernel) for w in windows]
         block, there = parts[0] if len(parts) == 1 else tuple(map(np.concatenate, zip(*parts, strict=True)))

@@ -1,39 +1,48 @@
-"""Sums of rates in one compiled pass, where numba is installed (the extra ``fast``); the same results without it.
+"""Sums of rates in compiled passes, where numba is installed (the extra ``fast``); the same results without it.
 
 numba takes seconds and over 100 MB to load, so it is loaded in a thread of its own once a query is large enough to gain
-from it; until it is ready, numpy answers.
+from it; until it is ready, numpy answers. A pass runs on several cores, some steps on each.
 """
 
+import importlib
 import importlib.util
+import itertools
+import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flyball.model.frames import Floats
-from flyball.promql.windows import Index, Windows
+from flyball.model.frames import Codes, Floats, Frame, Mask, Times, is_absent, is_stale
+from flyball.promql.aggregation import Index
 
 #: Series times steps from which on a query gains.
 CELLS_MIN = 1 << 19
+_CORES_MAX = 4
+#: Series times steps from which on another core pays.
+_CELLS_EACH = 1 << 18
 
 _lock = threading.Lock()
-_kernel: Callable[..., None] | None = None
+_kernels: Any = None
 _asked = False
+_others: ThreadPoolExecutor | None = None
 
 
 def disable() -> None:
     """Leaves numba out for the life of this process."""
-    global _asked, _kernel
+    global _asked, _kernels
     with _lock:
-        _asked, _kernel = True, None
+        _asked, _kernels = True, None
 
 
 def ready() -> bool:
-    """Whether the compiled pass can be used; the first call sees to it that it soon can."""
+    """Whether compiled passes can be used; the first call sees to it that they soon can."""
     global _asked
-    if _kernel is not None:
+    if _kernels is not None:
         return True
     with _lock:
         if not _asked:
@@ -44,112 +53,125 @@ def ready() -> bool:
 
 
 def load() -> None:
-    """Compiles the pass, or loads it from numba's cache on disk."""
-    global _kernel
-    import numba
-
-    any_layout = numba.types.Array(numba.float64, 2, "A", readonly=True)  # a frame may be a part of the store
-    whole, row, table = numba.int64[:, ::1], numba.int64[::1], numba.float64[:, ::1]
-    signature = numba.void(
-        any_layout, whole, whole, whole, numba.int32[::1], row, row, row, row, numba.float64[::1], row,
-        numba.boolean, numba.boolean, table, table, table,
-    )  # fmt: skip
-    _kernel = numba.njit(signature, nogil=True, cache=True, error_model="numpy")(_add_rates)
+    """Compiles the passes, or loads them from numba's cache on disk."""
+    global _kernels
+    _kernels = importlib.import_module("flyball.promql.kernels")
 
 
-def rate_sums(w: Windows, codes: Index, groups: int, name: str) -> tuple[Floats, Floats, Floats]:
-    """Sums of ``rate``, ``increase`` or ``delta`` by group: totals, what rounding lost, and numbers, each [T, G].
+def _cores() -> int:
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_CORES_MAX, available)
+
+
+def _shared(work: Callable[[slice], None], size: int, cells: int) -> None:
+    """Does the work for all of ``size``, a part of it on each core when there are many cells."""
+    global _others
+    count = max(1, min(_cores(), cells // _CELLS_EACH, size))
+    edges = [size * i // count for i in range(count + 1)]
+    parts = [slice(first, last) for first, last in itertools.pairwise(edges)]
+    if count > 1 and _others is None:
+        with _lock:
+            _others = _others or ThreadPoolExecutor(_CORES_MAX - 1, "promql-core")
+    futures = [_others.submit(work, part) for part in parts[1:]] if _others is not None else []
+    work(parts[0])
+    for future in futures:
+        future.result()
+
+
+@dataclass(slots=True, eq=False)
+class _Series:
+    """Series as the kernels take them, those of a target one behind the other: tables are flat, with the cells from
+    one row to the next. ``runs`` [p + 1] is where the series of each target begin."""
+
+    cells: Floats
+    width: int
+    times: Times
+    times_width: int
+    rows: int
+    target: Codes
+    runs: Index
+
+
+def _series(values: Floats, times_ms: Times, target: Codes) -> _Series:
+    (cells, width), (times, times_width) = _flat(values), _flat(times_ms)
+    runs = np.searchsorted(target, np.arange(times_ms.shape[1] + 1)).astype(np.int64)
+    return _Series(cells, width, times, times_width, values.shape[0], target, runs)
+
+
+def _flat(table: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """The memory of a table from its first cell on, and the cells from one row to the next."""
+    rows, columns = table.shape
+    if table.strides[1] != table.itemsize or table.strides[0] < columns * table.itemsize:
+        table = np.ascontiguousarray(table)
+    width = table.strides[0] // table.itemsize if rows > 1 else columns
+    size = (rows - 1) * width + columns if rows else 0
+    return np.lib.stride_tricks.as_strided(table, (size,), (table.itemsize,), writeable=False), width
+
+
+class RateSums:
+    """Sums of ``rate``, ``increase`` or ``delta`` by group, over several frames.
 
     Args:
-        codes: [n] the group of each series.
+        starts, ends: [T] of the windows, ascending.
+        stop: [1]; soon after it is True the kernels end, and what they gave so far is useless.
+
+    Attributes:
+        totals, lost, numbers: [T, G + 1] the sums, what rounding lost of them, and how many series they are of; the
+            last group is of nobody.
     """
-    assert _kernel is not None
-    shape = (w.starts.size, groups)
-    totals, lost, numbers = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    codes = codes.astype(np.int64)
-    parts = [(w, codes)]
-    if w.holed is not None:
-        columns, own = w.holed
-        rest = codes.copy()
-        rest[columns] = -1
-        parts = [(w, rest), (own, codes[columns])]
-    starts, ends = np.ascontiguousarray(w.starts), np.ascontiguousarray(w.ends)
-    for part, code in parts:
-        first_drop, rows, fell_from = _drops(part, name)
-        _kernel(
-            part.values, np.ascontiguousarray(part.times), np.ascontiguousarray(part.lo.T),
-            np.ascontiguousarray(part.hi.T), np.ascontiguousarray(part.target, np.int32), starts, ends,
-            first_drop, rows, fell_from, code, name != "delta", name == "rate", totals, lost, numbers,
-        )  # fmt: skip
-    return totals, lost, numbers
 
+    def __init__(self, name: str, starts: Times, ends: Times, groups: int, stop: Mask) -> None:
+        self.name, self.starts, self.ends, self.stop = name, starts, ends, stop
+        shape = (ends.size, groups + 1)
+        self.totals, self.lost, self.numbers = np.zeros(shape), np.zeros(shape), np.zeros(shape)
 
-def _drops(w: Windows, name: str) -> tuple[Index, Index, Floats]:
-    """Where each series started anew: the first event of each [n + 1], the rows after, what it fell from."""
-    n = len(w.labels)
-    if name == "delta":
-        return np.zeros(n + 1, np.int64), np.zeros(0, np.int64), np.zeros(0)
-    rows, columns = np.nonzero(w.values[1:] < w.values[:-1])
-    order = np.argsort(columns, kind="stable")
-    first = np.zeros(n + 1, np.int64)
-    np.cumsum(np.bincount(columns, minlength=n), out=first[1:])
-    return first, rows[order] + 1, np.asarray(w.values[rows[order], columns[order]])
+    def add(self, frame: Frame, codes: Index) -> Mask:
+        """Adds the series of a frame, ``codes`` [n] being their groups; returns which were used [n]."""
+        target, values, order = frame.target, frame.values, None
+        if (np.diff(target) < 0).any():
+            order = np.argsort(target, kind="stable")
+            target, values, codes = target[order], values[:, order], codes[order]
+        series = _series(values, frame.times_ms, target)
+        holed = np.zeros(target.size, bool)
+        falls = self._scan(series, holed)
+        columns = np.flatnonzero(holed)
+        nobody = self.totals.shape[1] - 1
+        used = self._add(series, falls, np.where(holed, nobody, codes))
+        if columns.size:  # apart, after their samples have moved up
+            packed = np.ascontiguousarray(values[:, columns])
+            hole = is_absent(packed) | is_stale(packed)
+            times = np.empty(packed.shape, np.int64)
+            own = np.ascontiguousarray(target[columns])
+            _kernels.close_up(series.times, series.times_width, own, hole, packed, times)
+            apart = _series(packed, times, np.arange(columns.size, dtype=np.int32))
+            used[columns] = self._add(apart, self._scan(apart, holed[columns]), codes[columns])
+        if order is not None:
+            used[order] = used.copy()
+        return used
 
+    def _scan(self, series: _Series, holed: Mask) -> Index:
+        falls = np.zeros(series.rows, np.int64)
+        _kernels.scan(series.cells, series.width, series.rows, series.target.size, holed, falls)
+        return falls
 
-def _add_rates(  # numba compiles this; it also runs as it is
-    values: NDArray[Any],
-    times: NDArray[Any],
-    lo: NDArray[Any],
-    hi: NDArray[Any],
-    target: NDArray[Any],
-    starts: NDArray[Any],
-    ends: NDArray[Any],
-    first_drop: NDArray[Any],
-    drop_rows: NDArray[Any],
-    fell_from: NDArray[Any],
-    codes: NDArray[Any],
-    counter: bool,
-    per_second: bool,
-    totals: NDArray[Any],
-    lost: NDArray[Any],
-    numbers: NDArray[Any],
-) -> None:
-    """Formula: promql/functions.go of Prometheus, extrapolatedRate; the sums are Neumaier's."""
-    targets = times.shape[1]
-    sampled, to_start, to_end = np.empty(targets), np.empty(targets), np.empty(targets)
-    for k in range(starts.size):
-        for p in range(targets):
-            a, b = lo[k, p], hi[k, p] - 1
-            sampled[p] = 0.0
-            if b > a:
-                span = (times[b, p] - times[a, p]) / 1000
-                average = span / (b - a)
-                before, behind = (times[a, p] - starts[k]) / 1000, (ends[k] - times[b, p]) / 1000
-                sampled[p] = span
-                to_start[p] = average / 2 if before >= average * 1.1 else before
-                to_end[p] = average / 2 if behind >= average * 1.1 else behind
-        seconds = (ends[k] - starts[k]) / 1000 if per_second else 1.0
-        for s in range(target.size):
-            p, group = target[s], codes[s]
-            if group < 0 or sampled[p] <= 0:
-                continue
-            a, b = lo[k, p], hi[k, p] - 1
-            first = values[a, s]
-            result = values[b, s] - first
-            for event in range(first_drop[s], first_drop[s + 1]):
-                if a < drop_rows[event] <= b:
-                    result += fell_from[event]
-            start = to_start[p]
-            if counter and result > 0 and first >= 0 and sampled[p] * first < start * result:
-                start = min(start, sampled[p] * (first / result))
-            result *= (sampled[p] + start + to_end[p]) / sampled[p] / seconds
-            total = totals[k, group]
-            new = total + result
-            if np.isinf(new):
-                lost[k, group] = 0.0
-            elif abs(total) >= abs(result):
-                lost[k, group] += (total - new) + result
-            else:
-                lost[k, group] += (result - new) + total
-            totals[k, group] = new
-            numbers[k, group] += 1
+    def _add(self, series: _Series, falls: Index, codes: Index) -> Mask:
+        counter, targets = self.name != "delta", series.runs.size - 1
+        first_of = np.concatenate([[0], np.cumsum(falls) if counter else np.zeros_like(falls)])
+        fallen, amounts = np.zeros(first_of[-1], np.int64), np.zeros(first_of[-1])
+        if fallen.size:
+            _kernels.fallen(series.cells, series.width, series.rows, series.target.size, falls, fallen, amounts)
+        stretches = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1], [True]]))
+        used: list[Mask] = []
+
+        def work(steps: slice) -> None:
+            mine = np.zeros(targets, bool)
+            used.append(mine)
+            _kernels.add_rates(
+                series.cells, series.width, series.times, series.times_width, series.rows, series.target, series.runs,
+                codes, stretches, first_of, fallen, amounts, self.starts[steps], self.ends[steps], counter,
+                self.name == "rate", self.totals[steps], self.lost[steps], self.numbers[steps], mine, self.stop,
+            )  # fmt: skip
+
+        _shared(work, self.ends.size, self.ends.size * codes.size)
+        found: Mask = np.logical_or.reduce(used)[series.target]
+        return found

@@ -35,7 +35,7 @@ def evaluate(
 
     Raises:
         EvaluationError: the evaluation failed.
-        QueryLimitError: too many steps or samples, or ``options.cancelled`` said so.
+        QueryLimitError: too many steps or samples, or ``options.stop`` was set.
         QueryError: a range query of a range vector or a string.
     """
     chosen = replace(options or Options(), lookback_ms=lookback_ms)

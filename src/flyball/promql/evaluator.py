@@ -1,13 +1,13 @@
 """The walk over the tree: every node gives arrays for all steps at once, instant queries have one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from flyball.errors import QueryLimitError
-from flyball.model.frames import Floats, Frame, Times
+from flyball.model.frames import Floats, Frame, Mask, Times
 from flyball.model.labels import Matcher
 from flyball.promql import aggregating, functions, operators, selecting
 from flyball.promql.annotations import Annotations
@@ -47,19 +47,32 @@ class Storage(Protocol):
         ...
 
 
+class Stop:
+    """How whoever waits for an evaluation asks it to end. It is looked at between nodes and within long loops, those of
+    compiled kernels too, which see it as an array ``flag`` [1]."""
+
+    __slots__ = ("flag",)
+
+    def __init__(self) -> None:
+        self.flag: Mask = np.zeros(1, bool)
+
+    def set(self) -> None:
+        self.flag[0] = True
+
+    def is_set(self) -> bool:
+        return bool(self.flag[0])
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Limits and switches of an evaluation.
-
-    ``cancelled`` is asked between nodes and within long loops; True ends the evaluation.
-    """
+    """Limits and switches of an evaluation."""
 
     lookback_ms: int = LOOKBACK_MS
     subquery_step_ms: int = SUBQUERY_STEP_MS
     samples_max: int = SAMPLES_MAX
     steps_max: int = STEPS_MAX
     features: Features = STABLE
-    cancelled: Callable[[], bool] | None = None
+    stop: Stop = field(default_factory=Stop)
 
 
 @dataclass(slots=True)
@@ -88,12 +101,12 @@ class Run:
                 f"{self.options.samples_max}); select fewer series, a shorter range or a longer step"
             )
 
-    def check_cancelled(self) -> None:
+    def check_stopped(self) -> None:
         """
         Raises:
             QueryLimitError: the caller wants no answer any more.
         """
-        if self.options.cancelled is not None and self.options.cancelled():
+        if self.options.stop.is_set():
             raise QueryLimitError("query timed out in expression evaluation; select less or allow more time")
 
     @property
@@ -116,7 +129,7 @@ class Evaluator:
     step_ms: int
 
     def eval(self, expr: Expr) -> Result:
-        self.run.check_cancelled()
+        self.run.check_stopped()
         if self.ts.size > 1 and not isinstance(expr, NumberLiteral | StringLiteral) and self.is_invariant(expr):
             return self.repeated(replace(self, ts=self.ts[:1]).eval(expr))
         if isinstance(expr, NumberLiteral):

@@ -186,7 +186,7 @@ def _smoothed(ev: "Evaluator", node: VectorSelector, frame: Frame, at: Times) ->
     for i in np.flatnonzero(has_histogram(frame.histograms).any(axis=0)).tolist():
         s = series_of(w, i, start_timestamps=False)
         for k in range(at.size):
-            ev.run.check_cancelled()
+            ev.run.check_stopped()
             lo, hi = int(w.lo[w.target[i], k]), int(w.hi[w.target[i], k])
             behind = int(after.hi[after.target[i], k])
             window = Window(s, lo, max(hi, behind), int(at[k]) - lookback, int(at[k]), ev.run.notes, node)

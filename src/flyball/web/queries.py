@@ -1,6 +1,6 @@
 """Queries: instant, range, exemplars, and what the parser says of an expression."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from flyball import clock
 from flyball.errors import QueryError, QueryLimitError
 from flyball.model.frames import Frame, is_absent
 from flyball.model.labels import Matcher
-from flyball.promql import Expr, Features, Options, Value, data_json, evaluate, features_of, parse
+from flyball.promql import Expr, Features, Options, Stop, Value, data_json, evaluate, features_of, parse
 from flyball.promql.syntax import VectorSelector
 from flyball.promql.values import format_value
 from flyball.web.answers import encode, form_client, success
@@ -115,14 +115,14 @@ class QueryHandlers:
         store = _Counting(self.store, self.budget)
         store.count_samples = bool(stats)
 
-        def work(cancelled: Callable[[], bool]) -> tuple[Value, bytes, list[float]]:
+        def work(stop: Stop) -> tuple[Value, bytes, list[float]]:
             begun_s = clock.monotonic_s()
             expr = parsed(text, self.features)
             if step and expr.type.value not in ("scalar", "vector"):
                 message = f'invalid expression type "{expr.type.documented}" for range query'
                 raise BadDataError(f'invalid parameter "query": {message}, must be Scalar or instant Vector')
             parsed_s = clock.monotonic_s()
-            options = Options(cancelled=cancelled, samples_max=self.budget.samples_max, features=self.features)
+            options = Options(stop=stop, samples_max=self.budget.samples_max, features=self.features)
             value = evaluate(expr, store, start, end, step, lookback, options=options, text=text)
             evaluated_s = clock.monotonic_s()
             return value, data_json(value, limit), [begun_s, parsed_s, evaluated_s]

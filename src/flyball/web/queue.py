@@ -1,7 +1,6 @@
 """The queue of queries: few run at once, and callers take turns, so that one dashboard cannot starve an autoscaler."""
 
 import asyncio
-import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -9,6 +8,7 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge
 
+from flyball.promql import Stop
 from flyball.web.answers import TimedOutError, UnavailableError
 
 _RUNNING = Gauge("flyball_queries_running", "Queries that run now.")
@@ -16,14 +16,14 @@ _WAITING = Gauge("flyball_queries_waiting", "Queries that wait for their turn.")
 _REFUSED = Counter("flyball_queries_refused", "Queries refused because the queue was full.")
 _TIMED_OUT = Counter("flyball_queries_timed_out", "Queries that ran into their time limit.")
 
-#: ``work(cancelled)``: computes in a thread, and ends soon after ``cancelled()`` is true.
-Work = Callable[[Callable[[], bool]], Any]
+#: Computes in a thread, and ends soon after it is told to stop.
+Work = Callable[[Stop], Any]
 
 
 class _Query:
     def __init__(self, work: Work) -> None:
         self.work = work
-        self.over = threading.Event()
+        self.stop = Stop()
         self.running = False
         self.abandoned = False
         self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -66,7 +66,7 @@ class QueryQueue:
             _TIMED_OUT.inc()
             raise TimedOutError("query timed out in query execution") from None
         finally:
-            query.over.set()
+            query.stop.set()
             self._forget(client, query)
             self._abandon(query)
             if not query.done.done():
@@ -98,7 +98,7 @@ class QueryQueue:
                 self._waiting[client] = queued  # behind all others
             self._running += 1
             query.running = True
-            started = asyncio.get_running_loop().run_in_executor(self._executor, query.work, query.over.is_set)
+            started = asyncio.get_running_loop().run_in_executor(self._executor, query.work, query.stop)
             started.add_done_callback(lambda done, query=query: self._ended(query, done))  # type: ignore[misc]
         _WAITING.set(self._count)
         _RUNNING.set(self._running)

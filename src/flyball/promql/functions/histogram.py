@@ -154,7 +154,7 @@ def _quantiles(ev: "Evaluator", q: Floats, vec: Vec, layouts: list[_Layout], arg
     parts = [_native(vec, native)] if vec.histograms is not None else []
     floats = vec.float_ok()
     for layout in layouts:
-        ev.run.check_cancelled()
+        ev.run.check_stopped()
         ok = floats[layout.rows]
         present: Mask = np.asarray(ok.any(axis=0))
         bounds, counts, held = coalesce(layout.bounds, vec.values[layout.rows], ok)

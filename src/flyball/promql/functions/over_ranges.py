@@ -52,9 +52,8 @@ def over_windows(ev: "Evaluator", call: Call, arg: Expr, kernel: Kernel) -> Vec:
     return result if call.name in KEEPS_NAME else ev.unname(result)
 
 
-def plain_windows(ev: "Evaluator", call: Call, arg: Expr) -> list[Windows] | None:
-    """The windows of a range vector of which every series is the kernel's; None when one is not, or is a
-    subquery's."""
+def plain_range(ev: "Evaluator", call: Call, arg: Expr) -> RangeVector | None:
+    """A range vector of which every series is the kernel's; None when one is not, or is a subquery's."""
     if not isinstance(unwrap(arg), MatrixSelector):
         return None
     found = range_vector(ev, arg)
@@ -62,7 +61,7 @@ def plain_windows(ev: "Evaluator", call: Call, arg: Expr) -> list[Windows] | Non
     for frame in found.frames:
         if found.modifier or frame.histograms is not None or (starts and frame.starts_ms is not None):
             return None
-    return [cut(frame, found.starts, found.ends, apart=True) for frame in found.frames]
+    return found
 
 
 def _check_modifier(call: Call, found: RangeVector) -> None:
@@ -147,7 +146,7 @@ def _one_by_one(
     edges = list(zip(found.starts.tolist(), found.ends.tolist(), strict=True))
     lo, hi = w.spread(w.lo), w.spread(w.hi)
     for i in range(w.shape[0]):
-        ev.run.check_cancelled()
+        ev.run.check_stopped()
         series = one_window.series_of(w, i, start_timestamps=starts)
         for k, (first, last) in enumerate(edges):
             if lo[i, k] == hi[i, k]:

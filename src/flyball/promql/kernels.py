@@ -1,0 +1,269 @@
+"""Loops that numba compiles: imported by ``compiled.load`` alone, since numba is large.
+
+Tables come flat: a table's memory and the cells from one row to the next. Each kernel does what the numpy way of
+``over_time``, ``aggregation`` or ``rendering`` does, and is tested against it. All of them let go of the interpreter's
+lock, and those that run over steps ask ``stop`` between two of them.
+"""
+
+from typing import Any
+
+import numba as nb
+import numpy as np
+
+_cells = nb.types.Array(nb.float64, 1, "C", readonly=True)  # a frame may be a part of the store
+_times = nb.types.Array(nb.int64, 1, "C", readonly=True)
+_rows, _row, _bytes = nb.int32[::1], nb.float64[::1], nb.uint8[::1]
+_longs, _table, _i64, _bool = nb.int64[::1], nb.float64[:, ::1], nb.int64, nb.boolean
+
+
+def _compiled(*signature: Any, **options: Any) -> Any:
+    return nb.njit(signature, nogil=True, cache=True, error_model="numpy", **options)
+
+
+# --- windows
+
+
+@_compiled(_times, _i64, _i64, _i64, _rows)
+def _seek(times: Any, width: int, rows: int, edge_ms: int, at: Any) -> None:
+    """Puts each target's row at the first one that is later than the edge."""
+    for p in range(at.size):
+        low, high = 0, rows
+        while low < high:
+            middle = (low + high) // 2
+            if times[middle * width + p] <= edge_ms:
+                low = middle + 1
+            else:
+                high = middle
+        at[p] = low
+
+
+@_compiled(_times, _i64, _i64, _i64, _rows)
+def _advance(times: Any, width: int, rows: int, edge_ms: int, at: Any) -> None:
+    """As ``_seek``, from where the rows are."""
+    for p in range(at.size):
+        row = at[p]
+        while row < rows and times[row * width + p] <= edge_ms:
+            row += 1
+        at[p] = row
+
+
+@_compiled(_cells, _i64, _i64, _i64, nb.boolean[::1], _longs)
+def scan(values: Any, width: int, rows: int, series: int, holed: Any, falls: Any) -> None:
+    """Marks the series that have a NaN in some row, and counts in how many series each row is below the one before."""
+    for row in range(rows):
+        here = values[row * width : row * width + series]
+        for s in range(series):
+            holed[s] |= here[s] != here[s]
+        if row:
+            before = values[(row - 1) * width : (row - 1) * width + series]
+            count = 0
+            for s in range(series):
+                count += here[s] < before[s]
+            falls[row] = count
+
+
+@_compiled(_cells, _i64, _i64, _i64, _longs, _longs, _row)
+def fallen(values: Any, width: int, rows: int, series: int, falls: Any, columns: Any, amounts: Any) -> None:
+    """Which series fall, and from what, row by row; ``falls`` says in which rows some do."""
+    at = 0
+    for row in range(rows):
+        if falls[row]:
+            here, before = row * width, (row - 1) * width
+            for s in range(series):
+                if values[here + s] < values[before + s]:
+                    columns[at], amounts[at] = s, values[before + s]
+                    at += 1
+
+
+@_compiled(_times, _i64, nb.int32[::1], nb.boolean[:, ::1], _table, nb.int64[:, ::1])
+def close_up(times: Any, width: int, target: Any, hole: Any, values: Any, own: Any) -> None:
+    """Moves the samples of every series up, in ``values`` and with their times to ``own``, so that no hole is left."""
+    rows, series = values.shape
+    for s in range(series):
+        at = 0
+        for row in range(rows):
+            if not hole[row, s]:
+                values[at, s] = values[row, s]
+                own[at, s] = times[row * width + target[s]]
+                at += 1
+        for row in range(at, rows):
+            own[row, s] = np.iinfo(np.int64).max
+
+
+# --- sums of rates
+
+
+@_compiled(_times, _i64, _rows, _rows, _i64, _i64, _row, _row, _row)
+def _reach(
+    times: Any, width: int, lo: Any, hi: Any, start_ms: int, end_ms: int, sampled: Any, to_start: Any, to_end: Any
+) -> int:
+    """Of each target: the seconds between its first and last sample of a window (0 without two), and how far to extend
+    them to either side. Returns how many targets have two."""
+    several = 0
+    for p in range(lo.size):
+        a, b = lo[p], hi[p] - 1
+        sampled[p] = 0.0
+        if b > a:
+            first_ms, last_ms = times[a * width + p], times[b * width + p]
+            span = (last_ms - first_ms) / 1000
+            average = span / (b - a)
+            before, behind = (first_ms - start_ms) / 1000, (end_ms - last_ms) / 1000
+            sampled[p] = span
+            to_start[p] = average / 2 if before >= average * 1.1 else before
+            to_end[p] = average / 2 if behind >= average * 1.1 else behind
+            several += span > 0
+    return several
+
+
+@_compiled(_cells, _i64, _rows, _rows, _longs, _row, _row)
+def _grown(values: Any, width: int, lo: Any, hi: Any, runs: Any, firsts: Any, grown: Any) -> None:
+    """The first values of all series, and their last less their first; ``runs`` is where each target's begin."""
+    for p in range(lo.size):
+        a, b = lo[p] * width, (hi[p] - 1) * width
+        if b > a:
+            for s in range(runs[p], runs[p + 1]):
+                first = values[a + s]
+                firsts[s] = first
+                grown[s] = values[b + s] - first
+
+
+@_compiled(_longs, _longs, _row, _rows, _rows, _rows, _row)
+def _regain(first_of: Any, columns: Any, amounts: Any, target: Any, lo: Any, hi: Any, grown: Any) -> None:
+    """Adds what each fall within a window hid; ``first_of`` is where those of each row begin."""
+    low, high = first_of.size, 0
+    for p in range(lo.size):
+        low, high = min(low, lo[p]), max(high, hi[p])
+    for row in range(low + 1, high):
+        for event in range(first_of[row], first_of[row + 1]):
+            s = columns[event]
+            if lo[target[s]] < row < hi[target[s]]:
+                grown[s] += amounts[event]
+
+
+@_compiled(_row, _row, _row, _longs, _row, _bool, nb.float64, _row)
+def _extend(
+    sampled: Any, to_start: Any, to_end: Any, runs: Any, firsts: Any, counter: bool, seconds: float, grown: Any
+) -> None:
+    """Extrapolates what has grown to the edges of the window; a counter not past where it would have been zero."""
+    for p in range(sampled.size):
+        span, start = sampled[p], to_start[p]
+        if span <= 0:
+            for s in range(runs[p], runs[p + 1]):
+                grown[s] = 0.0
+            continue
+        factor = (span + start + to_end[p]) / span / seconds
+        near = 0
+        if counter:
+            for s in range(runs[p], runs[p + 1]):
+                near += firsts[s] >= 0 and span * firsts[s] < start * grown[s]
+        if near:
+            for s in range(runs[p], runs[p + 1]):
+                own = start
+                if firsts[s] >= 0 and span * firsts[s] < start * grown[s]:
+                    own = min(start, span * (firsts[s] / grown[s]))
+                grown[s] *= (span + own + to_end[p]) / span / seconds
+        else:
+            for s in range(runs[p], runs[p + 1]):
+                grown[s] *= factor
+
+
+@_compiled(_row, fastmath={"reassoc"})
+def _sum(items: Any) -> float:
+    total = 0.0
+    for s in range(items.size):
+        total += items[s]
+    return total
+
+
+@_compiled(_row, _longs, _longs, _row, _row)
+def _add(items: Any, codes: Any, stretches: Any, totals: Any, lost: Any) -> None:
+    """Sums by group, and what rounding lost where signs are mixed (Neumaier's); ``stretches`` is where series that
+    follow each other and are of one group begin."""
+    negative = 0
+    for s in range(items.size):
+        negative += items[s] < 0
+    if negative == 0:
+        if stretches.size * 8 <= items.size:
+            for i in range(stretches.size - 1):
+                totals[codes[stretches[i]]] += _sum(items[stretches[i] : stretches[i + 1]])
+        else:
+            for s in range(items.size):
+                totals[codes[s]] += items[s]
+        return
+    for s in range(items.size):
+        item, group = items[s], codes[s]
+        total = totals[group]
+        new = total + item
+        if np.isinf(new):
+            lost[group] = 0.0
+        elif abs(total) >= abs(item):
+            lost[group] += (total - new) + item
+        else:
+            lost[group] += (item - new) + total
+        totals[group] = new
+
+
+@_compiled(
+    _cells, _i64, _times, _i64, _i64, _rows, _longs, _longs, _longs, _longs, _longs, _row, _longs, _longs, _bool,
+    _bool, _table, _table, _table, nb.boolean[::1], nb.boolean[::1],
+)  # fmt: skip
+def add_rates(
+    values: Any,
+    width: int,
+    times: Any,
+    times_width: int,
+    rows: int,
+    target: Any,
+    runs: Any,
+    codes: Any,
+    stretches: Any,
+    first_of: Any,
+    columns: Any,
+    amounts: Any,
+    starts: Any,
+    ends: Any,
+    counter: bool,
+    per_second: bool,
+    totals: Any,
+    lost: Any,
+    numbers: Any,
+    used: Any,
+    stop: Any,
+) -> None:
+    """Adds the rates of all series at every step to the sums of their groups; ``used`` are the targets with any.
+
+    Formula: promql/functions.go of Prometheus, extrapolatedRate.
+    """
+    targets, series = runs.size - 1, codes.size
+    lo, hi = np.zeros(targets, np.int32), np.zeros(targets, np.int32)
+    sampled, to_start, to_end = np.zeros(targets), np.zeros(targets), np.zeros(targets)
+    firsts, grown = np.zeros(series), np.zeros(series)
+    sizes = np.zeros(totals.shape[1])
+    for s in range(series):
+        sizes[codes[s]] += 1
+    for k in range(starts.size):
+        if stop[0]:
+            return
+        if k == 0:
+            _seek(times, times_width, rows, starts[0], lo)
+            _seek(times, times_width, rows, ends[0], hi)
+        else:
+            _advance(times, times_width, rows, starts[k], lo)
+            _advance(times, times_width, rows, ends[k], hi)
+        several = _reach(times, times_width, lo, hi, starts[k], ends[k], sampled, to_start, to_end)
+        if several == 0:
+            continue
+        seconds = (ends[k] - starts[k]) / 1000 if per_second else 1.0
+        _grown(values, width, lo, hi, runs, firsts, grown)
+        if counter and amounts.size:
+            _regain(first_of, columns, amounts, target, lo, hi, grown)
+        _extend(sampled, to_start, to_end, runs, firsts, counter, seconds, grown)
+        _add(grown, codes, stretches, totals[k], lost[k])
+        if several == targets:
+            numbers[k] += sizes
+            used[:] = True
+        else:
+            for p in range(targets):
+                used[p] |= sampled[p] > 0
+            for s in range(series):
+                numbers[k, codes[s]] += sampled[target[s]] > 0
