@@ -353,3 +353,43 @@ async def pods_of(client: KubeClient, app: str) -> list[Any]:
     """The pods of an application that are not on their way out."""
     found = await client.list(PODS, "default", label_selector=f"app={app}")
     return [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
+
+
+#: (API group, resource with its subresource, verb)
+Call = tuple[str, str, str]
+
+
+def call_of(event: dict[str, Any]) -> Call:
+    """What an audit event shows that was asked for; discovery has no resource."""
+    about = event.get("objectRef") or {}
+    resource = "/".join(filter(None, (about.get("resource", ""), about.get("subresource", ""))))
+    return about.get("apiGroup", ""), resource, event["verb"]
+
+
+#: What the roles of Kubernetes that we are bound to grant.
+_BOUND: dict[str, set[Call]] = {
+    "system:auth-delegator": {
+        ("authentication.k8s.io", "tokenreviews", "create"),
+        ("authorization.k8s.io", "subjectaccessreviews", "create"),
+    },
+    "extension-apiserver-authentication-reader": {("", "configmaps", verb) for verb in ("list", "watch")},
+}
+
+
+def granted(objects: Sequence[dict[str, Any]]) -> set[Call]:
+    """Every call that manifests allow the adapter's service account."""
+    roles = {(item["kind"], item["metadata"]["name"]): item for item in objects if item["kind"].endswith("Role")}
+    found: set[Call] = set()
+    for binding in objects:
+        if not binding["kind"].endswith("RoleBinding") or NAME not in {item["name"] for item in binding["subjects"]}:
+            continue
+        role = binding["roleRef"]["kind"], binding["roleRef"]["name"]
+        found |= _BOUND.get(role[1], set())
+        for rule in roles[role]["rules"] if role in roles else ():
+            found |= {
+                (group, resource, verb)
+                for group in rule["apiGroups"]
+                for resource in rule["resources"]
+                for verb in rule["verbs"]
+            }
+    return found

@@ -28,10 +28,12 @@ async def recorded(adapter: Path) -> list[str]:
         directory = Path(folder)
         async with (
             world(directory, CONFIG, objects=objects(), series=series) as found,
-            real_adapter(adapter, found, directory / "config.yaml") as ask,
+            real_adapter(
+                adapter, directory / "real", directory / "config.yaml", found.prometheus.url, directory / "kubeconfig"
+            ) as real,
         ):
             for path, accept in REQUESTS:
-                status, body = await ask(path, {"Accept": accept} if accept else None)
+                status, body = await real.ask(path, {"Accept": accept} if accept else None)
                 line = {"path": path, "status": status, "body": comparable(body, path)}
                 lines.append(json.dumps(line | ({"accept": accept} if accept else {})))
     return lines

@@ -1,11 +1,16 @@
 """The adapter's own authority: renewed in time, published before it signs, kept by whoever is first."""
 
 import asyncio
+import contextlib
+import datetime as dt
 from pathlib import Path
 
+import pytest
 from cryptography import x509
+from cryptography.x509 import verification
 
 from flyball.adapter.certificates import DAY_MS, Certificates, DirectoryKeeper, SecretKeeper, keep, renewed
+from flyball.http.certificates import Certificate, Pair, authority, certificates_of, is_signed_by, is_valid_at, leaf
 from flyball.kube import KubeClient
 from flyball.kube.kinds import SECRETS
 from flyball.localcluster import ApiServer
@@ -14,20 +19,14 @@ NOW = 1_800_000_000_000
 NAMES = ["flyball-adapter.flyball-system.svc", "127.0.0.1"]
 
 
-def authorities(held: Certificates) -> list[x509.Certificate]:
-    return x509.load_pem_x509_certificates(held.authority.encode())
+def authorities(held: Certificates) -> list[Certificate]:
+    return certificates_of(held.authority)
 
 
 def issuer(held: Certificates) -> int:
     """Which authority of the bundle signed the leaf."""
-    leaf = x509.load_pem_x509_certificate(held.certificate.encode())
-    for index, authority in enumerate(authorities(held)):
-        try:
-            leaf.verify_directly_issued_by(authority)
-        except (ValueError, Exception):
-            continue
-        return index
-    raise AssertionError("no authority of the bundle signed the leaf")
+    (leaf,) = certificates_of(held.certificate)
+    return next(index for index, authority in enumerate(authorities(held)) if is_signed_by(leaf, authority))
 
 
 def test_nothing_changes_before_two_thirds_of_the_life() -> None:
@@ -56,9 +55,34 @@ def test_a_new_authority_is_known_to_all_before_it_signs() -> None:
     for days in range(0, 2000, 20):  # whatever the day, the leaf verifies and is in its time
         held = renewed(held, NAMES, now + days * DAY_MS)
         issuer(held)
-        leaf = x509.load_pem_x509_certificate(held.certificate.encode())
-        assert leaf.not_valid_after_utc.timestamp() * 1000 > now + days * DAY_MS
+        assert is_valid_at(certificates_of(held.certificate)[0], now + days * DAY_MS)
         assert len(authorities(held)) <= 3
+
+
+def test_what_an_authority_signed_verifies_and_nothing_else() -> None:
+    ours, other = (authority("ca", 10, NOW) for _ in range(2))
+    pair = leaf(ours, "x", 10, NOW, names=["x.svc", "127.0.0.1"])
+    assert is_signed_by(pair.certificate, ours.certificate) and not is_signed_by(pair.certificate, other.certificate)
+    assert not is_signed_by(ours.certificate, pair.certificate)
+    with pytest.raises(ValueError, match="not the certificate's"):
+        Pair.of_pem(pair.certificate_pem, other.key_pem)
+    at = dt.datetime.fromtimestamp(NOW / 1000, dt.UTC)
+    for issuer, good in ((ours, True), (other, False)):
+        store = verification.Store([issuer.certificate])
+        verifier = verification.PolicyBuilder().store(store).time(at).build_server_verifier(x509.DNSName("x.svc"))
+        with contextlib.nullcontext() if good else pytest.raises(verification.VerificationError):
+            verifier.verify(pair.certificate, [])
+
+
+def test_what_is_damaged_by_hand_is_made_anew(tmp_path: Path) -> None:
+    async def main() -> None:
+        first = await keep(DirectoryKeeper(tmp_path / "certs"), NAMES, NOW)
+        for name in ("ca.crt", "tls.crt"):
+            (tmp_path / "certs" / name).write_text("no certificate")
+            again = await keep(DirectoryKeeper(tmp_path / "certs"), NAMES, NOW)
+            assert again.authority != first.authority and issuer(again) == 0
+
+    asyncio.run(main())
 
 
 def test_a_directory_keeps_them(tmp_path: Path) -> None:

@@ -181,27 +181,16 @@ def front_proxy_of(data: Mapping[str, str]) -> FrontProxy:
 
 def issued_by(der: bytes, ca_pem: str) -> bool:
     """Whether an authority of the bundle signed the certificate, and both are in their time."""
-    from cryptography import x509
-    from cryptography.exceptions import InvalidSignature
+    from flyball.http.certificates import certificates_of, is_signed_by, is_valid_at, of_der
 
-    now_s = clock.now_ms() / 1000
+    now_ms = clock.now_ms()
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        authorities = x509.load_pem_x509_certificates(ca_pem.encode())
+        certificate, authorities = of_der(der), certificates_of(ca_pem)
     except ValueError:
         return False
-    for authority in authorities:
-        if not all(
-            item.not_valid_before_utc.timestamp() <= now_s <= item.not_valid_after_utc.timestamp()
-            for item in (certificate, authority)
-        ):
-            continue
-        try:
-            certificate.verify_directly_issued_by(authority)
-        except (ValueError, TypeError, InvalidSignature):
-            continue
-        return True
-    return False
+    return is_valid_at(certificate, now_ms) and any(
+        is_valid_at(authority, now_ms) and is_signed_by(certificate, authority) for authority in authorities
+    )
 
 
 class FrontProxyWatch:

@@ -4,8 +4,6 @@ The API server is told of our authority by the caBundle of our APIServices, so t
 """
 
 import base64
-import datetime as dt
-import ipaddress
 import logging
 import os
 import ssl
@@ -15,12 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
 from flyball.errors import ConfigError, FlyballError, KubeApiError
+from flyball.http import certificates as made
+from flyball.http.certificates import Certificate, Pair, certificates_of, left_ms, names_of, pem_of
 from flyball.kube import KubeClient
 from flyball.kube.kinds import API_SERVICES, SECRETS
 
@@ -49,99 +44,36 @@ def renewed(held: Certificates | None, names: Sequence[str], now_ms: int) -> Cer
 
     Args:
         names: DNS names and addresses of the server.
+
+    Raises:
+        ValueError: what is held is no certificate.
     """
     if held is None:
-        return _signed(_with_authority(None, now_ms), names, now_ms)
-    authority = x509.load_pem_x509_certificate(held.authority.encode())
-    leaf = x509.load_pem_x509_certificate(held.certificate.encode())
+        return signed(_with_authority(None, now_ms), names, now_ms)
+    (authority, *_), (leaf, *_) = certificates_of(held.authority), certificates_of(held.certificate)
     if _is_late(authority, now_ms):
         held = _with_authority(held, now_ms)
-        return held if leaf.not_valid_after_utc > _time(now_ms) else _signed(held, names, now_ms)
-    return _signed(held, names, now_ms) if _is_late(leaf, now_ms) or _names_of(leaf) != sorted(names) else held
+        return held if left_ms(leaf, now_ms) > 0 else signed(held, names, now_ms)
+    return signed(held, names, now_ms) if _is_late(leaf, now_ms) or names_of(leaf) != sorted(names) else held
 
 
-def _is_late(certificate: x509.Certificate, now_ms: int) -> bool:
+def signed(held: Certificates, names: Sequence[str], now_ms: int) -> Certificates:
+    """With a new serving certificate of the newest authority."""
+    pair = made.leaf(Pair.of_pem(held.authority, held.authority_key), "flyball-adapter", LEAF_DAYS, now_ms, names=names)
+    return replace(held, certificate=pair.certificate_pem, key=pair.key_pem)
+
+
+def _is_late(certificate: Certificate, now_ms: int) -> bool:
     life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-    return certificate.not_valid_after_utc - _time(now_ms) < life / 3
-
-
-def _names_of(certificate: x509.Certificate) -> list[str]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return []
-    return sorted(str(name.value) for name in names)
-
-
-def _time(now_ms: int) -> dt.datetime:
-    return dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC).replace(microsecond=0)
+    return left_ms(certificate, now_ms) < life.total_seconds() * 1000 / 3
 
 
 def _with_authority(held: Certificates | None, now_ms: int) -> Certificates:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"flyball-adapter-ca-{now_ms // 1000}")])
-    usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
-    certificate = (
-        _builder(name, name, key, AUTHORITY_DAYS, now_ms)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    bundle = _pem(certificate)
+    pair = made.authority(f"flyball-adapter-ca-{now_ms // 1000}", AUTHORITY_DAYS, now_ms)
     if held is None:
-        return Certificates(bundle, _key_pem(key), "", "")
-    for old in x509.load_pem_x509_certificates(held.authority.encode()):
-        if old.not_valid_after_utc > _time(now_ms):
-            bundle += _pem(old)
-    return replace(held, authority=bundle, authority_key=_key_pem(key))
-
-
-def _signed(held: Certificates, names: Sequence[str], now_ms: int) -> Certificates:
-    authority = x509.load_pem_x509_certificate(held.authority.encode())
-    authority_key = serialization.load_pem_private_key(held.authority_key.encode(), None)
-    assert isinstance(authority_key, ec.EllipticCurvePrivateKey)
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "flyball-adapter")])
-    certificate = (
-        _builder(subject, authority.subject, key, LEAF_DAYS, now_ms)
-        .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
-        .sign(authority_key, hashes.SHA256())
-    )
-    return replace(held, certificate=_pem(certificate), key=_key_pem(key))
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int, now_ms: int
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(_time(now_ms) - dt.timedelta(hours=1))  # clocks differ
-        .not_valid_after(_time(now_ms) + dt.timedelta(days=days))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    )
-
-
-def _general_name(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
-
-
-def _pem(certificate: x509.Certificate) -> str:
-    return certificate.public_bytes(serialization.Encoding.PEM).decode()
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> str:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
+        return Certificates(pair.certificate_pem, pair.key_pem, "", "")
+    before = (pem_of(old) for old in certificates_of(held.authority) if left_ms(old, now_ms) > 0)
+    return replace(held, authority="".join((pair.certificate_pem, *before)), authority_key=pair.key_pem)
 
 
 # -- where they are kept -----------------------------------------------------------------------------------------------
@@ -233,7 +165,11 @@ async def keep(keeper: Keeper, names: Sequence[str], now_ms: int) -> Certificate
     """
     for _ in range(5):
         held = await keeper.load()
-        wanted = renewed(held, names, now_ms)
+        try:
+            wanted = renewed(held, names, now_ms)
+        except ValueError as exc:
+            log.warning("certificates_made_anew reason=%s", exc)
+            wanted = renewed(None, names, now_ms)
         if wanted == held or await keeper.save(wanted):
             return wanted
     raise ConfigError("the serving certificates are written by somebody else all the time; give each adapter a Secret")
