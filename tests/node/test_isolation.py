@@ -73,10 +73,10 @@ def test_volumes_stand_where_the_manifest_wants_them(tmp_path, mount_runtime):
             lines = [line.split(" ", 3)[3] for line in log.read_text().splitlines()]
             assert lines == ["from the volume", "deep"]
             # Commands beside it see what it sees, and stand where it stands.
-            code, text = await main.execute(["sh", "-c", "pwd; ls /flyball-test /var/run/flyball-test"], 5.0)
+            code, text = await main.execute(["sh", "-c", "uname -n; pwd; ls /flyball-test /var/run/flyball-test"], 5.0)
             assert (code, text.split()) == (
                 0,
-                ["/flyball-work", "/flyball-test:", "deep", "run.sh", "word", "/var/run/flyball-test:", "data"],
+                ["p", "/flyball-work", "/flyball-test:", "deep", "run.sh", "word", "/var/run/flyball-test:", "data"],
             )
             code, text = await main.execute(["getent", "hosts", "web.default"], 5.0)
             assert (code, text.split()[0]) == (0, "127.11.1.1")

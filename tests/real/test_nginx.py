@@ -1,17 +1,19 @@
 """Debian's nginx beside its stock exporter and ours, and the example that scales by it."""
 
 import contextlib
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.real.conftest import eventually
+from tests.real.conftest import ROOT, Flyball, eventually
 from tools import debian
 
 pytestmark = pytest.mark.real
@@ -92,3 +94,50 @@ def test_ours_serves_what_the_stock_exporter_serves(tmp_path: Path) -> None:
             subprocess.run(["kill", "-HUP", str(pid)], check=True)
             for url in urls:
                 eventually(lambda url=url: families(fetch(url))[1] == {'nginx_up{site="a",zone="b"}': 0.0})
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, kubectl_path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flyball]:
+    monkeypatch.setenv("PATH", f"{debian.nginx().parent}{os.pathsep}{os.environ['PATH']}")
+    one = Flyball(tmp_path / "data", kubectl_path)
+    one.start("-f", str(ROOT / "examples/nginx"))
+    yield one
+    one.stop()
+
+
+def test_the_example_follows_its_requests_up_and_down(cluster: Flyball) -> None:
+    def replicas() -> int:
+        return int(cluster.get("deployment", "nginx")["status"].get("readyReplicas") or 0)
+
+    def metric() -> str:
+        return cluster.kubectl(
+            "get",
+            "--raw",
+            "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/nginx_http_requests_per_second",
+        )
+
+    address = eventually(lambda: cluster.get("service", "nginx")["status"]["loadBalancer"]["ingress"][0])
+    url = f"http://{address['ip']}:{address['ports'][0]['port']}/"
+    eventually(lambda: "Hello from nginx-" in fetch(url))
+    eventually(lambda: '"value":' in metric(), 60)
+    assert replicas() == 1
+    stopping = threading.Event()
+
+    def load() -> None:
+        while not stopping.wait(0.004):
+            with contextlib.suppress(OSError):
+                fetch(url)
+
+    loader = threading.Thread(target=load)
+    loader.start()
+    try:
+        eventually(lambda: replicas() >= 3, 90)
+        # Every pod has an address of its own, with nginx' port on it, and answers for itself.
+        pods = cluster.get("pods", "-l", "app=nginx")["items"]
+        ips = {pod["status"]["podIP"] for pod in pods if pod["status"].get("podIP")}
+        assert len(ips) == len(pods) >= 3
+        eventually(lambda: len({fetch(url) for _ in range(20)}) >= 3)
+    finally:
+        stopping.set()
+        loader.join()
+    eventually(lambda: replicas() == 1, 120)

@@ -42,6 +42,7 @@ IMAGES = {
     "valkey/valkey": Image((), ("valkey-server", "--bind", "$(POD_IP)", "--protected-mode", "no")),
     "memcached": Image((), ("memcached", "-l", "$(POD_IP)", "-u", "nobody")),
     "nginx": Image((), ("nginx", "-g", "daemon off;")),
+    "nginx/nginx-prometheus-exporter": Image((*OURS, "exporter", "nginx")),
     "httpd": Image((), ("httpd", "-D", "FOREGROUND")),
     "haproxy": Image((), ("haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg")),
     "prom/prometheus": Image(("prometheus",)),

@@ -11,7 +11,9 @@ import _ctypes
 import os
 
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = 1, 32, 4096, 8192, 16384, 1 << 18
-CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWUSER = 0x20000, 0x4000000, 0x10000000
+
+HOSTNAME_MAX = 64
 
 _libc = _ctypes.dlopen(None, 0)
 
@@ -27,9 +29,9 @@ def bind(source, target, flags=MS_REC):
 
 
 def unshare():
-    """Enters a mount namespace whose changes stay inside it."""
+    """Enters namespaces for mounts and the host's name; changes stay inside them."""
     uid, gid = os.getuid(), os.getgid()
-    call("unshare", CLONE_NEWNS if uid == 0 else CLONE_NEWNS | CLONE_NEWUSER)
+    call("unshare", CLONE_NEWNS | CLONE_NEWUTS | (0 if uid == 0 else CLONE_NEWUSER))
     if uid != 0:
         for name, text in (
             ("setgroups", "deny"),
@@ -77,10 +79,15 @@ def locate(target):
     return os.path.join(real, *rest) if rest else real, real if rest else ""
 
 
-def enter(new, mounts):
-    """Gives this process the new root, at the empty directory ``new``, with ``mounts``: (ro or rw, source, target)."""
+def enter(new, mounts, hostname):
+    """Gives this process the new root, at the empty directory ``new``, and the host's name.
+
+    ``mounts`` are (ro or rw, source, target).
+    """
     located = [(kind, source, *locate(target)) for kind, source, target in mounts]
     unshare()
+    name = os.fsencode(hostname)[:HOSTNAME_MAX]
+    call("sethostname", name, len(name))
     show_entries("/", new)
     for real in sorted({real for _, _, _, real in located} - {"", "/"}, key=lambda path: path.count("/")):
         show_entries(real, new + real)

@@ -22,6 +22,7 @@ Object = dict[str, Any]
 
 BACKOFF_FIRST_S = 10.0
 BACKOFF_MAX_S = 300.0
+_SYSTEM_PROGRAMS = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # an image has them on its PATH, an ordinary user has not
 _PASSED_ON = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -83,9 +84,8 @@ class PodManager:
     def base_environment(self, worker: PodWorker) -> dict[str, str]:
         env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         env.setdefault("LANG", "C.UTF-8")
-        env["PATH"] = os.pathsep.join(
-            [str(self._bin), os.path.dirname(sys.executable), os.environ.get("PATH") or os.defpath]
-        )
+        path = [str(self._bin), os.path.dirname(sys.executable), os.environ.get("PATH") or os.defpath]
+        env["PATH"] = os.pathsep.join([*path, *_SYSTEM_PROGRAMS])
         env["PYTHONUNBUFFERED"] = "1"  # as most images of Python programs have it: a log is read while it runs
         if worker.pod["spec"].get("enableServiceLinks", True):
             env.update(self.service_environment(worker.namespace))

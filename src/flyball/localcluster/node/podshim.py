@@ -235,7 +235,7 @@ def beside(name):
 def enter_root():
     """Gives the program its volumes at their places."""
     new, *lines = ROOT.split("\n")
-    beside("podroot").enter(new, [line.split("\t") for line in lines])
+    beside("podroot").enter(new, [line.split("\t") for line in lines], os.environ.get("HOSTNAME") or "localhost")
 
 
 def open_control(path):

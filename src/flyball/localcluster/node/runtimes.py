@@ -11,10 +11,10 @@ from pathlib import Path
 from flyball.localcluster.node import podnet
 
 MOUNT, PLAIN = "mount", "plain"
-"""A mount namespace of each container's own, and none; the value of the label ``flyball.dev/runtime``."""
+"""Namespaces of each container's own for mounts and the host's name, and none: the label ``flyball.dev/runtime``."""
 
 PROBE_TIMEOUT_S = 10.0
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); import podroot; podroot.enter(sys.argv[2], [])"
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); import podroot; podroot.enter(sys.argv[2], [], 'probe')"
 
 
 def probe(directory: Path) -> str:
@@ -56,5 +56,5 @@ def entering(pid: int | None = None) -> list[str]:
     program = shutil.which("nsenter")
     if program is None:
         return []
-    words = [program, "-m", "-r", "-w", *([] if os.getuid() == 0 else ["-U", "--preserve-credentials"])]
+    words = [program, "-m", "-u", "-r", "-w", *([] if os.getuid() == 0 else ["-U", "--preserve-credentials"])]
     return words if pid is None else [*words, "-t", str(pid), "--"]
