@@ -26,7 +26,9 @@ log = logging.getLogger("flyball")
 METRICS_PORT, PROMETHEUS_PORT, NODE_PORT = 6444, 9090, 10250
 SYSTEM_NAMESPACE = "flyball-system"
 ADAPTER_SERVICE = "flyball-adapter"
+STATSD_PORT = 8125
 QUERY_SWITCH_INTERVAL_S = 0.001
+SHARE_S = 0.05  # a Governor is evaluated when a sample lands, and must not be told what was before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ async def _control(settings: Settings, life: Life) -> None:
     from flyball.adapter import Adapter
     from flyball.adapter import serve as serve_adapter
     from flyball.autoscaler import Autoscaler
-    from flyball.autoscaler import create_app as decisions_app
+    from flyball.autoscaler import create_app as autoscaler_app
     from flyball.journal import Journal
     from flyball.kube import KubeClient
     from flyball.localcluster import ApiServer, pki, workloads
@@ -154,7 +156,7 @@ async def _control(settings: Settings, life: Life) -> None:
     client = await KubeClient.from_kubeconfig(settings.kubeconfig)
     journal = Journal(settings.data_dir / "control" / "journal.db")
     source = HttpSource(f"http://127.0.0.1:{settings.port(PROMETHEUS_PORT)}")
-    adapter = Adapter(client, source)
+    adapter = Adapter(client, source, share_s=SHARE_S)
     autoscaler = Autoscaler(client, journal, sync_period_s=settings.sync_period_s)
     operator = Operator(client)
     metrics_apis = await serve_adapter(
@@ -162,7 +164,9 @@ async def _control(settings: Settings, life: Life) -> None:
         port=settings.port(METRICS_PORT),
         pki_dir=settings.pki,
         token=pki.token(settings.data_dir),
-        extra_app=decisions_app(journal, None, autoscaler.statistics),
+        extra_app=autoscaler_app(
+            journal, statistics=autoscaler.statistics, client=client, wakes=autoscaler, metrics_of=adapter.metrics_of
+        ),
     )
     try:
         await _publish_metrics_apis(client, settings)
@@ -260,10 +264,12 @@ async def _data(settings: Settings, life: Life) -> None:
     from flyball.http.server import serve
     from flyball.rules.configmaps import RuleFiles
     from flyball.rules.manager import RuleManager
-    from flyball.scrape import ScrapeManager
+    from flyball.scrape import Demand, ScrapeManager, Waker
     from flyball.store import Database, StoreCollector
     from flyball.web.instance import Instance
     from flyball.web.prometheus_api import create_app
+    from flyball.web.pushing import Announced, Statsd, push_routes
+    from flyball.web.receiving import Receiver
 
     sys.setswitchinterval(QUERY_SWITCH_INTERVAL_S)  # a query in the worker thread must not delay a scrape
     store, client = await asyncio.gather(asyncio.to_thread(Database, settings.data_dir / "data"), _connect(settings))
@@ -278,6 +284,10 @@ async def _data(settings: Settings, life: Life) -> None:
 
     with ThreadPoolExecutor(1, thread_name_prefix="query") as executor:
         control = new_session(timeout_s=10, tls=client_tls(ca_file=settings.pki / "ca.crt"))
+        waker = Waker(control, _control_url(settings) + "/api/flyball/v1/wake", partial(_token, settings))
+        pushed = Announced(store.head, waker.series)
+        receiver = Receiver(pushed, manager.exemplars.add)
+        statsd = Statsd(pushed)
         in_thread = partial(asyncio.get_running_loop().run_in_executor, executor)
         rules = RuleManager(store, store.head.append_all, in_thread)
         instance = Instance(
@@ -289,7 +299,12 @@ async def _data(settings: Settings, life: Life) -> None:
             alerts=rules.alerts_json,
             exemplars=manager.exemplars,
         )
-        app = create_app(store, executor=executor, routes=_control_routes(settings, control), instance=instance)
+        routes = [
+            *_control_routes(settings, control),
+            *push_routes(pushed),
+            *receiver.routes(remote_write=True, otlp=True),
+        ]
+        app = create_app(store, executor=executor, routes=routes, instance=instance)
         server = await serve(app, port=settings.port(PROMETHEUS_PORT), name="Prometheus API")
         try:
             report_ready()
@@ -298,6 +313,9 @@ async def _data(settings: Settings, life: Life) -> None:
                 {
                     "store": store.run(),
                     "scraping": manager.run(),
+                    "demand": Demand(client, manager, waker.governor).run(),
+                    "wake-ups": waker.run(),
+                    "statsd": statsd.run("127.0.0.1", settings.port(STATSD_PORT)),
                     "discovery": discovery.run(manager.set_groups),
                     "scrape configuration": configs.run(configure),
                     "rules": rules.run(),
@@ -311,6 +329,14 @@ async def _data(settings: Settings, life: Life) -> None:
             await asyncio.to_thread(store.close)
 
 
+def _control_url(settings: Settings) -> str:
+    return f"https://127.0.0.1:{settings.port(METRICS_PORT)}"
+
+
+def _token(settings: Settings) -> str:
+    return (settings.pki / "token").read_text().strip()
+
+
 def _control_routes(settings: Settings, session: Any) -> list[Any]:
     """``/api/flyball/`` is answered by ``control``; the page's port passes it on."""
     from starlette.requests import Request
@@ -318,18 +344,22 @@ def _control_routes(settings: Settings, session: Any) -> list[Any]:
     from starlette.routing import Route
 
     from flyball.http.client import read_capped
+    from flyball.web.pushing import same_origin
 
-    base = f"https://127.0.0.1:{settings.port(METRICS_PORT)}"
+    base = _control_url(settings)
 
     async def forward(request: Request) -> Response:
         import aiohttp
 
-        token = (settings.pki / "token").read_text().strip()
+        if request.method != "GET" and not same_origin(request):
+            return JSONResponse({"error": "pages of other origins may not change anything"}, 403)
         try:
-            async with session.get(
+            async with session.request(
+                request.method,
                 base + request.url.path,
                 params=list(request.query_params.multi_items()),
-                headers={"Authorization": f"Bearer {token}"},
+                data=await request.body() or None,
+                headers={"Authorization": f"Bearer {_token(settings)}"},
                 allow_redirects=False,
             ) as answer:
                 body = await read_capped(answer, 64 << 20, base)
@@ -338,7 +368,7 @@ def _control_routes(settings: Settings, session: Any) -> list[Any]:
             message = f"control does not answer ({exc or type(exc).__name__}); it is restarted, try again"
             return JSONResponse({"error": message}, 503)
 
-    return [Route("/api/flyball/{path:path}", forward)]
+    return [Route("/api/flyball/{path:path}", forward, methods=["GET", "POST", "DELETE"])]
 
 
 # -- node ------------------------------------------------------------------------------------------------------------

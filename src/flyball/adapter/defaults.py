@@ -10,8 +10,12 @@ _RESOURCES = """\
 
 _EXCEPT = "^(container|pod|node|kube|kubelet|machine|scrape|ALERTS)(_.*)?$"
 
+_NOW = "sum(rate(<<.Series>>{<<.LabelMatchers>>}[2s]) or irate(<<.Series>>{<<.LabelMatchers>>}[1m])) by (<<.GroupBy>>)"
+
 #: cpu and memory from the node's /metrics/resource; and, for every pod's own metrics, gauges as they are and
-#: counters as rates per second (the names of prometheus-adapter's config-gen).
+#: counters as rates per second (the names of prometheus-adapter's config-gen). ``NAME_per_second`` is the rate of the
+#: last two seconds, or of the last two scrapes where they are further apart. What is of a namespace but of no pod, as
+#: pushed metrics are, is external too.
 DEFAULT_CONFIG = f"""\
 rules:
 - seriesQuery: '{{namespace!="",__name__!="up",__name__!~"{_EXCEPT}",__name__!~".*_(total|bucket|created|info)$"}}'
@@ -25,6 +29,18 @@ rules:
 {_RESOURCES}\
   name: {{matches: "^(.*)_seconds_total$"}}
   metricsQuery: sum(rate(<<.Series>>{{<<.LabelMatchers>>}}[1m])) by (<<.GroupBy>>)
+- seriesQuery: '{{namespace!="",__name__!~"{_EXCEPT}",__name__=~".*_total$"}}'
+{_RESOURCES}\
+  name: {{matches: "^(.*)_total$", as: "${{1}}_per_second"}}
+  metricsQuery: {_NOW}
+externalRules:
+- seriesQuery: '{{namespace!="",pod="",__name__!~"{_EXCEPT}",__name__!~".*_(total|bucket|created|info)$"}}'
+  resources: {{overrides: {{namespace: {{resource: namespace}}}}}}
+  metricsQuery: sum(<<.Series>>{{<<.LabelMatchers>>}}) by (<<.GroupBy>>)
+- seriesQuery: '{{namespace!="",pod="",__name__!~"{_EXCEPT}",__name__=~".*_total$"}}'
+  resources: {{overrides: {{namespace: {{resource: namespace}}}}}}
+  name: {{matches: "^(.*)_total$", as: "${{1}}_per_second"}}
+  metricsQuery: {_NOW}
 resourceRules:
   cpu:
     containerQuery: >-

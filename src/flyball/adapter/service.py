@@ -221,6 +221,12 @@ class Adapter:
         """What the API server serves, as last read."""
         return self._kinds.mapper
 
+    def metrics_of(self, series: str) -> frozenset[str]:
+        """The names under which a series is served, as last listed."""
+        custom = {metric.name for metric in self._registry.custom_metrics() if metric.series == series}
+        external = {metric.name for metric in self._registry.external_metrics() if metric.series == series}
+        return frozenset(custom | external or {series})
+
     def find_kind(self, text: str) -> Kind | None:
         """The kind of ``pods`` or ``deployments.apps``."""
         resource, _, group = text.partition(".")

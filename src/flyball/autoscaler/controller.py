@@ -7,7 +7,7 @@ Whatever goes wrong with one stays with it: reads time out, evaluations time out
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -54,6 +54,7 @@ COMPONENT = "horizontal-pod-autoscaler"
 CONFLICT_TRIES = 5
 CONFLICT_PAUSE_S = 0.01
 FAST_PERIOD_S = 1.0  # the beat of a Governor of profile fast; a landed sample or a push comes before
+FIGURES_EVERY_S = 5.0  # how often its status follows the figures alone
 
 Object = dict[str, Any]
 
@@ -120,7 +121,8 @@ class Autoscaler:
         self._written: dict[Key, tuple[str, Object]] = {}
         self._queue = BeatQueue(self._beat_s, clock)
         self._governors: Informer[Object] = Informer(client, GOVERNORS)
-        self._fast: set[Key] = set()
+        self._fast: dict[Key, frozenset[str]] = {}  # Governors of profile fast: the names of their metrics
+        self._told_s: dict[Key, float] = {}
         self._forecasters: dict[Key, Forecaster] = {}
         self._act_on_hpas, self._may_write = act_on_hpas, may_write
         self._concurrency = concurrency
@@ -183,9 +185,18 @@ class Autoscaler:
             task.add_done_callback(done)
 
     def wake(self, namespace: str, name: str) -> None:
-        """Bring the next evaluation of this HPA forward to now. Carries no value; unknown names are ignored."""
+        """Bring the next evaluation of this HPA (or ``governor/NAME``) forward to now.
+
+        Carries no value; unknown names are ignored.
+        """
         if self._queue.wake((namespace, name)):
             self.telemetry.wakes.inc()
+
+    def wake_metrics(self, namespace: str, names: Collection[str]) -> None:
+        """Wake every Governor of profile fast that reads one of these metrics; ``namespace`` "" stands for all."""
+        for (space, name), metrics in self._fast.items():
+            if namespace in ("", space) and not metrics.isdisjoint(names):
+                self.wake(space, name)
 
     def statistics(self) -> dict[str, Any]:
         """What is under way and what was remembered."""
@@ -216,8 +227,8 @@ class Autoscaler:
         if change == "DELETED":
             self._queue.remove(key)
             self._selectors.remove(key)
-            self._fast.discard(key)
-            for memory in (self._histories, self._written, self._last_error, self._forecasters):
+            self._fast.pop(key, None)
+            for memory in (self._histories, self._written, self._last_error, self._forecasters, self._told_s):
                 memory.pop(key, None)
             try:
                 self._journal.forget(*key)
@@ -285,7 +296,10 @@ class Autoscaler:
             await self._event(obj, name, Event("Warning", "InvalidSpec", str(error)))
             raise
         spec, governor = subject.spec, subject.governor
-        (self._fast.add if governor is not None and governor.profile == "fast" else self._fast.discard)(key)
+        if governor is not None and governor.profile == "fast":
+            self._fast[key] = frozenset(metric.name for metric in spec.metrics)
+        else:
+            self._fast.pop(key, None)
         refused = refusal(subject, self._hpas.cache.values(), self._governors.cache.values())
         if refused:
             await self._refuse(key, subject, refused)
@@ -315,7 +329,7 @@ class Autoscaler:
         more, events = after_write(decision, outcome) if outcome is not None else ((), ())
         for event in events:
             await self._event(obj, name, event)
-        await self._write_status(key, subject, decision, outcome, (*decision.conditions, *more))
+        await self._write_status(key, subject, decision, outcome, (*decision.conditions, *more), seen.selector)
         return ending_error(decision, outcome)
 
     def _inputs(self, key: Key, subject: Subject, seen: Observation) -> Inputs:
@@ -468,14 +482,22 @@ class Autoscaler:
         await self._events.event(_typed(resource, obj), kind, event.reason, event.message)
 
     async def _write_status(
-        self, key: Key, subject: Subject, decision: Decision, outcome: Outcome | None, conditions: tuple[Condition, ...]
+        self,
+        key: Key,
+        subject: Subject,
+        decision: Decision,
+        outcome: Outcome | None,
+        conditions: tuple[Condition, ...],
+        selector: str = "",
     ) -> None:
         now = self._clock.rfc3339(self._clock.now_ms())
         resource, obj = subject.resource, subject.obj
         base = _version(obj)
         for attempt in range(2):
             status = next_status(obj, decision, outcome, conditions, now)
-            if same_status(obj.get("status") or {}, status):
+            if subject.governor is not None and selector:
+                status["selector"] = selector  # by which those who scrape find the pods
+            if same_status(obj.get("status") or {}, status) or self._can_wait(key, obj.get("status") or {}, status):
                 return
             try:
                 body = {**_typed(resource, obj), "status": status}
@@ -494,6 +516,16 @@ class Autoscaler:
                 self._written[key] = (_version(cached) if base == "" else self._base(key, base), written)
             return
 
+    def _can_wait(self, key: Key, old: Object, new: Object) -> bool:
+        """Whether only figures moved, of a Governor that is evaluated often and was told of a moment ago."""
+        if key not in self._fast or _gist(old) != _gist(new):
+            return False
+        now_s = self._clock.monotonic_s()
+        if now_s < self._told_s.get(key, -1e18) + FIGURES_EVERY_S:
+            return True
+        self._told_s[key] = now_s
+        return False
+
     def _base(self, key: Key, base: str) -> str:
         """The cached version that our write supersedes."""
         known = self._written.get(key)
@@ -504,6 +536,13 @@ class Autoscaler:
 
 def _version(obj: Mapping[str, Any]) -> str:
     return str((obj.get("metadata") or {}).get("resourceVersion", ""))
+
+
+def _gist(status: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What of a status its readers must know at once."""
+    conditions = sorted((c["type"], c["status"], c.get("reason", "")) for c in status.get("conditions") or [])
+    fields = ("currentReplicas", "desiredReplicas", "selector", "observedGeneration")
+    return (conditions, *(status.get(field) for field in fields))
 
 
 def _replicas(scale: Mapping[str, Any]) -> int:

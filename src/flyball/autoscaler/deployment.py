@@ -71,7 +71,7 @@ async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None
         return autoscaler.statistics() | leader
 
     log.info("hpas=%s", "acted on" if flags.act_on_hpas else "observed: kube-controller-manager acts on them")
-    app = create_app(journal, flags.token or None, statistics)
+    app = create_app(journal, flags.token or None, statistics, client=client, wakes=autoscaler)
     hosts = None if flags.token else ("localhost", "127.0.0.1")
     server = await serve(app, port=flags.port, host=flags.bind_address, allowed_hosts=hosts, name="autoscaler API")
     try:

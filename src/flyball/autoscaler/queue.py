@@ -9,7 +9,7 @@ from collections.abc import Callable
 from flyball.autoscaler.gather import ClockLike
 from flyball.autoscaler.pods import Key
 
-WAKE_SPACING_S = 0.2  # between two evaluations of one HPA, however often it is woken
+WAKE_SPACING_S = 0.1  # between two evaluations of one key that it was woken for
 
 
 class BeatQueue:
@@ -19,6 +19,7 @@ class BeatQueue:
         self._period_s, self._clock = period_s, clock
         self._due: dict[Key, float] = {}
         self._begun: dict[Key, float] = {}
+        self._woken: dict[Key, float] = {}  # when it was due for the last wake
         self._out: dict[Key, float | None] = {}  # value: due again at, when asked for meanwhile
         self._removed: set[Key] = set()  # while out
         self._heap: list[tuple[float, int, Key]] = []
@@ -31,17 +32,21 @@ class BeatQueue:
         self._schedule(key, self._clock.monotonic_s())
 
     def wake(self, key: Key) -> bool:
-        """Due now, if known, and not too soon after it began last."""
+        """Due now, if known, and not too soon after it was woken last."""
         if key in self._removed or (key not in self._due and key not in self._out):
             return False
-        earliest_s = self._begun.get(key, -1e18) + WAKE_SPACING_S
-        self._schedule(key, max(self._clock.monotonic_s(), earliest_s))
+        now_s = self._clock.monotonic_s()
+        if self._woken.get(key, now_s) > now_s:
+            return True  # that wake is still to come
+        self._woken[key] = max(now_s, self._woken.get(key, -1e18) + WAKE_SPACING_S)
+        self._schedule(key, self._woken[key])
         return True
 
     def remove(self, key: Key) -> None:
         """Never due again."""
         self._due.pop(key, None)
         self._begun.pop(key, None)
+        self._woken.pop(key, None)
         if key in self._out:
             self._out[key] = None
             self._removed.add(key)

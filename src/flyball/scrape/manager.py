@@ -20,7 +20,7 @@ _TARGETS = Gauge("flyball_scrape_targets", "Targets now scraped.", ["job"])
 _COLLECT_EVERY_S = 60.0
 _INTERVAL_MIN_MS = 100
 
-Override = Callable[[Mapping[str, str]], int | None]
+Override = Callable[[Target], int | None]
 
 
 class ScrapeManager:
@@ -78,8 +78,8 @@ class ScrapeManager:
         self._sync(job)
 
     def set_interval(self, override: Override | None) -> None:
-        """``override(labels)`` gives a target's interval in ms from its labels (discovered and final), or None for
-        the job's own. Call again when its answers change."""
+        """``override(target)`` gives a target's interval in ms, or None for the job's own. Call again when its answers
+        change."""
         self._override = override
         for loops in self._loops.values():
             for loop, _ in loops.values():
@@ -90,7 +90,7 @@ class ScrapeManager:
         self._listeners.append(listener)
 
     def _interval(self, target: Target) -> int:
-        wanted = self._override({**target.discovered, **dict(target.labels)}) if self._override is not None else None
+        wanted = self._override(target) if self._override is not None else None
         return max(_INTERVAL_MIN_MS, wanted) if wanted is not None else target.interval_ms
 
     def _stop_job(self, job: str, forget: bool) -> None:
@@ -143,6 +143,10 @@ class ScrapeManager:
             _SCRAPES.labels(job, "error" if loop.last_error else "ok").inc()
         for listener in self._listeners:
             listener(target, at_ms)
+
+    def running(self) -> list[Target]:
+        """The targets that are scraped now."""
+        return [loop.target for loops in self._loops.values() for loop, _ in loops.values()]
 
     def targets(self) -> list[dict[str, Any]]:
         """Active targets in the shape of ``/api/v1/targets``."""
