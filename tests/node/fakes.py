@@ -4,6 +4,7 @@ import asyncio
 import copy
 import time
 
+from flyball import clock
 from flyball.errors import KubeApiError
 from flyball.localcluster.node.pods import PodManager
 
@@ -13,6 +14,8 @@ class FakeClient:
         self.objects = {}
         self.patches = []
         self.deleted = []
+        self.token_requests = []
+        self.token_life_s = 3600
 
     def put(self, kind, obj):
         self.objects[kind, obj["metadata"]["namespace"], obj["metadata"]["name"]] = obj
@@ -22,6 +25,12 @@ class FakeClient:
             return copy.deepcopy(self.objects[resource.kind, namespace, name])
         except KeyError:
             raise KubeApiError(404, "NotFound", f'{resource.plural} "{name}" not found') from None
+
+    async def create(self, resource, body, namespace=None, *, name=None, subresource=None, **_):
+        assert (resource.kind, subresource) == ("ServiceAccount", "token")
+        self.token_requests.append((namespace, name, body["spec"]))
+        ends = clock.rfc3339(clock.now_ms() + 1000 * self.token_life_s)
+        return {"status": {"token": f"token {len(self.token_requests)}", "expirationTimestamp": ends}}
 
     async def patch(self, resource, name, body, namespace=None, subresource=None, **_):
         self.patches.append((resource.kind, name, copy.deepcopy(body), subresource))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 
 BACKOFF_RESET_S = 600.0
-VOLUME_RETRY_S = 2.0
+VOLUME_RETRY_FIRST_S, VOLUME_RETRY_S = 0.1, 2.0
 VOLUME_REFRESH_S = 30.0
 NOT_RUNNABLE_RETRY_S = 20.0
 PORT_RETRY_S = 1.0
@@ -59,6 +59,7 @@ class PodWorker:
         self._wake = asyncio.Event()
         self._volumes: dict[str, Path] | None = None
         self._volumes_at = 0.0
+        self._volume_retry_s = VOLUME_RETRY_FIRST_S
         self._hosts = ""
         self._objects = PodObjects(manager.client, self.namespace)
         self._written: Object | None = None
@@ -253,6 +254,7 @@ class PodWorker:
                 self.directory,
                 self._objects.claim_path,
                 self._objects.bytes_of,
+                self._objects.token,
                 pod_ip=self.state.ip,
                 capacity=self.manager.capacity,
             )
@@ -260,7 +262,9 @@ class PodWorker:
             self._volumes_at = clock.monotonic_s()
             self._all_waiting("ContainerCreating", "")
             await self.event("Warning", "FailedMount", f"MountVolume.SetUp failed: {exc}")
-            return VOLUME_RETRY_S
+            # What is missing often comes a moment later, applied with the pod or made for its new namespace.
+            wait_s, self._volume_retry_s = self._volume_retry_s, min(2 * self._volume_retry_s, VOLUME_RETRY_S)
+            return wait_s
         except FlyballError as exc:
             self._volumes_at = clock.monotonic_s()
             self._all_waiting("ContainerCreating", f"the API server cannot be asked: {exc}")

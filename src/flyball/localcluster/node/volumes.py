@@ -15,6 +15,8 @@ from flyball.localcluster.node.environment import MissingReferenceError, field_v
 
 Object = dict[str, Any]
 BinaryLookup = Callable[[str, str], Mapping[str, bytes] | None]
+TokenLookup = Callable[[Object], bytes]
+"""A ``serviceAccountToken`` source -> the token."""
 
 
 def object_values(kind: str, found: Object) -> dict[str, bytes]:
@@ -59,6 +61,13 @@ def references(pod: Object) -> set[tuple[str, str]]:
     return {ref for ref in found if ref[1]}
 
 
+def token_sources(pod: Object) -> list[Object]:
+    """The service account's tokens that the pod's volumes ask for."""
+    volumes = pod.get("spec", {}).get("volumes") or []
+    sources = [source for one in volumes for source in (one.get("projected") or {}).get("sources") or []]
+    return [source["serviceAccountToken"] for source in sources if "serviceAccountToken" in source]
+
+
 def claim_names(pod: Object) -> list[str]:
     """The claims that the pod's volumes name."""
     volumes = pod.get("spec", {}).get("volumes") or []
@@ -100,7 +109,7 @@ def _downward(pod: Object, ref: Object, pod_ip: str, capacity: Mapping[str, str]
 
 
 def contents(
-    pod: Object, volume: Object, lookup: BinaryLookup, *, pod_ip: str, capacity: Mapping[str, str]
+    pod: Object, volume: Object, lookup: BinaryLookup, token: TokenLookup, *, pod_ip: str, capacity: Mapping[str, str]
 ) -> dict[str, bytes] | None:
     """The files of a volume made from objects; None for a volume that is a plain directory.
 
@@ -123,6 +132,8 @@ def contents(
             out |= _picked("ConfigMap", source["configMap"], source["configMap"].get("name", ""), lookup)
         elif "secret" in source:
             out |= _picked("Secret", source["secret"], source["secret"].get("name", ""), lookup)
+        elif "serviceAccountToken" in source:
+            out[source["serviceAccountToken"]["path"]] = token(source["serviceAccountToken"])
         elif "downwardAPI" in source:
             out |= _downward(pod, source["downwardAPI"], pod_ip, capacity)
     return out
@@ -178,6 +189,7 @@ def prepare(
     pod_dir: Path,
     claim_path: Callable[[str], Path],
     lookup: BinaryLookup,
+    token: TokenLookup,
     *,
     pod_ip: str,
     capacity: Mapping[str, str],
@@ -192,7 +204,7 @@ def prepare(
     for volume in pod.get("spec", {}).get("volumes") or []:
         name = volume["name"]
         path = pod_dir / "volumes" / name
-        files = contents(pod, volume, lookup, pod_ip=pod_ip, capacity=capacity)
+        files = contents(pod, volume, lookup, token, pod_ip=pod_ip, capacity=capacity)
         if files is not None:
             source = volume.get("configMap") or volume.get("secret") or volume.get("projected") or {}
             write_atomically(path, files, int(source.get("defaultMode") or 0o644))
