@@ -1,13 +1,12 @@
 """What the server itself decides about an object being written: identity, generation, addresses, first status."""
 
 import ipaddress
-import secrets
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 from flyball.clock import rfc3339
-from flyball.localcluster import failures
+from flyball.localcluster import failures, podadmission
 from flyball.localcluster.storage import Storage
 
 Object = dict[str, Any]
@@ -37,11 +36,6 @@ _GENERATION_WITHOUT_STATUS = frozenset(
         "scheduling.k8s.io/priorityclasses",
     }
 )
-_NAME_CHARACTERS = "bcdfghjklmnpqrstvwxz2456789"  # no vowels, so that no words appear
-
-
-def generated_name(prefix: str) -> str:
-    return prefix[:58] + "".join(secrets.choice(_NAME_CHARACTERS) for _ in range(5))
 
 
 def counts_generations(store: str, subresources: tuple[str, ...]) -> bool:
@@ -61,7 +55,7 @@ def initial_state(storage: Storage, store: str, obj: Object, now_ms: int) -> Non
     """In place: what upstream's strategies and admission put into a new object, beyond plain defaults.
 
     Raises:
-        ApiFailure: a pod's priority class does not exist.
+        ApiFailure: a pod's service account or priority class does not exist.
     """
     if store == "/namespaces":
         spec = obj.setdefault("spec", {})
@@ -69,8 +63,7 @@ def initial_state(storage: Storage, store: str, obj: Object, now_ms: int) -> Non
             spec["finalizers"].append("kubernetes")
         obj["status"] = {"phase": "Active"}
     elif store == "/pods":
-        _admit_pod(storage, obj)
-        obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj.get("spec") or {})}
+        podadmission.admit(storage, obj, now_ms)
     elif store == "apiextensions.k8s.io/customresourcedefinitions":
         obj["status"] = crd_status(obj, now_ms)
     elif store == "/services":
@@ -89,63 +82,6 @@ def select_own_pods(job: Object) -> None:
     for name, value in own.items():
         labels[name] = labels[f"batch.kubernetes.io/{name}"] = value
     spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": metadata["uid"]}}
-
-
-_SYSTEM_PRIORITIES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
-_PRIORITY_CLASSES = "scheduling.k8s.io/priorityclasses"
-_TOLERATED_S = 300  # how long a pod stays on a node that is not ready or not reached
-
-
-def _admit_pod(storage: Storage, pod: Object) -> None:
-    """In place: service account, tolerations and priority, as upstream's admission plugins set them."""
-    spec = pod.setdefault("spec", {})
-    account = spec.setdefault("serviceAccountName", spec.get("serviceAccount") or "default")
-    spec.setdefault("serviceAccount", account)
-    tolerations = spec.setdefault("tolerations", [])
-    for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
-        if not any(_tolerates(one, key) for one in tolerations):
-            wait = {"effect": "NoExecute", "tolerationSeconds": _TOLERATED_S}
-            tolerations.append({"key": key, "operator": "Exists", **wait})
-    name = spec.get("priorityClassName") or ""
-    value, policy = _priority(storage, pod, name)
-    spec["priority"] = value
-    spec.setdefault("preemptionPolicy", policy)
-
-
-def _tolerates(toleration: Object, key: str) -> bool:
-    return toleration.get("key") in (key, None, "") and toleration.get("effect") in ("NoExecute", None, "")
-
-
-def _priority(storage: Storage, pod: Object, name: str) -> tuple[int, str]:
-    """A class' value and preemption policy; the class that is the default for all when none is named."""
-    if name in _SYSTEM_PRIORITIES:
-        return _SYSTEM_PRIORITIES[name], "PreemptLowerPriority"
-    for record in storage.records(_PRIORITY_CLASSES):
-        found = record.object
-        if found["metadata"]["name"] == name or (not name and found.get("globalDefault")):
-            if not name:
-                pod["spec"]["priorityClassName"] = found["metadata"]["name"]
-            return int(found.get("value") or 0), str(found.get("preemptionPolicy") or "PreemptLowerPriority")
-    if name:
-        why = f"no PriorityClass with name {name} was found"
-        raise failures.forbidden("", "pods", pod["metadata"].get("name", ""), why)
-    return 0, "PreemptLowerPriority"
-
-
-def qos_class(spec: Object) -> str:
-    """Guaranteed, Burstable or BestEffort, from cpu and memory of all containers."""
-    any_set, guaranteed = False, True
-    for container in [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]:
-        resources = container.get("resources") or {}
-        requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
-        for name in ("cpu", "memory"):
-            if name in requests or name in limits:
-                any_set = True
-            if name not in limits or requests.get(name, limits[name]) != limits[name]:
-                guaranteed = False
-    if not any_set:
-        return "BestEffort"
-    return "Guaranteed" if guaranteed else "Burstable"
 
 
 def crd_status(crd: Object, now_ms: int) -> Object:

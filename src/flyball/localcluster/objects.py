@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from flyball.clock import now_ms, rfc3339
-from flyball.localcluster import admission, failures, managedfields, schema
+from flyball.localcluster import admission, failures, managedfields, podadmission, schema
 from flyball.localcluster.convert import convert
 from flyball.localcluster.failures import ApiFailure
 from flyball.localcluster.managedfields import UPDATE, Views, Writer
@@ -102,7 +102,7 @@ class Objects:
                     "field": "metadata.name",
                 }
                 raise failures.invalid(kind.group, kind.kind, "", [cause])
-            metadata["name"] = admission.generated_name(str(prefix))
+            metadata["name"] = podadmission.generated_name(str(prefix))
         name = str(metadata["name"])
         if metadata.get("resourceVersion"):
             raise ApiFailure(500, "resourceVersion should not be set on objects to be created", reason="")

@@ -211,7 +211,13 @@ def _pod(obj: Object, _version: str) -> None:
                 for port in _dicts(container, "ports"):
                     if not port.get("hostPort") and "containerPort" in port:
                         port["hostPort"] = port["containerPort"]
-    _set(_child(obj, "status"), phase="Pending")
+    status = _child(obj, "status")
+    _set(status, phase="Pending")
+    for condition in _dicts(status, "conditions"):
+        condition.setdefault("lastProbeTime", None)
+    address, addresses = status.get("podIP"), _dicts(status, "podIPs")
+    if address and (not addresses or addresses[0].get("ip") != address):
+        status["podIPs"] = [{"ip": address}]
 
 
 def _pod_template(obj: Object, _version: str) -> None:
