@@ -279,7 +279,7 @@ class _Chain:
         name = source["metric"]["name"]
         group = EXTERNAL if kind == "External" else CUSTOM
         path, parameters = self._metric_path(group, kind, name, source)
-        if kind == "Pods" and not await self._scraped(path, parameters):
+        if kind == "Pods" and not await self._scraped(name, path, parameters):
             return False
         if not await self._api_service(group) or not await self._registered(group, kind, name, source):
             return False
@@ -298,7 +298,7 @@ class _Chain:
         items: list[dict[str, Any]] = json.loads(await self.client.raw_get(path, parameters))["items"]
         return items
 
-    async def _scraped(self, path: str, parameters: dict[str, str]) -> bool:
+    async def _scraped(self, name: str, path: str, parameters: dict[str, str]) -> bool:
         try:
             targets = (await self.prometheus.get("/api/v1/targets", state="active"))["data"]["activeTargets"]
         except FlyballError as exc:
@@ -317,6 +317,8 @@ class _Chain:
             with contextlib.suppress(FlyballError):
                 if await self._values(path, parameters):
                     return self.diagnosis.add("exporter", True, "another exporter than the pods gives their values")
+            if _close(name, await self._listed(CUSTOM)):
+                return self.diagnosis.add("exporter", None, "no target is of these pods")
             what, remedy = await self._why_not_selected()
             return self.diagnosis.add("exporter", False, what, remedy)
         self.diagnosis.add("exporter", True, f"{len(ours)} targets for {len(self.pods)} pods")
@@ -401,19 +403,11 @@ class _Chain:
         return self.diagnosis.add("metrics API", False, trouble, remedy)
 
     async def _registered(self, group: str, kind: str, name: str, source: dict[str, Any]) -> bool:
-        listed: list[dict[str, Any]] = []
-        for version in ("v1beta2", "v1beta1") if group == CUSTOM else ("v1beta1",):
-            try:
-                listed = json.loads(await self.client.raw_get(f"/apis/{group}/{version}"))["resources"]
-                break
-            except FlyballError:
-                continue
-        names = {item["name"].split("/", 1)[-1] for item in listed}
+        names = await self._listed(group)
         if name in names:
             return self.diagnosis.add("rule", True, f"{name} is registered in {group}")
         what, remedy = f"{group} does not list {name}", "correct the metric's name in the HPA or add a rule for it"
-        close = difflib.get_close_matches(name, sorted(names), 3, 0.8)
-        if close:
+        if close := _close(name, names):
             remedy = f"did you mean {', '.join(close)}? " + remedy
             return self.diagnosis.add("rule", False, what, remedy)
         for rule in await self._rules():
@@ -424,6 +418,14 @@ class _Chain:
                 remedy = "correct its seriesQuery, or make the application export that metric"
                 return self.diagnosis.add("series", False, what, remedy)
         return self.diagnosis.add("rule", False, what, remedy)
+
+    async def _listed(self, group: str) -> set[str]:
+        """The names of the group's metrics."""
+        for version in ("v1beta2", "v1beta1") if group == CUSTOM else ("v1beta1",):
+            with contextlib.suppress(FlyballError):
+                listed = json.loads(await self.client.raw_get(f"/apis/{group}/{version}"))["resources"]
+                return {item["name"].split("/", 1)[-1] for item in listed}
+        return set()
 
     async def _rules(self) -> list[dict[str, Any]]:
         try:
@@ -491,6 +493,11 @@ class _Chain:
             remedy = f"kubectl get pods -l {self.selector}; describe those that are not ready"
             return self.diagnosis.add("scale", False, f"{ready} of {replicas} replicas are ready{trouble}", remedy)
         return self.diagnosis.add("scale", True, f"{reference['kind']} has {ready} of {wanted} replicas ready")
+
+
+def _close(name: str, names: set[str]) -> list[str]:
+    """Names that may have been meant."""
+    return difflib.get_close_matches(name, sorted(names - {name}), 3, 0.8)
 
 
 def _condition(obj: dict[str, Any], kind: str) -> str | None:
