@@ -47,7 +47,7 @@ def both(query: str, storage: Storage, monkeypatch: pytest.MonkeyPatch, features
     """The answers of the compiled pass and of numpy."""
     found = []
     for ready in (True, False):
-        monkeypatch.setattr(compiled, "ready", lambda ready=ready: ready)
+        monkeypatch.setattr(compiled, "ready", lambda _, ready=ready: ready)
         value = evaluate(parse(query), storage, 10_000_000, 10_900_000, 30_000, options=Options(features=features))
         assert isinstance(value, Matrix)
         found.append(value)

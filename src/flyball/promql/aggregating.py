@@ -75,7 +75,7 @@ def _in_blocks(ev: "Evaluator", expr: Aggregate) -> Vec | None:
     kept = everything if features.delayed_name_removal or call.name in KEEPS_NAME else bare
     labels, groups = groups_of(kept, _names(expr), expr.without)
     summed = call.name in _COMPILED and expr.op in ("sum", "avg")
-    if summed and cells >= compiled.CELLS_MIN and compiled.ready():
+    if summed and compiled.ready(cells):
         values, ok, used = _compiled_rates(ev, expr.op, call.name, found, groups)
     else:
         values, ok, used = _blocks(ev, expr.op, KERNELS[call.name], found, groups)

@@ -1,4 +1,5 @@
-"""Sums of rates in compiled passes, where numba is installed (the extra ``fast``); the same results without it.
+"""Sums of rates, and answers as JSON, in compiled passes where numba is installed (the extra ``fast``); the same
+results without it.
 
 numba takes seconds and over 100 MB to load, so it is loaded in a thread of its own once a query is large enough to gain
 from it; until it is ready, numpy answers. A pass runs on several cores, some steps on each.
@@ -20,14 +21,17 @@ from numpy.typing import NDArray
 from flyball.model.frames import Codes, Floats, Frame, Mask, Times, is_absent, is_stale
 from flyball.promql.aggregation import Index
 
-#: Series times steps from which on a query gains.
+#: Series times steps from which on it pays to load numba.
 CELLS_MIN = 1 << 19
 _CORES_MAX = 4
 #: Series times steps from which on another core pays.
 _CELLS_EACH = 1 << 18
+#: A number's text takes as long as so many cells of a rate.
+_TEXT_CELLS = 16
 
 _lock = threading.Lock()
 _kernels: Any = None
+_decimals: Any = None
 _asked = False
 _others: ThreadPoolExecutor | None = None
 
@@ -39,13 +43,13 @@ def disable() -> None:
         _asked, _kernels = True, None
 
 
-def ready() -> bool:
-    """Whether compiled passes can be used; the first call sees to it that they soon can."""
+def ready(cells: int) -> bool:
+    """Whether compiled passes can be used; the first that would do much sees to it that they soon can."""
     global _asked
     if _kernels is not None:
         return True
     with _lock:
-        if not _asked:
+        if not _asked and cells >= CELLS_MIN:
             _asked = True
             if importlib.util.find_spec("numba") is not None:
                 threading.Thread(target=load, name="promql-compile", daemon=True).start()
@@ -54,7 +58,8 @@ def ready() -> bool:
 
 def load() -> None:
     """Compiles the passes, or loads them from numba's cache on disk."""
-    global _kernels
+    global _decimals, _kernels
+    _decimals = importlib.import_module("flyball.promql.decimals")
     _kernels = importlib.import_module("flyball.promql.kernels")
 
 
@@ -175,3 +180,31 @@ class RateSums:
         _shared(work, self.ends.size, self.ends.size * codes.size)
         found: Mask = np.logical_or.reduce(used)[series.target]
         return found
+
+
+#: Room for a number's text: all digits of the smallest and the greatest, or of those that are not that extreme.
+_TEXT_MAX, _TEXT_USUAL = 350, 28
+
+
+def series_json(heads: list[bytes], values: Floats, stamps: list[bytes], tail: bytes) -> list[bytes | memoryview]:
+    """``HEAD STAMP"VALUE"],...TAIL`` for every row of values [n, T], separated by commas, in some pieces."""
+    values = np.ascontiguousarray(values)
+    head_ends = np.cumsum([0, *map(len, heads)])
+    stamp_ends = np.cumsum([0, *map(len, stamps)])
+    head, stamp, end = (np.frombuffer(text, np.uint8) for text in (b"".join(heads), b"".join(stamps), tail))
+    size = np.abs(values)
+    usual = bool(((size < 1e15) & ((size > 1e-6) | (size == 0)) | ~np.isfinite(size)).all())
+    row_max = len(tail) + 1 + stamp.size + len(stamps) * (3 + (_TEXT_USUAL if usual else _TEXT_MAX))
+    found: dict[int, memoryview] = {}
+
+    def work(rows: slice) -> None:
+        own = head_ends[rows.start : rows.stop + 1]
+        out = np.empty(own[-1] - own[0] + (rows.stop - rows.start) * row_max, np.uint8)
+        length = _decimals.write_series(head, own, values[rows], stamp, stamp_ends, end, out)
+        found[rows.start] = memoryview(out)[: length - 1]
+
+    _shared(work, len(heads), values.size * _TEXT_CELLS)
+    pieces: list[bytes | memoryview] = []
+    for start in sorted(found):
+        pieces += [b",", found[start]] if pieces else [found[start]]
+    return pieces

@@ -11,7 +11,7 @@ from flyball.promql.evaluator import LOOKBACK_MS, Evaluator, Options, Run, Stora
 from flyball.promql.selecting import figures_only, raw_samples
 from flyball.promql.syntax import Expr, ValueType
 from flyball.promql.values import EvaluationError, Matrix, Scalar, String, Value, Vector
-from flyball.promql.vectors import Vec, merge, unnamed
+from flyball.promql.vectors import Vec, in_order, merge, unnamed
 
 
 def evaluate(
@@ -70,11 +70,9 @@ def evaluate(
     if not is_range:
         values = np.where(vec.ok, vec.values, ABSENT)
         return Vector(vec.labels, ts, values, vec.histograms, warnings=warnings, infos=infos)
-    order = sorted(range(len(vec.labels)), key=vec.labels.__getitem__)
-    index = np.array(order, np.int64)
+    index, labels = in_order(vec.labels)
     values = vec.values if vec.ok.all() else np.where(vec.ok, vec.values, ABSENT)
     histograms = None if vec.histograms is None else vec.histograms[index]
-    labels = tuple(map(vec.labels.__getitem__, order))
     return Matrix(labels, ts, values[index], histograms, warnings=warnings, infos=infos)
 
 

@@ -1,6 +1,8 @@
 """Results as JSON, as the Prometheus HTTP API writes them."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
+from threading import Lock
 
 import msgspec
 import numpy as np
@@ -8,10 +10,13 @@ import numpy as np
 from flyball.model.frames import Floats, Mask, is_absent
 from flyball.model.histograms import Histogram
 from flyball.model.labels import Labels
+from flyball.promql import compiled
 from flyball.promql.histograms import all_buckets, closed_ends
 from flyball.promql.values import Matrix, Scalar, String, Value, Vector, format_value, valid_text
 
 _encode = msgspec.json.encode
+#: Points from which on the compiled pass gains.
+_COMPILED_MIN = 500
 
 
 def _seconds(at_ms: int) -> str:
@@ -33,14 +38,11 @@ def _texts(values: Floats) -> list[bytes]:
         return []
     if _are_whole(values):
         return _encode(values.astype(np.int64).tolist())[1:-1].split(b",")
-    items = values.tolist()
-    raw = _encode(items)[1:-1] + b","
-    texts = raw.replace(b".0,", b",").split(b",")
+    texts = (_encode(values.tolist())[1:-1] + b",").replace(b".0,", b",").split(b",")
     texts.pop()
-    if b"e" in raw or b"n" in raw:  # exponents, and null for NaN and infinities
-        for i, text in enumerate(texts):
-            if b"e" in text or b"n" in text:
-                texts[i] = format_value(items[i]).encode()
+    size = np.abs(values)
+    for i in np.flatnonzero(~((size >= 1e-3) & (size < 1e15)) & (size != 0)).tolist():  # exponents, NaN, infinities
+        texts[i] = format_value(float(values[i])).encode()
     return texts
 
 
@@ -77,9 +79,42 @@ def data_json(value: Value, limit: int = 0) -> bytes:
     if not isinstance(value, Matrix):
         raise TypeError(f"no JSON form of {type(value).__name__}")
     count = min(limit, len(value.labels)) if limit else len(value.labels)
-    series = _vector(value, count) if isinstance(value, Vector) else _matrix(value, count)
     kind = b"vector" if isinstance(value, Vector) else b"matrix"
-    return b'{"resultType":"' + kind + b'","result":[' + b",".join(series) + b"]}"
+    opening, closing = b'{"resultType":"' + kind + b'","result":[', b"]}"
+    points = count * len(value.times_ms)
+    if value.histograms is None and points >= _COMPILED_MIN and compiled.ready(points):
+        return b"".join([opening, *_written(value, count), closing])
+    series = _vector(value, count) if isinstance(value, Vector) else _matrix(value, count)
+    return b"".join([opening, b",".join(series), closing])
+
+
+def _written(value: Matrix, count: int) -> list[bytes | memoryview]:
+    """The series, by the compiled pass."""
+    single = isinstance(value, Vector)
+    stamps = [f'[{_seconds(at)},"'.encode() for at in value.times_ms.tolist()]
+    heads = _heads(value.labels[:count], b'"value":' if single else b'"values":[')
+    return compiled.series_json(heads, value.values[:count], stamps, b"}" if single else b"]}")
+
+
+#: Of the answers rendered last: their series, and how those begin.
+_heads_memo: OrderedDict[tuple[int, bytes], tuple[tuple[Labels, ...], list[bytes]]] = OrderedDict()
+_HEADS_KEPT, _HEADS_MAX = 8, 20_000
+_memo_lock = Lock()
+
+
+def _heads(labels: tuple[Labels, ...], key: bytes) -> list[bytes]:
+    """How each series begins. A dashboard asks for the same series again and again, so that the last ones are kept."""
+    with _memo_lock:
+        known = _heads_memo.get((id(labels), key))
+    if known is not None:
+        return known[1]
+    heads = [b'{"metric":' + _metric(series) + b"," + key for series in labels]
+    if len(labels) <= _HEADS_MAX:
+        with _memo_lock:
+            _heads_memo[id(labels), key] = labels, heads  # keeps the tuple alive, so that its id stays its own
+            while len(_heads_memo) > _HEADS_KEPT:
+                _heads_memo.popitem(last=False)
+    return heads
 
 
 def _vector(value: Vector, count: int) -> list[bytes]:

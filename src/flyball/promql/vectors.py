@@ -160,6 +160,16 @@ def picked_labels(labels: tuple[Labels, ...], rows: Index) -> tuple[Labels, ...]
     return remember((labels,), ("rows", rows.tobytes()), make) if rows.size >= _REMEMBERED_MIN else make()
 
 
+def in_order(labels: tuple[Labels, ...]) -> tuple[Index, tuple[Labels, ...]]:
+    """Which row comes where when rows are sorted by labels, and the labels sorted."""
+
+    def make() -> tuple[Index, tuple[Labels, ...]]:
+        order = sorted(range(len(labels)), key=labels.__getitem__)
+        return np.array(order, np.int64), tuple(map(labels.__getitem__, order))
+
+    return remember((labels,), "sorted", make)
+
+
 def joined(parts: tuple[tuple[Labels, ...], ...]) -> tuple[Labels, ...]:
     if len(parts) == 1:
         return parts[0]
