@@ -147,7 +147,7 @@ async def _control(settings: Settings, life: Life) -> None:
     from flyball.journal import Journal
     from flyball.kube import KubeClient
     from flyball.localcluster import ApiServer, pki, workloads
-    from flyball.operator import Operator
+    from flyball.operator import Engine, Operator
     from flyball.sources import HttpSource
 
     pki.ensure(settings.data_dir, settings.port_offset)
@@ -158,7 +158,7 @@ async def _control(settings: Settings, life: Life) -> None:
     source = HttpSource(f"http://127.0.0.1:{settings.port(PROMETHEUS_PORT)}")
     adapter = Adapter(client, source, share_s=SHARE_S)
     autoscaler = Autoscaler(client, journal, sync_period_s=settings.sync_period_s)
-    operator = Operator(client)
+    operator = Operator(client, [Engine("Prometheus", f"127.0.0.1:{settings.port(PROMETHEUS_PORT)}", 9090)])
     metrics_apis = await serve_adapter(
         adapter,
         port=settings.port(METRICS_PORT),

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -53,7 +54,7 @@ async def jobs(client: KubeClient, wanted: set[str]) -> dict[str, dict[str, Any]
     while True:
         try:
             secret = await client.get(SECRETS, SECRET_NAME, NAMESPACE)
-            found = json.loads(base64.b64decode(secret["data"][SECRET_KEY]))["scrape_configs"]
+            found = json.loads(gzip.decompress(base64.b64decode(secret["data"][SECRET_KEY])))["scrape_configs"]
             if {job["job_name"] for job in found} == wanted:
                 return {job["job_name"]: job for job in found}
         except KubeApiError as exc:

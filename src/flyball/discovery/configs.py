@@ -1,6 +1,7 @@
 """The scrape configuration in force: the default jobs and what the operator generated."""
 
 import base64
+import gzip
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 
 NAMESPACE = "flyball-system"
 SECRET_NAME = "flyball-scrape-config"
-SECRET_KEY = "prometheus.yml"
+SECRET_KEY = "prometheus.yaml.gz"
 
 
 class ScrapeConfigs:
@@ -42,9 +43,9 @@ class ScrapeConfigs:
         metadata = (secret or {}).get("metadata") or {}
         if secret is not None and metadata.get("name") == SECRET_NAME:
             try:
-                text = base64.b64decode((secret.get("data") or {}).get(SECRET_KEY, "")).decode()
-                jobs, errors = parse_scrape_configs(text)
-            except (ConfigError, ValueError) as exc:
+                packed = base64.b64decode((secret.get("data") or {}).get(SECRET_KEY, ""))
+                jobs, errors = parse_scrape_configs(gzip.decompress(packed).decode())
+            except (ConfigError, ValueError, OSError, EOFError) as exc:
                 log.warning("scrape_config_refused secret=%s/%s error=%s", NAMESPACE, SECRET_NAME, exc)
                 return  # what was in force stays
             for error in errors:

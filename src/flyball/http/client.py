@@ -2,6 +2,7 @@
 
 import json
 import ssl
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,20 @@ def client_tls(
     ca_data: str | None = None,
     cert_file: str | Path | None = None,
     key_file: str | Path | None = None,
+    cert_data: str | None = None,
+    key_data: str | None = None,
     insecure_skip_verify: bool = False,
 ) -> ssl.SSLContext:
-    """A client context; without a CA the system's roots are used."""
+    """A client context; without a CA the system's roots are used. ``*_data`` is PEM text in place of a file."""
     context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None, cadata=ca_data if ca_data else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if cert_file:
         context.load_cert_chain(str(cert_file), str(key_file) if key_file else None)
+    elif cert_data:
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # OpenSSL reads certificates from files alone
+            file.write(f"{cert_data}\n{key_data or ''}")
+            file.flush()
+            context.load_cert_chain(file.name)
     if insecure_skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -76,10 +76,12 @@ class BasicAuth:
 
 @dataclass(frozen=True, slots=True)
 class TLSConfig:
-    """How an https target is verified; ``ca`` is PEM text, the ``*_file`` fields are paths."""
+    """How an https target is verified; ``ca``, ``cert`` and ``key`` are PEM texts, the ``*_file`` fields are paths."""
 
     ca: str = ""
     ca_file: str = ""
+    cert: str = ""
+    key: str = field(default="", repr=False)
     cert_file: str = ""
     key_file: str = ""
     server_name: str = ""
@@ -576,6 +578,8 @@ def read_tls(reader: Reader) -> TLSConfig:
     found = TLSConfig(**texts, insecure_skip_verify=skip)
     if found.ca and found.ca_file:
         raise reader.error("ca", "and ca_file are both set; keep one")
+    if bool(found.cert) != bool(found.key) or (found.cert and found.cert_file):
+        raise reader.error("cert", "and key belong together, without cert_file; set both or none")
     if bool(found.cert_file) != bool(found.key_file):
         raise reader.error("cert_file", "and key_file belong together; set both or none")
     if found.min_version not in ("", "TLS12", "TLS13"):

@@ -1,11 +1,7 @@
-"""monitoring.coreos.com objects into scrape configuration."""
+"""monitoring.coreos.com objects into the configuration of Prometheus, and their looks in the embedded cluster."""
 
 from flyball.operator.controller import Operator
-from flyball.operator.translate import Secrets, translate_pod_monitor, translate_service_monitor
+from flyball.operator.engines import Engine
+from flyball.operator.generation import Generated, generate
 
-__all__ = [
-    "Operator",
-    "Secrets",
-    "translate_pod_monitor",
-    "translate_service_monitor",
-]
+__all__ = ["Engine", "Generated", "Operator", "generate"]

@@ -1,61 +1,90 @@
-"""Watches monitors and rules: keeps the scrape configuration in one Secret, the rule files in ConfigMaps."""
+"""Watches monitoring objects: keeps prometheus.yml in one Secret, the rule files in ConfigMaps, the objects' status."""
 
 import asyncio
 import base64
 import contextlib
+import gzip
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flyball.errors import ConfigError, FlyballError, KubeApiError
+from flyball import clock
+from flyball.errors import FlyballError, KubeApiError
 from flyball.kube import EventRecorder, Informer, KubeClient, Resource
-from flyball.kube.kinds import CONFIG_MAPS, NAMESPACES, POD_MONITORS, PROMETHEUS_RULES, SECRETS, SERVICE_MONITORS
-from flyball.model.scrapeconfigs import ScrapeConfig, to_document
-from flyball.operator.rules import pack, rule_file
-from flyball.operator.translate import Secrets, translate_pod_monitor, translate_service_monitor
+from flyball.kube.client import APPLY_PATCH
+from flyball.kube.kinds import (
+    ALERTMANAGERS,
+    CONFIG_MAPS,
+    NAMESPACES,
+    POD_MONITORS,
+    PROBES,
+    PROMETHEUS_RULES,
+    PROMETHEUSES,
+    SCRAPE_CONFIGS,
+    SECRETS,
+    SERVICE_MONITORS,
+    SERVICES,
+    STATEFUL_SETS,
+)
+from flyball.operator.assets import ReadAssets, references
+from flyball.operator.engines import FIELD_MANAGER, Engine, objects_of, status_of, with_times
+from flyball.operator.generation import Generated, Key, generate, key_of
+from flyball.operator.prometheus import IMPLIED
+from flyball.operator.rules import pack
 
 log = logging.getLogger(__name__)
 
 NAMESPACE = "flyball-system"
 SECRET_NAME = "flyball-scrape-config"
-SECRET_KEY = "prometheus.yml"
+SECRET_KEY = "prometheus.yaml.gz"
 RULES_PREFIX = "flyball-rulefiles-"
 RULES_LABEL = "flyball.dev/rulefiles"
 SETTLE_S = 0.2
-RESYNC_S = 30.0  # Secrets that monitors name are not watched
+RESYNC_S = 30.0  # Secrets and ConfigMaps that monitors name are not watched
 SIZE_MAX = 900_000  # a Secret holds 1 MiB
+
+_CONFIGURED = (SERVICE_MONITORS, POD_MONITORS, PROBES, SCRAPE_CONFIGS, PROMETHEUS_RULES)
 
 
 class Operator:
-    """Writes the Secret ``flyball-system/flyball-scrape-config``, key ``prometheus.yml``, and the ConfigMaps
+    """Writes the Secret ``flyball-system/flyball-scrape-config`` (prometheus.yml, compressed) and the ConfigMaps
     ``flyball-system/flyball-rulefiles-N``, a key a PrometheusRule.
 
-    One wrong object is left out, with an Event that names the field; what it said before is not kept, as upstream.
-    ``base`` jobs come first.
+    One wrong object is left out, with an Event and a condition that name the field; what it said before is not kept,
+    as upstream.
+
+    Args:
+        engines: what Prometheus and Alertmanager objects stand for in the embedded cluster; elsewhere none.
     """
 
-    def __init__(self, client: KubeClient, base: Sequence[ScrapeConfig] = (), *, resync_s: float = RESYNC_S) -> None:
-        self._client, self._base, self._resync_s = client, tuple(base), resync_s
-        self._monitors: tuple[tuple[Informer[dict[str, Any]], Callable[..., list[ScrapeConfig]], str, str], ...] = (
-            (Informer(client, SERVICE_MONITORS), translate_service_monitor, "ServiceMonitor", "endpoints"),
-            (Informer(client, POD_MONITORS), translate_pod_monitor, "PodMonitor", "podMetricsEndpoints"),
+    def __init__(self, client: KubeClient, engines: Sequence[Engine] = (), *, resync_s: float = RESYNC_S) -> None:
+        self._client, self._resync_s = client, resync_s
+        self._engines = {engine.kind: engine for engine in engines}
+        kinds = (PROMETHEUSES, ALERTMANAGERS, *_CONFIGURED)
+        self._informers: dict[str, Informer[dict[str, Any]]] = {kind.kind: Informer(client, kind) for kind in kinds}
+        self._namespaces: Informer[dict[str, Any]] = Informer(client, NAMESPACES)
+        self._stateful_sets: Informer[dict[str, Any]] = Informer(
+            client, STATEFUL_SETS, label_selector="app.kubernetes.io/managed-by=prometheus-operator"
         )
-        self._rules: Informer[dict[str, Any]] = Informer(client, PROMETHEUS_RULES)
         self._recorder = EventRecorder(client, "flyball-operator")
         self._wake = asyncio.Event()
         self._written = ""
         self._written_rules: list[dict[str, str]] = []
-        self._refused: dict[tuple[str, str], str] = {}
+        self._written_objects: dict[Key, Any] = {}
+        self._generated = Generated({})
         self._counts = dict.fromkeys(("writes", "failures", "jobs", "rule_files"), 0)
 
     def statistics(self) -> dict[str, Any]:
-        """Counts since the start, and the monitors that are left out."""
-        return {**self._counts, "refused": {f"{kind} {name}": why for (kind, name), why in self._refused.items()}}
+        """Counts since the start, and the objects that are left out."""
+        refused = {
+            f"{kind} {namespace}/{name}": why for (kind, namespace, name), why in self._generated.refused.items()
+        }
+        return {**self._counts, "refused": refused}
 
     async def run(self) -> None:
         """Watches and writes until cancelled."""
-        informers = [self._rules, *(informer for informer, *_ in self._monitors)]
+        informers = [*self._informers.values(), self._namespaces, self._stateful_sets]
         for informer in informers:
             informer.add_handler(lambda *_: self._wake.set())
         async with asyncio.TaskGroup() as group:
@@ -64,7 +93,7 @@ class Operator:
             group.create_task(self._keep(), name="operator")
 
     async def _keep(self) -> None:
-        self._wake.set()  # the base jobs must not wait for the monitors' definitions to exist
+        self._wake.set()
         delay_s = 1.0
         while True:
             with contextlib.suppress(TimeoutError):
@@ -83,49 +112,62 @@ class Operator:
                 self._wake.set()
 
     async def reconcile(self) -> None:
-        """Translates every monitor and rule and writes what changed.
+        """Generates everything anew and writes what changed.
 
         Raises:
             FlyballError: the API server does not take it.
         """
-        await self._reconcile_jobs()
-        await self._reconcile_rules()
+        objects = {
+            kind: [{"kind": kind, **obj} for obj in informer.cache.values()]
+            for kind, informer in self._informers.items()
+        }
+        namespaces = {name: obj["metadata"].get("labels") or {} for (_, name), obj in self._namespaces.cache.items()}
+        generated = generate(objects, namespaces, await self._assets(objects))
+        for key, why in generated.refused.items():
+            if self._generated.refused.get(key) != why:
+                log.warning("operator_refused error=%s", why)
+                head = {"apiVersion": "monitoring.coreos.com/v1", "kind": key[0]}
+                obj = self._informers[key[0]].cache.get(key[1:], {"metadata": {"namespace": key[1], "name": key[2]}})
+                await self._recorder.event({**head, **obj}, "Warning", "InvalidConfiguration", why)
+        self._generated = generated
+        await self._write_config(generated.config)
+        await self._write_rules(generated.rule_files)
+        for kind, engine in self._engines.items():
+            for obj in objects[kind]:
+                await self._show(engine, obj)
+        for resource in _CONFIGURED:
+            for obj in objects[resource.kind]:
+                await self._tell(resource, obj)
 
-    async def _reconcile_jobs(self) -> None:
-        jobs = list(self._base)
-        size = 0
-        for informer, translate, kind, field in self._monitors:
-            for (namespace, name), monitor in sorted(informer.cache.items()):
-                key = (kind, f"{namespace}/{name}")
-                try:
-                    secrets = await self._secrets(monitor, namespace, field)
-                    found = translate(monitor, secrets)
-                    size += sum(len(json.dumps(to_document(job))) for job in found)
-                    if size > SIZE_MAX:
-                        raise ConfigError(f"{kind} {namespace}/{name}: all monitors together exceed {SIZE_MAX} bytes")
-                except (ConfigError, TypeError, AttributeError, ValueError) as exc:
-                    await self._refuse(key, monitor, exc)
-                    continue
-                self._refused.pop(key, None)
-                jobs += found
-        # JSON is YAML, and is read ten times as fast.
-        text = json.dumps({"scrape_configs": [to_document(job) for job in jobs]}, indent=1)
-        self._counts["jobs"] = len(jobs)
-        if text != self._written:
-            data = {SECRET_KEY: base64.b64encode(text.encode()).decode()}
-            await self._write(SECRETS, SECRET_NAME, {}, type="Opaque", data=data)
-            self._written = text
+    async def _assets(self, objects: Mapping[str, Iterable[Mapping[str, Any]]]) -> ReadAssets:
+        """The Secrets and ConfigMaps that any object names, read now."""
+        found: dict[str, dict[tuple[str, str], Mapping[str, str] | None]] = {"Secret": {}, "ConfigMap": {}}
+        for kind, items in objects.items():
+            for obj in items if kind != "PrometheusRule" else ():
+                namespace = str(obj["metadata"].get("namespace"))
+                for what, name in references(obj.get("spec")):
+                    if (namespace, name) not in found[what]:
+                        resource = SECRETS if what == "Secret" else CONFIG_MAPS
+                        held = await self._get(resource, name, namespace)
+                        found[what][namespace, name] = None if held is None else held.get("data") or {}
+        return ReadAssets(found["Secret"], found["ConfigMap"])
 
-    async def _reconcile_rules(self) -> None:
-        files = []
-        for (namespace, name), obj in sorted(self._rules.cache.items()):
-            key = ("PrometheusRule", f"{namespace}/{name}")
-            try:
-                files.append(rule_file(obj))
-            except (ConfigError, TypeError, AttributeError, ValueError) as exc:
-                await self._refuse(key, obj, exc)
-                continue
-            self._refused.pop(key, None)
+    async def _write_config(self, config: Mapping[str, Any]) -> None:
+        # JSON is YAML, and is read ten times as fast
+        text = json.dumps(config, indent=1)
+        self._counts["jobs"] = len(config["scrape_configs"])
+        if text == self._written:
+            return
+        packed = base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+        if len(packed) > SIZE_MAX:
+            raise FlyballError(
+                f"all monitors together make a configuration of {len(packed)} bytes, compressed, and a Secret takes "
+                f"{SIZE_MAX}: what was in force stays; remove monitors"
+            )
+        await self._write(SECRETS, SECRET_NAME, {}, type="Opaque", data={SECRET_KEY: packed})
+        self._written = text
+
+    async def _write_rules(self, files: Sequence[tuple[str, str]]) -> None:
         self._counts["rule_files"] = len(files)
         packed = pack(files)
         if packed == self._written_rules:
@@ -138,48 +180,72 @@ class Operator:
                 await self._client.delete(CONFIG_MAPS, old["metadata"]["name"], NAMESPACE)
         self._written_rules = packed
 
-    async def _refuse(self, key: tuple[str, str], obj: Mapping[str, Any], exc: Exception) -> None:
-        message = str(exc) if isinstance(exc, ConfigError) else f"{' '.join(key)}: {exc}"
-        if self._refused.get(key) != message:
-            self._refused[key] = message
-            log.warning("operator_refused error=%s", message)
-            head = {"apiVersion": "monitoring.coreos.com/v1", "kind": key[0]}
-            await self._recorder.event({**head, **obj}, "Warning", "InvalidConfiguration", message)
+    async def _show(self, engine: Engine, obj: Mapping[str, Any]) -> None:
+        """A Prometheus or Alertmanager object's StatefulSet, Service and status."""
+        namespace = str(obj["metadata"].get("namespace"))
+        if (obj.get("spec") or {}).get("paused"):
+            return
+        for wanted in objects_of(engine, obj):
+            key = key_of(wanted)
+            if self._written_objects.get(key) != wanted:
+                resource = SERVICES if wanted["kind"] == "Service" else STATEFUL_SETS
+                params = {"fieldManager": FIELD_MANAGER, "force": "true"}
+                name = wanted["metadata"]["name"]
+                await self._client.patch(resource, name, wanted, namespace, content_type=APPLY_PATCH, params=params)
+                self._written_objects[key] = wanted
+        held = self._stateful_sets.cache.get((namespace, f"{engine.name}-{obj['metadata']['name']}"))
+        refused = self._generated.refused.get(key_of(obj), "")
+        resource = PROMETHEUSES if engine.kind == "Prometheus" else ALERTMANAGERS
+        await self._set_status(resource, obj, status_of(obj, held, refused, clock.rfc3339(clock.now_ms())))
 
-    async def _secrets(self, monitor: Mapping[str, Any], namespace: str, field: str) -> Secrets:
-        """The Secrets that a monitor's endpoints name, read now."""
-        values: dict[str, dict[str, str] | None] = {}
-        for endpoint in (monitor.get("spec") or {}).get(field) or ():
-            for name in _secret_names(endpoint):
-                if name not in values:
-                    try:
-                        secret = await self._client.get(SECRETS, name, namespace)
-                        values[name] = secret.get("data") or {}
-                    except KubeApiError as exc:
-                        if exc.code != 404:
-                            raise
-                        values[name] = None
+    async def _tell(self, resource: Resource, obj: Mapping[str, Any]) -> None:
+        """The conditions of an object, under the Prometheus object that took it; none where there is no such object."""
+        key = key_of(obj)
+        owner, refused = self._generated.owners.get(key), self._generated.refused.get(key, "")
+        before = ((obj.get("status") or {}).get("bindings")) or []
+        bindings: list[dict[str, Any]] = []
+        if owner is not None and owner.obj is not IMPLIED:
+            name = {"group": "monitoring.coreos.com", "resource": "prometheuses"}
+            name |= {"namespace": owner.namespace, "name": owner.name}
+            accepted = {
+                "type": "Accepted",
+                "status": "False" if refused else "True",
+                "reason": "InvalidConfiguration" if refused else "",
+                "message": refused,
+            }
+            known = [item for binding in before if name.items() <= binding.items() for item in binding["conditions"]]
+            bindings = [{**name, "conditions": with_times([accepted], known, obj, clock.rfc3339(clock.now_ms()))}]
+        if bindings or before:
+            await self._set_status(resource, obj, {"bindings": bindings})
 
-        def find(_namespace: str, name: str, key: str) -> str:
-            data = values.get(name)
-            if data is None:
-                raise ConfigError(f"there is no Secret {namespace}/{name}; create it")
-            if key not in data:
-                raise ConfigError(f'the Secret {namespace}/{name} has no key "{key}"; add it')
-            return base64.b64decode(data[key]).decode()
+    async def _set_status(self, resource: Resource, obj: Mapping[str, Any], status: dict[str, Any]) -> None:
+        before = obj.get("status") or {}
+        if all(before.get(name) == value for name, value in status.items()):
+            return
+        metadata = obj["metadata"]
+        try:
+            await self._client.patch(
+                resource, metadata["name"], {"status": status}, metadata.get("namespace"), "status"
+            )
+        except KubeApiError as exc:
+            if exc.code != 404:  # gone, or a definition of an older version has no status
+                raise
 
-        return find
+    async def _get(self, resource: Resource, name: str, namespace: str) -> dict[str, Any] | None:
+        try:
+            return await self._client.get(resource, name, namespace)
+        except KubeApiError as exc:
+            if exc.code != 404:
+                raise
+            return None
 
     async def _write(self, resource: Resource, name: str, labels: Mapping[str, str], **content: Any) -> None:
         """Replaces the content of an object of ours, which is made with its namespace when it is missing."""
         self._counts["writes"] += 1
-        try:
-            held = await self._client.get(resource, name, NAMESPACE)
+        held = await self._get(resource, name, NAMESPACE)
+        if held is not None:
             await self._client.update(resource, {**held, **content}, NAMESPACE)
             return
-        except KubeApiError as exc:
-            if exc.code != 404:
-                raise
         try:
             await self._client.create(NAMESPACES, {"metadata": {"name": NAMESPACE}})
         except KubeApiError as exc:
@@ -189,11 +255,3 @@ class Operator:
         metadata = {"name": name, "namespace": NAMESPACE, "labels": own}
         head = {"apiVersion": resource.api_version, "kind": resource.kind}
         await self._client.create(resource, {**head, "metadata": metadata, **content}, NAMESPACE)
-
-
-def _secret_names(value: object) -> list[str]:
-    """Every ``{name, key}`` below a value."""
-    if isinstance(value, Mapping):
-        own = [str(value["name"])] if value.get("name") and value.get("key") else []
-        return own + [name for item in value.values() for name in _secret_names(item)]
-    return [name for item in value for name in _secret_names(item)] if isinstance(value, list) else []

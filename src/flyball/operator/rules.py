@@ -5,14 +5,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flyball.errors import ConfigError
+from flyball.promql.confinement import confined
 from flyball.rules.rulefiles import parse_rule_file
 
 SIZE_MAX_BYTES = 512 * 1024
 """Of one ConfigMap's files: half of what the API takes."""
 
 
-def rule_file(obj: Mapping[str, Any]) -> tuple[str, str]:
+def rule_file(obj: Mapping[str, Any], enforced_label: str = "") -> tuple[str, str]:
     """Name and text (JSON, which is YAML) of the file that a PrometheusRule becomes.
+
+    Args:
+        enforced_label: holds the object's namespace in every result, and confines every expression to it.
 
     Raises:
         ConfigError: a rule is wrong; a line for every error, each naming the object, group and rule.
@@ -31,6 +35,17 @@ def rule_file(obj: Mapping[str, Any]) -> tuple[str, str]:
     ]
     text = json.dumps({"groups": known})
     parse_rule_file(text, where)
+    if enforced_label:
+        for group in known:
+            group["rules"] = [
+                {
+                    **rule,
+                    "expr": confined(str(rule["expr"]), enforced_label, namespace, where)[0],
+                    "labels": {**(rule.get("labels") or {}), enforced_label: namespace},
+                }
+                for rule in group.get("rules") or ()
+            ]
+        text = json.dumps({"groups": known})
     if len(text) > SIZE_MAX_BYTES:
         raise ConfigError(f"{where}: is larger than {SIZE_MAX_BYTES} bytes; split it into several objects")
     return f"{namespace}-{name}-{metadata.get('uid', '')}.yaml", text

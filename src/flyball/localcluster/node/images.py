@@ -50,6 +50,7 @@ IMAGES = {
     "quay.io/prometheus/node-exporter": Image((*OURS, "exporter", "node")),
     "prom/pushgateway": Image(("pushgateway",)),
     "curlimages/curl": Image(("curl",)),
+    "flyball/forwarder": Image((sys.executable, "-I", "-S", str(Path(__file__).with_name("forwarder.py")))),
     "pause": Image((), ("sleep", "2147483647")),
     "registry.k8s.io/pause": Image((), ("sleep", "2147483647")),
 }

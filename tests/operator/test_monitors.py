@@ -1,11 +1,14 @@
 """Monitors become scrape jobs: which targets they keep, and the labels those get. Order as prometheus-operator's."""
 
+import base64
 from typing import Any
 
 import pytest
 
 from flyball.errors import ConfigError
-from flyball.operator import translate_pod_monitor, translate_service_monitor
+from flyball.model.scrapeconfigs import ScrapeConfig, parse_scrape_config
+from flyball.operator.assets import Objects, ReadAssets
+from flyball.operator.generation import generate
 from flyball.relabel import relabel
 
 TARGET = {
@@ -30,8 +33,18 @@ TARGET = {
 }
 
 
-def no_secrets(namespace: str, name: str, key: str) -> str:
-    raise ConfigError(f"there is no Secret {namespace}/{name}; create it")
+def job_of(monitor: dict[str, Any], secrets: Objects | None = None) -> ScrapeConfig:
+    """The one job of a monitor, as the engine reads it.
+
+    Raises:
+        ConfigError: the monitor is refused.
+    """
+    kind = "ServiceMonitor" if "endpoints" in monitor["spec"] else "PodMonitor"
+    generated = generate({kind: [monitor]}, {}, ReadAssets(secrets or {}, {}))
+    for why in generated.refused.values():
+        raise ConfigError(why)
+    (job,) = generated.config["scrape_configs"]
+    return parse_scrape_config(job)
 
 
 def service_monitor(endpoint: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
@@ -46,8 +59,7 @@ def pod_monitor(endpoint: dict[str, Any], **spec: Any) -> dict[str, Any]:
 
 def labels_of(monitor: dict[str, Any], **changed: str) -> dict[str, str] | None:
     """What the one job of a ServiceMonitor makes of the target; nothing when it drops it."""
-    (job,) = translate_service_monitor(monitor, no_secrets)
-    found = relabel({**TARGET, **changed}, job.relabel_configs)
+    found = relabel({**TARGET, **changed}, job_of(monitor).relabel_configs)
     return None if found is None else {name: v for name, v in found.items() if not name.startswith("__")}
 
 
@@ -65,7 +77,7 @@ def test_the_target_of_a_service_monitor_carries_the_labels_that_upstream_gives(
 def test_the_rules_stand_in_the_order_of_upstreams_golden_file() -> None:
     """promcfg_test.go, SettingHonorLabels, without its three sharding rules."""
     monitor = service_monitor({"port": "web", "honorLabels": True}, targetLabels=["example", "env"])
-    (job,) = translate_service_monitor(monitor, no_secrets)
+    job = job_of(monitor)
     assert job.honor_labels
     rules = [(rule.action, rule.source_labels[-1] if rule.source_labels else "", rule.target_label)
              for rule in job.relabel_configs]  # fmt: skip
@@ -154,13 +166,14 @@ def test_labels_of_services_and_pods_are_taken_over_and_the_user_has_the_last_wo
 
 def test_a_pod_monitor_finds_pods_by_their_ports() -> None:
     for endpoint in ({"port": "http"}, {"portNumber": 8000}, {"targetPort": "http"}):
-        (job,) = translate_pod_monitor(pod_monitor(endpoint), no_secrets)
+        job = job_of(pod_monitor(endpoint))
         assert job.job_name == "podMonitor/shop/web/0"
         assert [sd.role for sd in job.kubernetes_sd_configs] == ["pod"]
         found = relabel(TARGET, job.relabel_configs)
         assert found is not None
         assert (found["job"], found["pod"], found["container"]) == ("shop/web", "web-1", "app")
-        assert found["endpoint"] == str(next(iter(endpoint.values())))
+        named = endpoint.get("port") or endpoint.get("targetPort")
+        assert found.get("endpoint") == named  # a number alone gives none, as upstream
 
 
 @pytest.mark.parametrize(
@@ -168,29 +181,27 @@ def test_a_pod_monitor_finds_pods_by_their_ports() -> None:
     [({}, ("shop",)), ({"any": True}, ()), ({"matchNames": ["a", "b"]}, ("a", "b"))],
 )
 def test_namespaces(space: dict[str, Any], expected: tuple[str, ...]) -> None:
-    (job,) = translate_service_monitor(service_monitor(namespaceSelector=space), no_secrets)
+    job = job_of(service_monitor(namespaceSelector=space))
     assert [sd.namespaces for sd in job.kubernetes_sd_configs] == [expected]
 
 
 def test_limits_times_and_credentials() -> None:
-    def secrets(namespace: str, name: str, key: str) -> str:
-        return f"{namespace}/{name}/{key}"
-
+    data = {key: base64.b64encode(key.encode()).decode() for key in ("user", "password", "ca")}
     endpoint = {
         "port": "http",
         "path": "/m",
         "scheme": "HTTPS",
         "interval": "5s",
         "params": {"a": ["1", "2"]},
-        "basicAuth": {"username": {"name": "s", "key": "u"}, "password": {"name": "s", "key": "p"}},
+        "basicAuth": {"username": {"name": "s", "key": "user"}, "password": {"name": "s", "key": "password"}},
         "tlsConfig": {"ca": {"secret": {"name": "s", "key": "ca"}}, "serverName": "web"},
     }
-    (job,) = translate_service_monitor(service_monitor(endpoint, sampleLimit=7, bodySizeLimit="1KB"), secrets)
+    job = job_of(service_monitor(endpoint, sampleLimit=7, bodySizeLimit="1KB"), {("shop", "s"): data})
     assert (job.scrape_interval_ms, job.scrape_timeout_ms) == (5000, 5000)
     assert (job.scheme, job.metrics_path, job.params) == ("https", "/m", {"a": ("1", "2")})
     assert (job.sample_limit, job.body_size_limit_bytes) == (7, 1024)
     assert job.basic_auth is not None and job.tls is not None
-    assert (job.basic_auth.username, job.basic_auth.password, job.tls.ca) == ("shop/s/u", "shop/s/p", "shop/s/ca")
+    assert (job.basic_auth.username, job.basic_auth.password, job.tls.ca) == ("user", "password", "ca")
 
 
 @pytest.mark.parametrize(
@@ -198,10 +209,9 @@ def test_limits_times_and_credentials() -> None:
     [
         (service_monitor(selector=None), "spec.selector: is missing"),
         (service_monitor(endpoints=[]), "spec.endpoints: is empty"),
-        (service_monitor({"path": "/m"}), r"endpoints\[0\].port: is missing"),
         (service_monitor({"port": "a", "interval": "5x"}), r"endpoints\[0\].interval.*5x"),
         (service_monitor({"port": "a", "interval": "1s", "scrapeTimeout": "2s"}), "scrapeTimeout.*above the interval"),
-        (service_monitor({"port": "a", "oauth2": {"clientId": {}}}), "oauth2: is not supported"),
+        (service_monitor({"port": "a", "proxyUrl": "http://p"}), "proxy_url: is not supported"),
         (service_monitor({"port": "a", "relabelings": [{"regexp": "a"}]}), r'relabelings\[0\]: unknown field "regexp"'),
         (service_monitor({"port": "a", "relabelings": [{"regex": "("}]}), r"endpoints\[0\].relabelings"),
         (service_monitor(sampleLimit=-1), 'sampleLimit: "-1"'),
@@ -217,4 +227,4 @@ def test_limits_times_and_credentials() -> None:
 )
 def test_an_error_names_the_object_the_field_and_the_value(monitor: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=f"ServiceMonitor shop/web: .*{words}"):
-        translate_service_monitor(monitor, no_secrets)
+        job_of(monitor)
