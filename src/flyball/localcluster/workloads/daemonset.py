@@ -19,7 +19,7 @@ from flyball.localcluster.workloads.objects import (
 )
 from flyball.localcluster.workloads.placement import matches_node, untolerated
 from flyball.localcluster.workloads.podcontrol import PodControl, pod_of
-from flyball.localcluster.workloads.revisions import HASH_LABEL, POD_LABEL, Revisions
+from flyball.localcluster.workloads.revisions import POD_LABEL, Revisions
 
 STATUS_ZEROS = ("currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady")
 """Counts that a status names even when they are 0."""
@@ -194,7 +194,7 @@ class DaemonSetController(Controller):
     def __init__(self, client: KubeClient, informers: Informers) -> None:
         super().__init__(client)
         self._sets, self._nodes = informers.of(DAEMON_SETS), informers.of(NODES)
-        self._revisions = Revisions(client, informers, DAEMON_SETS)
+        self._revisions = Revisions(client, informers, DAEMON_SETS, POD_LABEL)
         self._events = EventRecorder(client, self.name)
         self._pods = PodControl(client, informers, DAEMON_SETS, self.queue, self._events)
         self._nodes.add_handler(self._on_node)
@@ -213,7 +213,7 @@ class DaemonSetController(Controller):
         pods = await self._pods.claimed(daemon_set)
         nodes = list(self._nodes.cache.values())
         history = await self._revisions.history(daemon_set)
-        hashed = labels_of(history.update)[HASH_LABEL]
+        hashed = labels_of(history.update)[POD_LABEL]
         now_ms = clock.now_ms()
         error: FlyballError | None = None
         if self._pods.settled(key):
@@ -233,7 +233,7 @@ class DaemonSetController(Controller):
         if change is not None:
             await self.client.patch(DAEMON_SETS, key[1], change, key[0], "status")
         used = {labels_of(pod).get(POD_LABEL) for pod in pods}
-        live = {name_of(item) for item in history.revisions if labels_of(item).get(HASH_LABEL) in used}
+        live = {name_of(item) for item in history.revisions if labels_of(item).get(POD_LABEL) in used}
         await self._revisions.trim(daemon_set, history, live)
         min_ready_s = int(daemon_set["spec"].get("minReadySeconds") or 0)
         wait_s = soonest_available_s(pods, min_ready_s, now_ms)

@@ -236,7 +236,7 @@ class DeploymentController(Controller):
         now_ms = clock.now_ms()
         key = key_of(deployment)
         status = status_of(deployment, new, olds, now_ms)
-        change = status_change(deployment.get("status"), status)
+        change = status_change(deployment.get("status"), status, zeros=("replicas", "terminatingReplicas"))
         if change is not None:
             deployment = await self.client.patch(DEPLOYMENTS, key[1], change, key[0], "status")
         if is_complete(deployment, status):

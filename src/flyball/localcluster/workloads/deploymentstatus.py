@@ -36,6 +36,7 @@ def status_of(deployment: Object, new: Object | None, olds: list[Object], now_ms
         "updatedReplicas": int(((new or {}).get("status") or {}).get("replicas") or 0),
         "readyReplicas": total("readyReplicas"),
         "availableReplicas": total("availableReplicas"),
+        "terminatingReplicas": total("terminatingReplicas"),
         "collisionCount": old_status.get("collisionCount"),
     }
     status["unavailableReplicas"] = max(0, sum(map(wanted_of, everyone)) - status["availableReplicas"])

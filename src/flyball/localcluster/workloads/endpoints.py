@@ -7,13 +7,25 @@ from flyball.errors import KubeApiError
 from flyball.kube import KubeClient
 from flyball.kube.kinds import ENDPOINT_SLICES, ENDPOINTS, PODS, SERVICES
 from flyball.localcluster.workloads.controller import Controller, Index, Informers, Key, Object, key_of
-from flyball.localcluster.workloads.objects import controller_reference, is_ready, is_terminating, labels_of
+from flyball.localcluster.workloads.objects import (
+    annotations_of,
+    condition,
+    controller_reference,
+    has_ended,
+    is_ready,
+    is_terminating,
+    labels_of,
+    name_of,
+)
 from flyball.model.selectors import selector_of_labels
 
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 MANAGER = "endpointslice-controller.k8s.io"
 SERVICE_NAME = "kubernetes.io/service-name"
 ENDPOINTS_PER_SLICE_MAX = 100
+
+HEADLESS = "service.kubernetes.io/headless"
+TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 
 Port = tuple[str, str, int, str]  # name, protocol, number, application protocol
 
@@ -49,9 +61,7 @@ def backends_of(service: Object, pods: list[Object]) -> list[Object]:
         (
             pod
             for pod in pods
-            if chosen.matches(labels_of(pod))
-            and (pod.get("status") or {}).get("podIP")
-            and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+            if chosen.matches(labels_of(pod)) and (pod.get("status") or {}).get("podIP") and not has_ended(pod)
         ),
         key=lambda pod: str(pod["metadata"]["name"]),
     )
@@ -105,15 +115,13 @@ def _slice(service: Object, index: int, ports: tuple[Port, ...], endpoints: list
         SERVICE_NAME: metadata["name"],
         MANAGED_BY: MANAGER,
     }
-    if service["spec"].get("clusterIP") == "None":
-        labels["service.kubernetes.io/headless"] = ""
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
             "name": f"{metadata['name']}-{suffix}",
             "namespace": metadata["namespace"],
-            "labels": labels,
+            "labels": labels | _headless(service),
             "ownerReferences": [controller_reference(service)],
         },
         "addressType": "IPv4",
@@ -162,10 +170,38 @@ def endpoints_of(service: Object, pods: list[Object]) -> Object:
         "metadata": {
             "name": metadata["name"],
             "namespace": metadata["namespace"],
-            "labels": {**labels_of(service), "endpoints.kubernetes.io/managed-by": "endpoint-controller"},
+            "labels": {
+                **labels_of(service),
+                "endpoints.kubernetes.io/managed-by": "endpoint-controller",
+                **_headless(service),
+            },
         },
         "subsets": subsets,
     }
+
+
+def _headless(service: Object) -> dict[str, str]:
+    return {HEADLESS: ""} if service["spec"].get("clusterIP") == "None" else {}
+
+
+def ready_times(service: Object, pods: list[Object]) -> dict[str, str]:
+    """When each of the Service's pods became ready, or ceased to be: RFC 3339 by name."""
+    chosen = selector_of_labels(service["spec"].get("selector"))
+    turned = ((name_of(pod), condition(pod, "Ready")) for pod in pods if chosen.matches(labels_of(pod)))
+    return {name: ready["lastTransitionTime"] for name, ready in turned if ready and ready.get("lastTransitionTime")}
+
+
+def trigger_time(service: Object, before: dict[str, str] | None, now: dict[str, str]) -> str:
+    """The earliest change that the slices do not show yet; ``""`` when it was no pod's readiness.
+
+    Args:
+        before, now: ``ready_times`` at the last look, None at the first, and at this one.
+
+    Source: kubernetes staging endpointslice/util/trigger_time_tracker.go.
+    """
+    if before is None:
+        return str(service["metadata"]["creationTimestamp"])
+    return min((at for name, at in now.items() if at > before.get(name, "")), default="")
 
 
 class EndpointsController(Controller):
@@ -180,6 +216,7 @@ class EndpointsController(Controller):
         slices, pods = informers.of(ENDPOINT_SLICES), informers.of(PODS)
         self._pods = Index(pods, lambda pod: [pod["metadata"]["namespace"]])
         self._slices = Index(slices, _service_words)
+        self._ready_times: dict[Key, dict[str, str]] = {}
         self._services.add_handler(lambda _change, old, new: self.queue.add(key_of(new or old)))
         self._endpoints.add_handler(lambda _change, old, new: self.queue.add(key_of(new or old)))
         slices.add_handler(self._on_slice)
@@ -204,6 +241,7 @@ class EndpointsController(Controller):
         service = self._services.cache.get(key)
         known = {item["metadata"]["name"]: item for item in self._slices.get("/".join(key))}
         if service is None or is_terminating(service):
+            self._ready_times.pop(key, None)
             for name in known:
                 await self._gone(ENDPOINT_SLICES, name, key[0])
             if service is None and _is_ours(self._endpoints.cache.get(key)):
@@ -212,18 +250,23 @@ class EndpointsController(Controller):
         if not service["spec"].get("selector") or service["spec"].get("type") == "ExternalName":
             return
         pods = self._pods.get(key[0])
+        times = ready_times(service, pods)
+        changed_at = trigger_time(service, self._ready_times.get(key), times)
+        self._ready_times[key] = times
         for wanted in slices_of(service, pods):
-            await self._put(ENDPOINT_SLICES, known.pop(wanted["metadata"]["name"], None), wanted)
+            await self._put(ENDPOINT_SLICES, known.pop(wanted["metadata"]["name"], None), wanted, changed_at)
         for name in known:
             await self._gone(ENDPOINT_SLICES, name, key[0])
-        await self._put(ENDPOINTS, self._endpoints.cache.get(key), endpoints_of(service, pods))
+        await self._put(ENDPOINTS, self._endpoints.cache.get(key), endpoints_of(service, pods), changed_at)
 
-    async def _put(self, resource: Any, current: Object | None, wanted: Object) -> None:
-        if current is None:
-            await self.client.create(resource, wanted)
-        elif not _same(current, wanted):
-            metadata = {**current["metadata"], **wanted["metadata"]}
-            await self.client.update(resource, {**wanted, "metadata": metadata})
+    async def _put(self, resource: Any, current: Object | None, wanted: Object, changed_at: str) -> None:
+        if current is not None and _same(current, wanted):
+            return
+        metadata = {**(current or wanted)["metadata"], **wanted["metadata"]}
+        annotations = {name: value for name, value in annotations_of(current or {}).items() if name != TRIGGER_TIME}
+        metadata["annotations"] = annotations | ({TRIGGER_TIME: changed_at} if changed_at else {})
+        write = self.client.create if current is None else self.client.update
+        await write(resource, {**wanted, "metadata": metadata})
 
     async def _gone(self, resource: Any, name: str, namespace: str) -> None:
         try:

@@ -90,7 +90,7 @@ class JobController(Controller):
         self, key: Key, job: Object, pods: list[Object], tally: jobplan.Tally, end: tuple[str, str, str], now_ms: int
     ) -> None:
         status = jobplan.status_of(job, pods, tally, end, now_ms)
-        change = status_change(job.get("status"), status)
+        change = status_change(job.get("status"), status, zeros=("ready", "terminating"))
         if change is not None:
             # Counts are sums: they are only written over those that they were made from.
             change["metadata"] = {"resourceVersion": job["metadata"]["resourceVersion"]}

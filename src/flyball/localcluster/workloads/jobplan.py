@@ -12,6 +12,7 @@ from flyball.localcluster.workloads.objects import (
     Object,
     annotations_of,
     condition,
+    has_ended,
     is_ready,
     is_terminating,
     with_condition,
@@ -253,8 +254,7 @@ def plan(job: Object, pods: list[Object], tally: Tally) -> Plan:
         )
         return Plan(delete=tuple(newest_first[:surplus]))
     if spec.get("podReplacementPolicy") == "Failed":
-        ended = ("Succeeded", "Failed")
-        surplus += sum(is_terminating(pod) and (pod.get("status") or {}).get("phase") not in ended for pod in pods)
+        surplus += sum(is_terminating(pod) and not has_ended(pod) for pod in pods)
     missing = max(0, -surplus)
     if not is_indexed(job):
         return Plan(create=(None,) * missing)
@@ -285,10 +285,7 @@ def status_of(job: Object, pods: list[Object], tally: Tally, end: tuple[str, str
         "startTime": before.get("startTime") or (None if suspended else now),
         "active": len(active),
         "ready": sum(map(is_ready, active)),
-        "terminating": sum(
-            is_terminating(pod) and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
-            for pod in pods
-        ),
+        "terminating": sum(is_terminating(pod) and not has_ended(pod) for pod in pods),
         "succeeded": tally.succeeded,
         "failed": tally.failed,
         "completedIndexes": format_indexes(tally.completed) if is_indexed(job) else None,

@@ -60,10 +60,14 @@ def is_terminating(obj: Mapping[str, Any]) -> bool:
     return bool(obj["metadata"].get("deletionTimestamp"))
 
 
+def has_ended(pod: Mapping[str, Any]) -> bool:
+    """Whether all containers are over for good, well or not."""
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
 def is_active(pod: Mapping[str, Any]) -> bool:
     """Whether the pod counts towards its controller's replicas."""
-    phase = (pod.get("status") or {}).get("phase")
-    return phase not in ("Succeeded", "Failed") and not is_terminating(pod)
+    return not has_ended(pod) and not is_terminating(pod)
 
 
 def condition(obj: Mapping[str, Any], kind: str) -> Object | None:

@@ -26,17 +26,16 @@ PARALLEL_MAX = 32  # more requests at once would only open more connections
 
 
 def pod_of(owner: Object, template: Object, name: str = "") -> Object:
-    """A new pod from a template, controlled by its owner; without a name the server gives it one."""
+    """A new pod from a template, controlled by its owner; without a name the server makes one of ``generateName``."""
     metadata = template.get("metadata") or {}
     made: Object = {
+        "generateName": f"{name_of(owner)}-",
         "namespace": owner["metadata"]["namespace"],
         "labels": dict(metadata.get("labels") or {}),
         "ownerReferences": [controller_reference(owner)],
     }
     if name:
         made["name"] = name
-    else:
-        made["generateName"] = f"{name_of(owner)}-"
     if metadata.get("annotations"):
         made["annotations"] = dict(metadata["annotations"])
     if metadata.get("finalizers"):

@@ -11,6 +11,7 @@ from flyball.localcluster.workloads.controller import Controller, Informers, Key
 from flyball.localcluster.workloads.objects import (
     annotations_of,
     available_in_s,
+    has_ended,
     is_active,
     is_ready,
     is_terminating,
@@ -70,13 +71,14 @@ def plan(replica_set: Object, active: list[Object]) -> Plan:
     return Plan(delete=tuple(sorted(active, key=deletion_rank)[: min(-missing, BURST_MAX)]))
 
 
-def status_of(replica_set: Object, active: list[Object], now_ms: int, failure: str | None) -> Object:
-    """The status that the pods amount to.
+def status_of(replica_set: Object, pods: list[Object], now_ms: int, failure: str | None) -> Object:
+    """The status that the pods under its control amount to.
 
     Args:
         failure: why pods could not be created or deleted; None when they could.
     """
     spec = replica_set["spec"]
+    active = [pod for pod in pods if is_active(pod)]
     min_ready_s = spec.get("minReadySeconds") or 0
     template_labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
     conditions = [
@@ -95,6 +97,7 @@ def status_of(replica_set: Object, active: list[Object], now_ms: int, failure: s
         "fullyLabeledReplicas": sum(template_labels.items() <= labels_of(pod).items() for pod in active),
         "readyReplicas": sum(is_ready(pod) for pod in active),
         "availableReplicas": sum(available_in_s(pod, min_ready_s, now_ms) == 0 for pod in active),
+        "terminatingReplicas": sum(is_terminating(pod) and not has_ended(pod) for pod in pods),
         "observedGeneration": replica_set["metadata"].get("generation", 0),
         "conditions": conditions,
     }
@@ -115,13 +118,15 @@ class ReplicaSetController(Controller):
         replica_set = self._replica_sets.cache.get(key)
         if replica_set is None:
             return
-        active = [pod for pod in await self._pods.claimed(replica_set) if is_active(pod)]
+        pods = await self._pods.claimed(replica_set)
+        active = [pod for pod in pods if is_active(pod)]
         error: FlyballError | None = None
         if not is_terminating(replica_set) and self._pods.settled(key):
             error = await self._scale(replica_set, plan(replica_set, active))
         now_ms = clock.now_ms()
         failure = str(error) if error is not None else None
-        change = status_change(replica_set.get("status"), status_of(replica_set, active, now_ms, failure))
+        status = status_of(replica_set, pods, now_ms, failure)
+        change = status_change(replica_set.get("status"), status, zeros=("replicas", "terminatingReplicas"))
         if change is not None:
             try:
                 await self.client.patch(REPLICA_SETS, key[1], change, key[0], "status")

@@ -14,14 +14,14 @@ from flyball.localcluster.workloads.objects import (
     controller_reference,
     controller_uid,
     is_terminating,
+    labels_of,
     name_of,
 )
-from flyball.localcluster.workloads.rollout import template_hash
+from flyball.localcluster.workloads.rollout import hash_of
 
 HASH_LABEL = "controller.kubernetes.io/hash"
 POD_LABEL = "controller-revision-hash"
 HISTORY_DEFAULT = 10
-_NOT_COPIED = ("kubectl.kubernetes.io/last-applied-configuration", "deprecated.daemonset.template.generation")
 
 
 def data_of(owner: Object) -> Object:
@@ -36,21 +36,17 @@ def template_of(revision: Object) -> Object:
     return template
 
 
-def revision_object(owner: Object, number: int) -> Object:
-    """The revision of the owner's present template."""
-    template = owner["spec"]["template"]
-    collisions = (owner.get("status") or {}).get("collisionCount") or 0
-    hashed = template_hash(template, collisions)
-    labels = {**((template.get("metadata") or {}).get("labels") or {}), HASH_LABEL: hashed, POD_LABEL: hashed}
-    annotations = {name: value for name, value in annotations_of(owner).items() if name not in _NOT_COPIED}
+def revision_object(owner: Object, number: int, label: str) -> Object:
+    """The revision of the owner's present template; ``label`` carries its hash."""
+    hashed = hash_of(data_of(owner), (owner.get("status") or {}).get("collisionCount") or 0)
     return {
         "apiVersion": CONTROLLER_REVISIONS.api_version,
         "kind": CONTROLLER_REVISIONS.kind,
         "metadata": {
             "name": f"{name_of(owner)}-{hashed}",
             "namespace": owner["metadata"]["namespace"],
-            "labels": labels,
-            "annotations": annotations,
+            "labels": {**labels_of(owner["spec"]["template"]), label: hashed},
+            "annotations": annotations_of(owner),
             "ownerReferences": [controller_reference(owner)],
         },
         "data": data_of(owner),
@@ -70,11 +66,11 @@ class History:
 
 
 class Revisions:
-    """Keeps the revisions of one kind of owner."""
+    """Keeps the revisions of one kind of owner; ``label`` is the one that carries a revision's hash."""
 
-    def __init__(self, client: KubeClient, informers: Informers, resource: Resource) -> None:
+    def __init__(self, client: KubeClient, informers: Informers, resource: Resource, label: str) -> None:
         self._client = client
-        self._resource = resource
+        self._resource, self._label = resource, label
         self._informer = informers.of(CONTROLLER_REVISIONS)
         self._by_owner = Index(self._informer, lambda item: [controller_uid(item)] if controller_uid(item) else [])
 
@@ -96,7 +92,7 @@ class Revisions:
         return History(equal, known)
 
     async def _create(self, owner: Object, number: int) -> Object:
-        wanted = revision_object(owner, number)
+        wanted = revision_object(owner, number, self._label)
         namespace = owner["metadata"]["namespace"]
         try:
             return await self._client.create(CONTROLLER_REVISIONS, wanted, namespace)

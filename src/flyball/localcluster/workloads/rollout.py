@@ -25,16 +25,25 @@ _NOT_COPIED = {
     "deprecated.deployment.rollback.to",
 }
 _SAFE = "bcdfghjklmnpqrstvwxz2456789"  # no vowels, no look-alikes: rand.SafeEncodeString's alphabet
+_GO_ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 HISTORY_DEFAULT = 10
 
 
+def hash_of(value: Object, collisions: int = 0) -> str:
+    """A short name for a value, safe in names and labels: FNV-1 over its JSON as Go writes it, and the collisions.
+
+    Source: kubernetes pkg/controller/history/controller_history.go, HashControllerRevision.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + str(collisions)
+    hashed = 0x811C9DC5
+    for byte in text.translate(_GO_ESCAPES).encode():
+        hashed = (hashed * 0x01000193) & 0xFFFFFFFF ^ byte
+    return "".join(_SAFE[ord(digit) % len(_SAFE)] for digit in str(hashed))
+
+
 def template_hash(template: Object, collisions: int = 0) -> str:
-    """A short name for a pod template, safe in names and labels; FNV-1a over its canonical JSON."""
-    text = json.dumps(_without_hash(template), sort_keys=True, separators=(",", ":"))
-    value = 0x811C9DC5
-    for byte in (text + (str(collisions) if collisions else "")).encode():
-        value = ((value ^ byte) * 0x01000193) & 0xFFFFFFFF
-    return "".join(_SAFE[ord(digit) % len(_SAFE)] for digit in str(value))
+    """The hash that names a ReplicaSet. Upstream hashes Go's memory layout, so only its form is the same."""
+    return hash_of(_without_hash(template), collisions)
 
 
 def same_template(left: Object, right: Object) -> bool:

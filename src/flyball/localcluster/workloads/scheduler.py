@@ -7,6 +7,7 @@ from flyball.kube.kinds import NODES, PERSISTENT_VOLUME_CLAIMS, PODS
 from flyball.localcluster.workloads.controller import Controller, Informers, Key, Object, key_of
 from flyball.localcluster.workloads.objects import (
     condition,
+    has_ended,
     is_ready,
     is_terminating,
     labels_of,
@@ -26,7 +27,7 @@ def waits_for_us(pod: Object) -> bool:
         and (pod["spec"].get("schedulerName") or SCHEDULER_NAME) == SCHEDULER_NAME
         and not pod["spec"].get("schedulingGates")
         and not is_terminating(pod)
-        and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+        and not has_ended(pod)
     )
 
 
@@ -38,7 +39,7 @@ def claim_names(pod: Object) -> list[str]:
 
 def _node_of(pod: Object | None) -> str:
     """The node on which a pod takes room; ``""`` for one that has none or has ended."""
-    if pod is None or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+    if pod is None or has_ended(pod):
         return ""
     return str(pod["spec"].get("nodeName") or "")
 

@@ -13,6 +13,7 @@ from flyball.localcluster.workloads.controller import Controller, Informers, Key
 from flyball.localcluster.workloads.objects import (
     available_in_s,
     controller_reference,
+    has_ended,
     is_ready,
     is_terminating,
     labels_of,
@@ -22,7 +23,7 @@ from flyball.localcluster.workloads.objects import (
     status_change,
 )
 from flyball.localcluster.workloads.podcontrol import PodControl, pod_of
-from flyball.localcluster.workloads.revisions import POD_LABEL, History, Revisions, template_of
+from flyball.localcluster.workloads.revisions import HASH_LABEL, POD_LABEL, History, Revisions, template_of
 from flyball.localcluster.workloads.rollout import wanted_of
 
 POD_NAME = "statefulset.kubernetes.io/pod-name"
@@ -123,7 +124,7 @@ def plan(stateful_set: Object, pods: list[Object], update: str, now_ms: int) -> 
         pod = present.get(ordinal)
         if pod is None:
             create.append(ordinal)
-        elif _has_ended(pod) and not is_terminating(pod):
+        elif has_ended(pod) and not is_terminating(pod):
             delete.append(pod)
         elif is_available(pod):
             continue
@@ -155,10 +156,6 @@ def plan(stateful_set: Object, pods: list[Object], update: str, now_ms: int) -> 
     return Plan(delete=tuple(delete))
 
 
-def _has_ended(pod: Object) -> bool:
-    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-
-
 def _unavailable_max(strategy: Object, replicas: int) -> int:
     value = (strategy.get("rollingUpdate") or {}).get("maxUnavailable", 1)
     if isinstance(value, str):
@@ -170,7 +167,7 @@ def status_of(stateful_set: Object, pods: list[Object], current: str, update: st
     """The status that the pods amount to; a finished rollout makes the update revision the current one."""
     spec = stateful_set["spec"]
     min_ready_s = int(spec.get("minReadySeconds") or 0)
-    living = [pod for pod in pods if not is_terminating(pod) and not _has_ended(pod)]
+    living = [pod for pod in pods if not is_terminating(pod) and not has_ended(pod)]
 
     def of_revision(name: str) -> int:
         return sum(labels_of(pod).get(POD_LABEL) == name for pod in living)
@@ -204,7 +201,7 @@ class StatefulSetController(Controller):
         super().__init__(client)
         self._sets = informers.of(STATEFUL_SETS)
         self._claims = informers.of(PERSISTENT_VOLUME_CLAIMS)
-        self._revisions = Revisions(client, informers, STATEFUL_SETS)
+        self._revisions = Revisions(client, informers, STATEFUL_SETS, HASH_LABEL)
         self._events = EventRecorder(client, self.name)
         self._pods = PodControl(
             client,
@@ -233,7 +230,7 @@ class StatefulSetController(Controller):
         if self._pods.settled(key):
             error = await self._act(stateful_set, plan(stateful_set, pods, update, now_ms), history, current)
         status = status_of(stateful_set, pods, current, update, now_ms)
-        change = status_change(stateful_set.get("status"), status)
+        change = status_change(stateful_set.get("status"), status, zeros=("replicas", "collisionCount"))
         if change is not None:
             await self.client.patch(STATEFUL_SETS, key[1], change, key[0], "status")
         live = {current, *(labels_of(pod).get(POD_LABEL, "") for pod in pods)}
