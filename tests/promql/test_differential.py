@@ -237,7 +237,7 @@ def vector(draw: st.DrawFn, run: str, depth: int = 3) -> str:
         return f"({draw(inner)} {op}{bool_}{match}{group} {draw(inner)})"
     if kind == "scalar":
         op = draw(st.sampled_from(["+", "-", "*", "/", "%", "^", ">", "<", "==", "!="]))
-        number = draw(st.sampled_from(["2", "0.5", "-1", "0", "time() % 7", "NaN"]))
+        number = draw(st.sampled_from(["2", "0.5", "-1", "0", "(time() % 7)", "NaN"]))
         pair = (draw(inner), number)
         return f"({pair[0]} {op} {pair[1]})" if draw(st.booleans()) else f"({pair[1]} {op} {pair[0]})"
     if kind == "math":

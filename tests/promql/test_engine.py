@@ -5,8 +5,10 @@ import math
 import pytest
 
 from flyball.errors import QueryError
+from flyball.model.histograms import Histogram
 from flyball.model.labels import labels_of
 from flyball.promql import EvaluationError, Options, Scalar, Stop, evaluate, parse
+from flyball.promql.histograms import upper_bound
 from flyball.promql.scenarios import MemoryStorage
 from flyball.promql.values import Matrix, at_instant
 
@@ -135,3 +137,19 @@ def test_histogram_quantile_interpolates_within_the_bucket() -> None:
     assert result("histogram_quantile(0.5, h_bucket)", held) == pytest.approx({"__": 1.5})
     assert result("histogram_quantile(0.9, h_bucket)", held) == pytest.approx({"__": 2})
     assert result("histogram_fraction(0, 1.5, h_bucket)", held) == pytest.approx({"__": 0.5})
+
+
+def test_pairs_that_an_operator_does_not_go_with_are_no_matches() -> None:
+    held = MemoryStorage()
+    held.add(labels_of([("__name__", "f"), ("run", "r")]), 0, 1.0)
+    for pod in "ab":
+        held.add(labels_of([("__name__", "h"), ("run", "r"), ("pod", pod)]), 0, Histogram(schema=0, count=1, sum=1))
+    assert result("h < on (run) f", held) == {}
+    with pytest.raises(EvaluationError, match="many-to-one matching must be explicit"):
+        result("h * on (run) f", held)
+
+
+def test_bounds_of_histograms_are_those_of_upstream_s_table() -> None:
+    # of schemas 1, 2, 8 (of the last the one that is farthest from the rounded power) and below 0
+    bounds = [upper_bound(-1, 1), upper_bound(3, 2), upper_bound(-6, 8), upper_bound(5, -1), upper_bound(1024, 0)]
+    assert bounds == [0.7071067811865475, 1.6817928305074288, 0.9838856116165875, 1024.0, 1.7976931348623157e308]

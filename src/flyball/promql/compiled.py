@@ -201,7 +201,7 @@ def series_json(heads: list[bytes], values: Floats, stamps: list[bytes], tail: b
         own = head_ends[rows.start : rows.stop + 1]
         out = np.empty(own[-1] - own[0] + (rows.stop - rows.start) * row_max, np.uint8)
         length = _decimals.write_series(head, own, values[rows], stamp, stamp_ends, end, out)
-        found[rows.start] = memoryview(out)[: length - 1]
+        found[rows.start] = out.data[: length - 1]
 
     _shared(work, len(heads), values.size * _TEXT_CELLS)
     pieces: list[bytes | memoryview] = []

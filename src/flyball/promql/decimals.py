@@ -49,9 +49,8 @@ def _compiled(signature: Any) -> Any:
     return nb.njit(signature, nogil=True, cache=True, error_model="numpy")
 
 
-@intrinsic  # the body says what code to make, not what to compute
-def _upper(_: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
-    """The upper half of a product of two 64-bit numbers."""
+def _upper_half(_: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+    """Says what code gives the upper half of a product of two 64-bit numbers."""
 
     def code(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         wide = ir.IntType(128)
@@ -59,6 +58,9 @@ def _upper(_: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
         return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
 
     return _u64(_u64, _u64), code
+
+
+_upper: Any = intrinsic(_upper_half)
 
 
 @_compiled(_u64(_u64, _u64, _u64))

@@ -16,6 +16,19 @@ Buckets = dict[int, float]
 
 _FLOAT_MAX = 1.7976931348623157e308
 
+#: By how many units in its last place, plus one, 2**(i / 256 - 1) is above the bound that Prometheus and clients use.
+_TOO_GREAT = (
+    "111111211121111111231122222222221121112112221122112210221122112211111122223321321121112111121111"
+    "111210112133112212221121213322222121223322322122222222323233323311221121223321332233212232332232"
+    "2243223233433343333333444455435422322333324422333243223333543344"
+)  # fmt: skip
+
+
+@cache
+def _fractions() -> tuple[float, ...]:
+    """Bounds of schema 8 in [0.5, 1); those of the coarser schemas are among them."""
+    return tuple(2.0 ** (i / 256 - 1) - (int(digit) - 1) * 2.0**-53 for i, digit in enumerate(_TOO_GREAT))
+
 
 class IncompatibleError(QueryError):
     """One histogram has exponential buckets, the other custom ones."""
@@ -33,12 +46,11 @@ class Bucket:
 @cache
 def upper_bound(index: int, schema: int) -> float:
     """Upper bound of a positive exponential bucket; the one that holds the largest float ends there."""
-    exponent = index * 2.0**-schema
-    if exponent == 1024:
+    whole, part = (index << -schema, 0) if schema < 0 else divmod(index, 1 << schema)
+    if whole == 1024 and part == 0:
         return _FLOAT_MAX
-    whole = math.floor(exponent)
     try:
-        return math.ldexp(2.0 ** (exponent - whole), whole)
+        return math.ldexp(_fractions()[part << 8 - schema] if part else 0.5, whole + 1)
     except OverflowError:
         return math.inf
 

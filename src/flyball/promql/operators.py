@@ -255,19 +255,18 @@ def match(ev: "Evaluator", expr: Binary, left: Vec, right: Vec, m: VectorMatchin
         values = a
     else:
         values = ARITHMETIC[expr.op](a, b)
-    if m.card == "one-to-one" and pairs.many.size:
-        # before the filter: a pair that it removes is a match, too
-        several = counts(paired, Groups(*dense(pairs.code))) > 1
-        if several.any():
-            raise EvaluationError(
-                "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
-            )
     delayed = ev.run.options.features.delayed_name_removal
     unnamed = not (comparison or expr.op in TRIMS) or (expr.bool and not delayed)
     labels = _pair_labels(many, one, pairs, codes, m, unnamed)
     result = Vec(labels, values, ok, np.full(len(labels), True) if expr.bool and delayed else None)
     if expr.op in TRIMS or many.histograms is not None or one.histograms is not None:
-        result = _with_histograms(ev, expr, result, (many, one), pairs, (value_m, value_o), swapped)
+        result, incompatible = _with_histograms(ev, expr, result, (many, one), pairs, (value_m, value_o), swapped)
+        paired = paired & ~incompatible
+    # A pair that a filter removes is a match, too; one that the operator does not go with is none.
+    if m.card == "one-to-one" and pairs.many.size and (counts(paired, Groups(*dense(pairs.code))) > 1).any():
+        raise EvaluationError(
+            "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
+        )
     message = "multiple matches for labels: grouping labels must ensure unique matches"
     filtered = m.card != "one-to-one" and comparison and not expr.bool
     if filtered and len(set(labels)) < len(labels):
@@ -287,15 +286,16 @@ def _with_histograms(
     pairs: _Pairs,
     values: tuple[Floats, Floats],
     swapped: bool,
-) -> Vec:
-    """The result with the pairs computed that hold a histogram."""
+) -> tuple[Vec, Mask]:
+    """The result with the pairs computed that hold a histogram, and the pairs that the operator does not go with."""
     tables = [vec.is_histogram() for vec in sides]
     is_histogram = np.zeros(pairs.ok.shape, bool)
     for mask, rows in zip(tables, (pairs.many, pairs.one), strict=True):
         if mask.size:
             is_histogram |= mask[rows] & (rows >= 0)[:, None]
     is_histogram &= pairs.ok
-    if expr.op in TRIMS and (pairs.ok & ~is_histogram).any():
+    incompatible = pairs.ok & ~is_histogram if expr.op in TRIMS else np.zeros(pairs.ok.shape, bool)
+    if incompatible.any():
         _incompatible_types(ev, expr, "float", "float")
         result = replace(result, ok=result.ok & is_histogram)
     result = replace(result, values=result.values.copy(), ok=np.where(is_histogram, False, result.ok))
@@ -315,7 +315,9 @@ def _with_histograms(
                 cells.append((p, k, left))
         elif answer is not None:
             cells.append((p, k, answer))
-    return result.with_cells(cells) if cells else result
+        else:
+            incompatible[p, k] = True
+    return result.with_cells(cells) if cells else result, incompatible
 
 
 def _check_one_side(codes: _Signatures, one: Vec, matched: Mask, side: str) -> None:
