@@ -1,0 +1,146 @@
+"""Making the requests that receivers are told by: HTTP through the one client, mail in a thread."""
+
+import asyncio
+import base64
+import ssl
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from flyball import clock
+from flyball.alerting.config import Missing
+from flyball.alerting.receivers.email import Email
+from flyball.alerting.receivers.sending import (
+    Answer,
+    DeliveryError,
+    HttpIntegration,
+    HttpSettings,
+    Integration,
+    Notification,
+    Post,
+    Secret,
+    check_status,
+)
+from flyball.alerting.templates import Expand
+from flyball.errors import FlyballError
+from flyball.http.client import client_tls, new_session, read_capped
+
+_ANSWER_MAX = 1 << 20
+_USER_AGENT = "flyball"
+
+
+class Send(Protocol):
+    """Delivers a notification once and returns what is to be kept for the group's next one.
+
+    Raises:
+        DeliveryError: it did not arrive, or it is not known whether it did.
+        FlyballError: it cannot be made, as a template fails.
+    """
+
+    async def __call__(
+        self, integration: Integration, told: Notification, expand: Expand, timeout_s: float
+    ) -> Mapping[str, str]: ...
+
+
+async def send(integration: Integration, told: Notification, expand: Expand, timeout_s: float) -> Mapping[str, str]:
+    """As ``Send`` says."""
+    if isinstance(integration, Missing):
+        raise DeliveryError(integration.problem, retry=False)
+    if isinstance(integration, Email):
+        await asyncio.to_thread(integration.send, told, expand, secret_value, timeout_s)
+        return {}
+    http: HttpIntegration = integration  # type: ignore[assignment]
+    post = http.message(told, expand, secret_value)
+    return http.accepted(await _posted(post, min(timeout_s, post.timeout_ms / 1000 or timeout_s)))
+
+
+async def _posted(post: Post, timeout_s: float) -> Answer:
+    host = urlsplit(post.url).hostname or "the receiver"
+    headers = {"Content-Type": "application/json", "User-Agent": _USER_AGENT, **post.http.headers}
+    try:
+        async with (
+            new_session(timeout_s=timeout_s, tls=_tls(post.http)) as session,
+            session.post(
+                post.url,
+                data=msgspec.json.encode(post.body),
+                headers=headers | _authorization(post.http),
+                allow_redirects=post.http.follow_redirects,
+                proxy=post.http.proxy_url or None,
+            ) as answer,
+        ):
+            found = Answer(answer.status, answer.content_type, await read_capped(answer, _ANSWER_MAX, host))
+            check_status(found, host, _retry_after_s(answer.headers.get("Retry-After", ""), found))
+            return found
+    except TimeoutError as exc:
+        message = f"{host} did not answer within {timeout_s:g} s"
+        raise DeliveryError(message, retry=True, reason="contextDeadlineExceeded") from exc
+    except aiohttp.InvalidURL as exc:
+        raise DeliveryError("the URL is not one; mend it in the receiver", retry=False) from exc
+    except (aiohttp.ClientError, OSError, ssl.SSLError) as exc:
+        # some of aiohttp's errors name the URL, which may be a secret
+        raise DeliveryError(f"{host}: {str(exc).replace(post.url, '<url>') or type(exc).__name__}", retry=True) from exc
+    except DeliveryError:
+        raise
+    except FlyballError as exc:
+        raise DeliveryError(str(exc), retry=True) from exc
+
+
+def _retry_after_s(header: str, answer: Answer) -> float | None:
+    """Seconds or a date; Telegram says it in the body."""
+    if header.strip().isdecimal():
+        return float(header)
+    try:
+        if header:
+            return max(0.0, parsedate_to_datetime(header).timestamp() - clock.now_ms() / 1000)
+        if answer.status == 429 and answer.content_type == "application/json":
+            return float(msgspec.json.decode(answer.body)["parameters"]["retry_after"])
+    except (ValueError, TypeError, KeyError, msgspec.MsgspecError):
+        pass
+    return None
+
+
+def secret_value(secret: Secret) -> str:
+    """The value; a file is read at every use, so that a new secret holds at once.
+
+    Raises:
+        DeliveryError: the file cannot be read.
+    """
+    if not secret.file:
+        return secret.value
+    try:
+        return Path(secret.file).read_text().strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else "is not text"
+        raise DeliveryError(
+            f"cannot read the secret {secret.file}: {why}; mend the file or its path", retry=True
+        ) from exc
+
+
+def _tls(http: HttpSettings) -> ssl.SSLContext | None:
+    tls = http.tls
+    if tls is None:
+        return None
+    return client_tls(
+        ca_file=tls.ca_file or None,
+        ca_data=tls.ca or None,
+        cert_file=tls.cert_file or None,
+        key_file=tls.key_file or None,
+        insecure_skip_verify=tls.insecure_skip_verify,
+    )
+
+
+def _authorization(http: HttpSettings) -> dict[str, str]:
+    if http.authorization is not None:
+        auth = http.authorization
+        return {"Authorization": f"{auth.type} {secret_value(Secret(auth.credentials, auth.credentials_file))}"}
+    if http.basic_auth is not None:
+        basic = http.basic_auth
+        user = secret_value(Secret(basic.username, basic.username_file))
+        password = secret_value(Secret(basic.password, basic.password_file))
+        return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+    return {}

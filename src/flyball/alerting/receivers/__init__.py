@@ -1,0 +1,1 @@
+"""The kinds of receivers, one file each: what may be configured, and the message that it becomes."""
