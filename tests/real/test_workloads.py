@@ -177,6 +177,26 @@ def test_a_job_in_the_cluster_reaches_services_and_replicas_by_name(cluster: Fly
     eventually(lambda: not cluster.get("pods", "-l", "job-name=ask")["items"])
 
 
+def test_a_cron_job_starts_its_job_when_due_and_by_hand(cluster: Flyball) -> None:
+    script = ("python", "-c", "print('the bell rings')")
+    cluster.kubectl("create", "cronjob", "bell", "--image=python:3", "--schedule=@yearly", "--", *script)
+    missed = {"status": {"lastScheduleTime": "2020-06-01T00:00:00Z"}}  # of years ago: due at once, and only once
+    cluster.kubectl("patch", "cronjob", "bell", "--subresource=status", "--type=merge", f"--patch={json.dumps(missed)}")
+    cluster.kubectl("wait", "--for=jsonpath={.status.lastSuccessfulTime}", "cronjob/bell", "--timeout=30s")
+    made = cluster.get("jobs")["items"][0]["metadata"]
+    assert made["name"].startswith("bell-") and made["ownerReferences"][0]["name"] == "bell"
+    assert cluster.kubectl("logs", f"job/{made['name']}") == "the bell rings\n"
+    cluster.kubectl("create", "job", "by-hand", "--from=cronjob/bell")
+    cluster.kubectl("wait", "--for=condition=complete", "job/by-hand", "--timeout=30s")
+    told = cluster.kubectl("describe", "cronjob", "bell")
+    assert f"Saw completed job: {made['name']}, condition: Complete" in told
+    assert "did not create or forgot: by-hand" in told
+    refused = cluster.kubectl("create", "cronjob", "x", "--image=x", "--schedule=0 0 * * 7", check=False)
+    assert 'spec.schedule: Invalid value: "0 0 * * 7": end of range (7) above maximum (6): 7' in refused
+    cluster.kubectl("delete", "cronjob", "bell")
+    eventually(lambda: not cluster.get("jobs")["items"])
+
+
 def test_an_ingress_serves_its_host(cluster: Flyball) -> None:
     status = eventually(lambda: cluster.get("ingress", "web")["status"]["loadBalancer"].get("ingress"))
     url = f"http://127.0.0.1:{status[0]['ports'][0]['port']}/x"
