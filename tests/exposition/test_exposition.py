@@ -204,3 +204,18 @@ def test_negotiation() -> None:
     assert format_of(None, "PrometheusText0.0.4") is Format.TEXT
     with pytest.raises(ScrapeError, match="fallback_scrape_protocol"):
         format_of("application/json")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        b"# HELP a ONE\na 1\nb 2\n",  # other words, same length
+        b"# HELP a two\na 1\nb 22\n"[:-1],  # no last line end
+        b"c 1 1700000\na 1\nb 2\n",
+        b"# HELP a one\nb 1\na 2\n",
+    ],
+)
+def test_a_page_that_differs_in_anything_but_its_values_has_another_layout(changed) -> None:
+    layout = parse(b"# HELP a one\na 1\nb 2\n").layout
+    assert parse_values(layout, b"# HELP a one\na 3.5\nb NaN\n") is not None
+    assert parse_values(layout, changed) is None

@@ -13,6 +13,7 @@ from flyball.model.labels import Matcher, MatchType
 from flyball.model.scrapeconfigs import RelabelConfig, ScrapeConfig, StaticConfig, TargetGroup
 from flyball.scrape import ScrapeManager, build_targets
 from flyball.scrape.loop import TargetLoop
+from flyball.scrape.pages import KnownPages
 from flyball.store import Head
 
 T0 = 1_700_000_000_000
@@ -51,12 +52,12 @@ async def running(site: Site):
         await runner.cleanup()
 
 
-def loop_for(head, address, session, **settings):
+def loop_for(head, address, session, pages=None, **settings):
     config = ScrapeConfig(
         "job", **{"scrape_interval_ms": 15_000, "static_configs": (StaticConfig((address,), {}),), **settings}
     )
     (target,), _, _ = build_targets(config, config.static_groups())
-    return TargetLoop(head, config, target, None, lambda target, at_ms: None)
+    return TargetLoop(head, config, target, None, lambda loop, at_ms: None, pages=pages)
 
 
 def values(head: Head, name: str, **rest: str) -> list:
@@ -194,6 +195,27 @@ def test_an_interval_override_moves_the_series_without_a_gap() -> None:
             await loop.scrape(T0 + 2000)
         assert values(head, "a") == [1.0, 1.0, "stale"]
         assert values(head, "up") == [1.0, 1.0, 1.0]
+
+    asyncio.run(go())
+
+
+def test_targets_with_the_same_lines_share_one_page() -> None:
+    async def go() -> None:
+        one, other, head = Site(), Site(), Head()
+        one.body = other.body = b'# TYPE a counter\na{x="y"} 1\nb 2\n'
+        async with running(one) as (first, session), running(other) as (second, _):
+            pages = KnownPages()
+            loops = [loop_for(head, address, session, pages=pages) for address in (first, second)]
+            for index, loop in enumerate(loops):
+                await loop.scrape(T0)
+                assert values(head, "a", instance=(first, second)[index]) == [1.0]
+            assert loops[0]._page is loops[1]._page
+            other.body = b'# TYPE a counter\na{x="y"} 4\nb 5\nc 6\n'
+            for loop in loops:
+                await loop.scrape(T0 + 15_000)
+            assert values(head, "a", instance=first) == [1.0, 1.0]
+            assert values(head, "a", instance=second) == [1.0, 4.0]
+            assert values(head, "c") == [6.0]
 
     asyncio.run(go())
 

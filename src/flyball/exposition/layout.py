@@ -28,6 +28,7 @@ class Layout:
         prefixes: what each line begins with: a sample's up to its value, any other line whole.
         is_sample: whether each line is a sample.
         is_other: the opposite.
+        others: the lines that are no samples.
         size: bytes of all prefixes and line ends.
         count: number of samples.
         timed: which samples carry a time; None when none does.
@@ -37,6 +38,7 @@ class Layout:
     prefixes: list[bytes]
     is_sample: list[bool]
     is_other: list[bool]
+    others: list[bytes]
     size: int
     count: int
     timed: list[bool] | None
@@ -63,10 +65,12 @@ def build_layout(
         if sample:
             offset = next(wanted, len(body) + 1)
         position = end + 1
+    is_other = [not sample for sample in is_sample]
     return Layout(
         prefixes=prefixes,
         is_sample=is_sample,
-        is_other=[not sample for sample in is_sample],
+        is_other=is_other,
+        others=list(compress(prefixes, is_other)),
         size=sum(map(len, prefixes)) + len(prefixes) - 1,
         count=len(offsets),
         timed=None if times_ms is None else [time != NO_TIME for time in times_ms.tolist()],
@@ -77,51 +81,60 @@ def build_layout(
 def parse_values(layout: Layout, body: bytes) -> Samples | None:
     """The values of a body with this layout, or None when it has another one and must be parsed in full."""
     lines = body.split(b"\n")
-    if len(lines) != len(layout.prefixes):
+    if len(lines) != len(layout.prefixes) or list(compress(lines, layout.is_other)) != layout.others:
         return None
-    rest = list(map(bytes.removeprefix, lines, layout.prefixes))
-    joined = b"".join(rest)
-    # A line that begins otherwise is still whole in `rest`, which makes the sum of the rests too long.
-    if len(joined) + layout.size != len(body) or any(compress(rest, layout.is_other)):
+    rest = compress(map(bytes.removeprefix, lines, layout.prefixes), layout.is_sample)
+    text = b",".join(rest)
+    # A line that begins otherwise is still whole in the text, which makes it too long.
+    if len(text) - (layout.count - 1) + layout.size != len(body):
         return None
-    words = list(compress(rest, layout.is_sample))
     exemplars: list[tuple[int, Exemplar]] = []
-    if layout.read_exemplar is not None and b"#" in joined:
-        for index, word in enumerate(words):
-            if b"#" in word:
-                words[index], _, text = word.partition(b" # ")
-                exemplar = layout.read_exemplar(text)
-                if exemplar is None:
-                    return None
-                exemplars.append((index, exemplar))
     try:
+        if layout.timed is None and (layout.read_exemplar is None or b"#" not in text):
+            return Samples(_floats(text, layout.count), None)
+        words = list(compress(map(bytes.removeprefix, lines, layout.prefixes), layout.is_sample))
+        if layout.read_exemplar is not None and b"#" in text:
+            for index, word in enumerate(words):
+                if b"#" in word:
+                    words[index], _, example = word.partition(b" # ")
+                    exemplar = layout.read_exemplar(example)
+                    if exemplar is None:
+                        return None
+                    exemplars.append((index, exemplar))
         if layout.timed is None:
-            return Samples(_floats(words), None, exemplars)
+            return Samples(_floats(b",".join(words), layout.count), None, exemplars)
         return _timed(layout, words, exemplars)
     except (ValueError, OverflowError):
         return None
 
 
-def _floats(words: list[bytes]) -> Floats:
-    """The numbers; most pages are a JSON list of them, which msgspec reads at twice the speed of ``float``."""
-    text = b",".join(words)
+def _floats(text: bytes, count: int) -> Floats:
+    """The numbers between commas; most are a JSON list, which msgspec reads at twice the speed of ``float``.
+
+    Raises:
+        ValueError: there are others than ``count``, or something is not a number.
+    """
     if b"-0," not in text and not text.endswith(b"-0"):  # JSON's integer -0 has no sign
         try:
-            numbers = _NUMBERS.decode(b"[" + text + b"]")
-            if len(numbers) == len(words):  # a word with a comma is not a number
-                return np.fromiter(numbers, np.float64, len(words))
+            return _counted(_NUMBERS.decode(b"[" + text + b"]"), count)
         except msgspec.DecodeError:  # NaN, +Inf, 01, .5
             pass
     if b"_" in text:  # float() would read 1_000
         raise ValueError(text)
-    return np.fromiter(map(float, words), np.float64, len(words))
+    return _counted(list(map(float, text.split(b","))), count)
+
+
+def _counted(numbers: list[float], count: int) -> Floats:
+    if len(numbers) != count:  # a word has a comma
+        raise ValueError(count)
+    return np.fromiter(numbers, np.float64, count)
 
 
 def _timed(layout: Layout, words: list[bytes], exemplars: list[tuple[int, Exemplar]]) -> Samples | None:
     parts = [word.split() for word in words]
-    if [len(part) == 2 for part in parts] != layout.timed or any(len(part) > 2 for part in parts):
+    if [len(part) - 1 for part in parts] != layout.timed:
         return None
-    values = _floats([part[0] for part in parts])
+    values = _floats(b",".join([part[0] for part in parts]), layout.count)
     if layout.read_exemplar is not None:
         times = [seconds_to_ms(part[1]) if len(part) == 2 else NO_TIME for part in parts]
     else:

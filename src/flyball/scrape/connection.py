@@ -153,6 +153,10 @@ class _Protocol(asyncio.Protocol):
             self._done.set_exception(exc)
         self.abort()
 
+    def expire(self) -> None:
+        """The answer's time is over."""
+        self._fail(TimeoutError())
+
     def abort(self) -> None:
         self.closed = True
         self._body = []
@@ -234,28 +238,37 @@ class Connection:
         self._server_name = server_name or host
         self._protocol: _Protocol | None = None
 
-    async def get(self, request: bytes, size_max: int) -> Answer:
+    async def get(self, request: bytes, size_max: int, deadline_s: float) -> Answer:
         """The answer to one request.
+
+        Args:
+            deadline_s: by the loop's time.
 
         Raises:
             ScrapeError: no connection, not HTTP, or larger than ``size_max`` bytes.
             OSError: the target cannot be reached.
+            TimeoutError: the deadline has passed.
         """
         protocol = self._protocol
         if protocol is not None and not protocol.closed and protocol.reusable:
             try:
-                return await self._asked(protocol, request, size_max)
+                return await self._asked(protocol, request, size_max, deadline_s)
             except ConnectionLostError as exc:
                 if not exc.unused:  # the target had begun to answer: its fault
                     raise
-        return await self._asked(await self._connect(), request, size_max)
+        async with asyncio.timeout_at(deadline_s):
+            protocol = await self._connect()
+        return await self._asked(protocol, request, size_max, deadline_s)
 
-    async def _asked(self, protocol: _Protocol, request: bytes, size_max: int) -> Answer:
+    async def _asked(self, protocol: _Protocol, request: bytes, size_max: int, deadline_s: float) -> Answer:
+        timer = asyncio.get_running_loop().call_at(deadline_s, protocol.expire)
         try:
             answer = await protocol.send(request, size_max)
         except BaseException:  # a time-out too: what still comes belongs to nobody
             self.close()
             raise
+        finally:
+            timer.cancel()
         if not protocol.reusable:
             self.close()
         return answer

@@ -28,6 +28,8 @@ def tls_context(tls: TLSConfig | None) -> ssl.SSLContext | None:
         ca_data=tls.ca or None,
         cert_file=tls.cert_file or None,
         key_file=tls.key_file or None,
+        cert_data=tls.cert or None,
+        key_data=tls.key or None,
         insecure_skip_verify=tls.insecure_skip_verify,
     )
     if tls.min_version == "TLS13":
@@ -99,8 +101,7 @@ class Fetcher:
             ScrapeError: no answer in time, a status other than 200, or a body over the limit.
         """
         try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                answer = await self._answer(timeout_ms, tuple(protocols))
+            answer = await self._answer(timeout_ms, tuple(protocols))
         except TimeoutError:
             raise ScrapeError(f"no complete answer within {timeout_ms / 1000:g} s; raise scrape_timeout") from None
         except ssl.SSLError as exc:
@@ -113,12 +114,13 @@ class Fetcher:
 
     async def _answer(self, timeout_ms: int, protocols: Sequence[str]) -> Answer:
         config = self._config
+        deadline_s = asyncio.get_running_loop().time() + timeout_ms / 1000
         if self._place is None:
             self._place = place_of(self._url)
         place = first = self._place
         for _ in range(_REDIRECTS_MAX + 1):
             request = self._request(place, first, timeout_ms, protocols)
-            answer = await self._connected(place).get(request, config.body_size_limit_bytes)
+            answer = await self._connected(place).get(request, config.body_size_limit_bytes, deadline_s)
             location = answer.headers.get("location")
             if answer.status not in _REDIRECTS or not location or not config.follow_redirects:
                 return answer

@@ -12,6 +12,7 @@ from flyball.model.scrapeconfigs import ScrapeConfig, TargetGroup
 from flyball.scrape.exemplars import ExemplarStore
 from flyball.scrape.fetch import tls_context
 from flyball.scrape.loop import TargetLoop
+from flyball.scrape.pages import KnownPages
 from flyball.scrape.targets import Target, build_targets
 from flyball.store import Head
 
@@ -38,6 +39,8 @@ class ScrapeManager:
         self._configs: dict[str, ScrapeConfig] = {}
         self._groups: dict[str, dict[str, TargetGroup]] = {}
         self._loops: dict[str, dict[object, tuple[TargetLoop, asyncio.Task[None]]]] = {}
+        self._pages: dict[str, KnownPages] = {}
+        self._counted: dict[tuple[str, bool], Counter] = {}
         self._dropped: dict[str, list[dict[str, str]]] = {}
         self._errors: dict[str, list[str]] = {}
         self._override: Override | None = None
@@ -97,8 +100,8 @@ class ScrapeManager:
         for loop, task in self._loops.pop(job, {}).values():
             task.cancel()
             loop.stop(stale=True)
-        self._dropped.pop(job, None)
-        self._errors.pop(job, None)
+        for kept in (self._dropped, self._errors, self._pages):
+            kept.pop(job, None)
         _TARGETS.labels(job).set(0)
         if forget:
             self._groups.pop(job, None)
@@ -120,6 +123,9 @@ class ScrapeManager:
             targets = []
         self._dropped[job], self._errors[job] = dropped, said
         running = self._loops.setdefault(job, {})
+        self._pages.setdefault(job, KnownPages())
+        for well, result in ((True, "ok"), (False, "error")):
+            self._counted[job, well] = _SCRAPES.labels(job, result)
         wanted = {target.key: target for target in targets}
         for key in [key for key in running if key not in wanted]:
             loop, task = running.pop(key)
@@ -130,19 +136,24 @@ class ScrapeManager:
                 running[key][0].target = target  # __meta_ labels may have changed
                 running[key][0].set_interval(self._interval(target))
                 continue
-            loop = TargetLoop(self.head, config, target, tls, self._landed, self.exemplars.add, self._learning)
+            loop = TargetLoop(
+                self.head,
+                config,
+                target,
+                tls,
+                self._landed,
+                exemplars=self.exemplars.add,
+                learning=self._learning,
+                pages=self._pages[job],
+            )
             loop.set_interval(self._interval(target))
             running[key] = (loop, asyncio.get_running_loop().create_task(loop.run(), name=f"scrape {target.url}"))
         _TARGETS.labels(job).set(len(running))
 
-    def _landed(self, target: Target, at_ms: int) -> None:
-        job = target.discovered.get("job", "")
-        loop = next((pool[target.key][0] for pool in self._loops.values() if target.key in pool), None)
-        if loop is not None:
-            job = loop.config.job_name
-            _SCRAPES.labels(job, "error" if loop.last_error else "ok").inc()
+    def _landed(self, loop: TargetLoop, at_ms: int) -> None:
+        self._counted[loop.config.job_name, not loop.last_error].inc()
         for listener in self._listeners:
-            listener(target, at_ms)
+            listener(loop.target, at_ms)
 
     def running(self) -> list[Target]:
         """The targets that are scraped now."""
