@@ -1,0 +1,1 @@
+"""Alertmanager's function: routing, grouping, inhibition, silences, and telling receivers. See DESIGN.md here."""
