@@ -158,7 +158,8 @@ async def _control(settings: Settings, life: Life) -> None:
     source = HttpSource(f"http://127.0.0.1:{settings.port(PROMETHEUS_PORT)}")
     adapter = Adapter(client, source, share_s=SHARE_S)
     autoscaler = Autoscaler(client, journal, sync_period_s=settings.sync_period_s)
-    operator = Operator(client, [Engine("Prometheus", f"127.0.0.1:{settings.port(PROMETHEUS_PORT)}", 9090)])
+    engines = [Engine("Prometheus", f"127.0.0.1:{settings.port(PROMETHEUS_PORT)}", 9090)]
+    operator = Operator(client, engines, {"https-metrics": settings.port(NODE_PORT)})
     metrics_apis = await serve_adapter(
         adapter,
         port=settings.port(METRICS_PORT),

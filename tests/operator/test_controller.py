@@ -12,9 +12,19 @@ import pytest
 
 from flyball.errors import KubeApiError
 from flyball.kube import KubeClient
-from flyball.kube.kinds import CONFIG_MAPS, EVENTS, PROMETHEUS_RULES, SECRETS, SERVICE_MONITORS
+from flyball.kube.kinds import (
+    CONFIG_MAPS,
+    ENDPOINT_SLICES,
+    EVENTS,
+    NODES,
+    PROMETHEUS_RULES,
+    PROMETHEUSES,
+    SECRETS,
+    SERVICE_MONITORS,
+    STATEFUL_SETS,
+)
 from flyball.localcluster.server import ApiServer
-from flyball.operator import Operator
+from flyball.operator import Engine, Operator
 from flyball.operator.controller import NAMESPACE, RULES_LABEL, SECRET_KEY, SECRET_NAME
 
 
@@ -27,7 +37,8 @@ def run(tmp_path: Path, story: Callable[[KubeClient], Awaitable[None]]) -> None:
             written = (tmp_path / "data" / "kubeconfig").read_text().replace(":6443", f":{server.port}")
             (tmp_path / "kubeconfig").write_text(written)
             async with await KubeClient.from_kubeconfig(tmp_path / "kubeconfig") as client:
-                task = asyncio.create_task(Operator(client).run())
+                operator = Operator(client, [Engine("Prometheus", "127.0.0.1:9090", 9090)], {"https-metrics": 10250})
+                task = asyncio.create_task(operator.run())
                 try:
                     async with asyncio.timeout(20):
                         await story(client)
@@ -123,5 +134,62 @@ def test_credentials_are_read_from_the_monitors_namespace(tmp_path: Path) -> Non
         await client.create(SERVICE_MONITORS, monitor("a", basicAuth=auth), "default")
         (job,) = (await jobs(client, {"serviceMonitor/default/a/0"})).values()
         assert job["basic_auth"] == {"username": "me", "password": "secret"}
+
+    run(tmp_path, story)
+
+
+async def until(found: Callable[[], Awaitable[Any]]) -> Any:
+    """The first answer that is not empty; a missing object is an empty one."""
+    while True:
+        try:
+            if answer := await found():
+                return answer
+        except KubeApiError as exc:
+            if exc.code != 404:
+                raise
+        await asyncio.sleep(0.05)
+
+
+def test_a_prometheus_object_selects_and_shows_itself(tmp_path: Path) -> None:
+    both = {"serviceMonitorSelector": {"matchLabels": {"team": "a"}}, "serviceMonitorNamespaceSelector": {}}
+
+    async def story(client: KubeClient) -> None:
+        selected = monitor("a")
+        selected["metadata"]["labels"] = {"team": "a"}
+        await client.create(SERVICE_MONITORS, selected, "default")
+        await client.create(SERVICE_MONITORS, monitor("b"), "default")
+        spec = {**both, "replicas": 2, "image": "quay.io/prometheus/prometheus:v3.13.2"}
+        await client.create(PROMETHEUSES, {"metadata": {"name": "k8s"}, "spec": spec}, "default")
+        await jobs(client, {"serviceMonitor/default/a/0"})
+
+        made = await until(lambda: client.get(STATEFUL_SETS, "prometheus-k8s", "default"))
+        assert made["spec"]["replicas"] == 2 and made["metadata"]["ownerReferences"][0]["name"] == "k8s"
+
+        async def reconciled() -> Any:
+            status = (await client.get(PROMETHEUSES, "k8s", "default")).get("status") or {}
+            return next((one for one in status.get("conditions", ()) if one["type"] == "Reconciled"), None)
+
+        told = await until(reconciled)
+        assert told["status"] == "True" and "image" in told["message"]
+
+        async def accepted() -> Any:
+            return ((await client.get(SERVICE_MONITORS, "a", "default")).get("status") or {}).get("bindings")
+
+        (binding,) = await until(accepted)
+        assert (binding["name"], binding["conditions"][0]["status"]) == ("k8s", "True")
+        assert "status" not in await client.get(SERVICE_MONITORS, "b", "default")
+
+        await client.delete(STATEFUL_SETS, "prometheus-k8s", "default")
+        await until(lambda: client.get(STATEFUL_SETS, "prometheus-k8s", "default"))
+
+    run(tmp_path, story)
+
+
+def test_kubelets_have_a_service(tmp_path: Path) -> None:
+    async def story(client: KubeClient) -> None:
+        address = [{"type": "InternalIP", "address": "10.0.0.7"}]
+        await client.create(NODES, {"metadata": {"name": "n"}, "status": {"addresses": address}})
+        made = await until(lambda: client.get(ENDPOINT_SLICES, "kubelet", "kube-system"))
+        assert made["endpoints"][0]["addresses"] == ["10.0.0.7"] and made["ports"][0]["port"] == 10250
 
     run(tmp_path, story)

@@ -4,12 +4,14 @@ import base64
 import gzip
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flyball.discovery.defaults import default_scrape_configs
 from flyball.errors import ConfigError
 from flyball.kube import Informer, KubeClient
+from flyball.kube.config import SERVICE_ACCOUNT_DIR
 from flyball.kube.kinds import SECRETS
 from flyball.model.scrapeconfigs import ScrapeConfig, parse_scrape_configs
 
@@ -23,11 +25,12 @@ SECRET_KEY = "prometheus.yaml.gz"
 class ScrapeConfigs:
     """Watches the Secret that the operator writes and joins its jobs to the default ones.
 
-    A job of the Secret with a default job's name replaces it.
+    A job of the Secret with a default job's name replaces it. What a job reads from the place where a pod finds its
+    service account is read from ``pki_dir``: no pod scrapes here.
     """
 
     def __init__(self, client: KubeClient, node_port: int, pki_dir: Path) -> None:
-        self._defaults = default_scrape_configs(node_port, pki_dir)
+        self._defaults, self._pki_dir = default_scrape_configs(node_port, pki_dir), pki_dir
         self._informer: Informer[dict[str, Any]] = Informer(
             client, SECRETS, NAMESPACE, field_selector=f"metadata.name={SECRET_NAME}"
         )
@@ -51,4 +54,16 @@ class ScrapeConfigs:
             for error in errors:
                 log.warning("scrape_job_refused error=%s", error)
         names = {job.job_name for job in jobs}
-        changed([*(job for job in self._defaults if job.job_name not in names), *jobs])
+        defaults = [job for job in self._defaults if job.job_name not in names]
+        changed([*defaults, *(self._as_here(job) for job in jobs)])
+
+    def _as_here(self, job: ScrapeConfig) -> ScrapeConfig:
+        def here(path: str) -> str:
+            return str(self._pki_dir / Path(path).name) if Path(path).parent == SERVICE_ACCOUNT_DIR else path
+
+        if job.authorization is not None:
+            file = here(job.authorization.credentials_file)
+            job = replace(job, authorization=replace(job.authorization, credentials_file=file))
+        if job.tls is not None:
+            job = replace(job, tls=replace(job.tls, ca_file=here(job.tls.ca_file)))
+        return job

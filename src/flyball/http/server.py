@@ -5,6 +5,7 @@ import socket
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,10 @@ class _PeerCertificateProtocol(HttpToolsProtocol):
 
 
 class HostCheck:
-    """Refuses a request whose Host header is not ours, so that a page in a browser cannot rebind DNS to us."""
+    """Refuses a request whose Host header is not ours, so that a page in a browser cannot rebind DNS to us.
+
+    An address of this machine is no name that could be rebound, and the cluster's own names are nobody's in DNS.
+    """
 
     def __init__(self, app: Any, allowed: Iterable[str] = LOOPBACK_HOSTS) -> None:
         self.app = app
@@ -53,7 +57,7 @@ class HostCheck:
         if scope["type"] in ("http", "websocket"):
             host = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"host"), "")
             name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-            if name.lower() not in self.allowed:
+            if not self._serves(name.lower()):
                 if scope["type"] == "websocket":
                     await send({"type": "websocket.close", "code": 1008})
                     return
@@ -63,6 +67,16 @@ class HostCheck:
                 await send({"type": "http.response.body", "body": body})
                 return
         await self.app(scope, receive, send)
+
+    def _serves(self, name: str) -> bool:
+        return name in self.allowed or name.endswith((".svc", ".svc.cluster.local")) or _is_loopback(name)
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 class Server:

@@ -90,11 +90,26 @@ class Application:
                 "spec": {"clusterIP": "None", "ports": [port]},
             }
             self.objects.create(self.objects.served("", "v1", "services"), "default", body)
+        port = {"name": "https", "port": pki.API_PORT + self._port_offset, "protocol": "TCP"}
+        self._ensure(
+            self.objects.served("discovery.k8s.io", "v1", "endpointslices"),
+            "default",
+            "kubernetes",
+            {
+                "addressType": "IPv4",
+                "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}],
+                "ports": [port],
+            },
+            labels={"kubernetes.io/service-name": "kubernetes"},
+        )
 
-    def _ensure(self, served: Served, namespace: str, name: str, content: Object) -> None:
+    def _ensure(
+        self, served: Served, namespace: str, name: str, content: Object, labels: dict[str, str] | None = None
+    ) -> None:
         record = self.storage.get(served.store, namespace, name)
         if record is None:
-            self.objects.create(served, namespace, {"metadata": {"name": name}, **copy.deepcopy(content)})
+            metadata = {"name": name, "labels": dict(labels or {})}
+            self.objects.create(served, namespace, {"metadata": metadata, **copy.deepcopy(content)})
         else:
             obj = record.copy()
             obj.update(copy.deepcopy(content))

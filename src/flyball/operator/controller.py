@@ -16,7 +16,9 @@ from flyball.kube.client import APPLY_PATCH
 from flyball.kube.kinds import (
     ALERTMANAGERS,
     CONFIG_MAPS,
+    KNOWN,
     NAMESPACES,
+    NODES,
     POD_MONITORS,
     PROBES,
     PROMETHEUS_RULES,
@@ -24,11 +26,10 @@ from flyball.kube.kinds import (
     SCRAPE_CONFIGS,
     SECRETS,
     SERVICE_MONITORS,
-    SERVICES,
     STATEFUL_SETS,
 )
 from flyball.operator.assets import ReadAssets, references
-from flyball.operator.engines import FIELD_MANAGER, Engine, objects_of, status_of, with_times
+from flyball.operator.engines import FIELD_MANAGER, Engine, kubelet_objects, objects_of, status_of, with_times
 from flyball.operator.generation import Generated, Key, generate, key_of
 from flyball.operator.prometheus import IMPLIED
 from flyball.operator.rules import pack
@@ -56,10 +57,18 @@ class Operator:
 
     Args:
         engines: what Prometheus and Alertmanager objects stand for in the embedded cluster; elsewhere none.
+        kubelet_ports: by name, the ports of kubelets, for which a Service is kept; none when somebody else keeps it.
     """
 
-    def __init__(self, client: KubeClient, engines: Sequence[Engine] = (), *, resync_s: float = RESYNC_S) -> None:
-        self._client, self._resync_s = client, resync_s
+    def __init__(
+        self,
+        client: KubeClient,
+        engines: Sequence[Engine] = (),
+        kubelet_ports: Mapping[str, int] | None = None,
+        *,
+        resync_s: float = RESYNC_S,
+    ) -> None:
+        self._client, self._resync_s, self._kubelet_ports = client, resync_s, kubelet_ports
         self._engines = {engine.kind: engine for engine in engines}
         kinds = (PROMETHEUSES, ALERTMANAGERS, *_CONFIGURED)
         self._informers: dict[str, Informer[dict[str, Any]]] = {kind.kind: Informer(client, kind) for kind in kinds}
@@ -67,6 +76,7 @@ class Operator:
         self._stateful_sets: Informer[dict[str, Any]] = Informer(
             client, STATEFUL_SETS, label_selector="app.kubernetes.io/managed-by=prometheus-operator"
         )
+        self._nodes: Informer[dict[str, Any]] = Informer(client, NODES)
         self._recorder = EventRecorder(client, "flyball-operator")
         self._wake = asyncio.Event()
         self._written = ""
@@ -87,10 +97,17 @@ class Operator:
         informers = [*self._informers.values(), self._namespaces, self._stateful_sets]
         for informer in informers:
             informer.add_handler(lambda *_: self._wake.set())
+        if self._kubelet_ports:
+            informers.append(self._nodes)
+            self._nodes.add_handler(self._node_changed)
         async with asyncio.TaskGroup() as group:
             for informer in informers:
                 group.create_task(informer.run(), name=f"operator {informer.resource}")
             group.create_task(self._keep(), name="operator")
+
+    def _node_changed(self, _change: object, old: object, new: object) -> None:
+        if old is None or new is None:  # the rest is mostly heartbeats
+            self._wake.set()
 
     async def _keep(self) -> None:
         self._wake.set()
@@ -132,6 +149,8 @@ class Operator:
         self._generated = generated
         await self._write_config(generated.config)
         await self._write_rules(generated.rule_files)
+        if self._kubelet_ports and self._nodes.cache:
+            await self._apply(kubelet_objects(list(self._nodes.cache.values()), self._kubelet_ports))
         for kind, engine in self._engines.items():
             for obj in objects[kind]:
                 await self._show(engine, obj)
@@ -185,18 +204,24 @@ class Operator:
         namespace = str(obj["metadata"].get("namespace"))
         if (obj.get("spec") or {}).get("paused"):
             return
-        for wanted in objects_of(engine, obj):
-            key = key_of(wanted)
-            if self._written_objects.get(key) != wanted:
-                resource = SERVICES if wanted["kind"] == "Service" else STATEFUL_SETS
-                params = {"fieldManager": FIELD_MANAGER, "force": "true"}
-                name = wanted["metadata"]["name"]
-                await self._client.patch(resource, name, wanted, namespace, content_type=APPLY_PATCH, params=params)
-                self._written_objects[key] = wanted
-        held = self._stateful_sets.cache.get((namespace, f"{engine.name}-{obj['metadata']['name']}"))
+        name = f"{engine.name}-{obj['metadata']['name']}"
+        held = self._stateful_sets.cache.get((namespace, name))
+        if held is None:
+            self._written_objects.pop(("StatefulSet", namespace, name), None)  # somebody deleted it
+        await self._apply(objects_of(engine, obj))
         refused = self._generated.refused.get(key_of(obj), "")
         resource = PROMETHEUSES if engine.kind == "Prometheus" else ALERTMANAGERS
         await self._set_status(resource, obj, status_of(obj, held, refused, clock.rfc3339(clock.now_ms())))
+
+    async def _apply(self, objects: Iterable[dict[str, Any]]) -> None:
+        """Writes the objects that changed since they were last written."""
+        params = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        for obj in objects:
+            kind, namespace, name = key = key_of(obj)
+            if self._written_objects.get(key) != obj:
+                resource = KNOWN[obj["apiVersion"], kind]
+                await self._client.patch(resource, name, obj, namespace, content_type=APPLY_PATCH, params=params)
+                self._written_objects[key] = obj
 
     async def _tell(self, resource: Resource, obj: Mapping[str, Any]) -> None:
         """The conditions of an object, under the Prometheus object that took it; none where there is no such object."""

@@ -4,7 +4,7 @@ A Prometheus object ``k8s`` becomes the StatefulSet ``prometheus-k8s``; its pods
 Names and labels are prometheus-operator's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +115,54 @@ def objects_of(engine: Engine, obj: Mapping[str, Any]) -> list[Object]:
         },
     }
     return [service, stateful_set]
+
+
+def kubelet_objects(nodes: Sequence[Mapping[str, Any]], ports: Mapping[str, int]) -> list[Object]:
+    """The Service ``kube-system/kubelet`` and its slice, which ServiceMonitors of kubelets select.
+
+    Args:
+        ports: by name, those that are served.
+    """
+    metadata: Object = {
+        "name": "kubelet",
+        "namespace": "kube-system",
+        "labels": {
+            "app.kubernetes.io/managed-by": "prometheus-operator",
+            "app.kubernetes.io/name": "kubelet",
+            "k8s-app": "kubelet",
+        },
+    }
+    endpoints = [
+        {
+            "addresses": [address],
+            "conditions": {"ready": True},
+            "nodeName": node["metadata"]["name"],
+            "targetRef": {"kind": "Node", "name": node["metadata"]["name"], "uid": node["metadata"].get("uid")},
+        }
+        for node in nodes
+        if (address := _internal_ip(node))
+    ]
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {"clusterIP": "None", "ports": [{"name": name, "port": port} for name, port in ports.items()]},
+    }
+    labels = {**metadata["labels"], "kubernetes.io/service-name": "kubelet"}
+    endpoint_slice = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {**metadata, "labels": labels},
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+        "ports": [{"name": name, "port": port, "protocol": "TCP"} for name, port in ports.items()],
+    }
+    return [service, endpoint_slice]
+
+
+def _internal_ip(node: Mapping[str, Any]) -> str:
+    addresses = (node.get("status") or {}).get("addresses") or ()
+    return next((str(item["address"]) for item in addresses if item.get("type") == "InternalIP"), "")
 
 
 def status_of(obj: Mapping[str, Any], stateful_set: Mapping[str, Any] | None, refused: str, now: str) -> dict[str, Any]:
