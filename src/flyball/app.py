@@ -202,21 +202,20 @@ async def _apply_manifests(client: Any, settings: Settings) -> None:
 
 async def _publish_metrics_apis(client: Any, settings: Settings) -> None:
     """The adapter's Service, its endpoint on the host and its APIServices, and our own kinds, as on any cluster."""
-    import base64
-
     from flyball.adapter.tenants import metric_rule_definition
     from flyball.autoscaler.definition import governor_definition
-    from flyball.kube.applying import apply
+    from flyball.kube.applying import apply, provide
 
-    ca = base64.b64encode((settings.pki / "ca.crt").read_bytes()).decode()
     port = settings.port(METRICS_PORT)
     metadata = {"name": ADAPTER_SERVICE, "namespace": SYSTEM_NAMESPACE}
     objects: list[dict[str, Any]] = [
+        governor_definition(),
+        metric_rule_definition(),
         {
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": metadata,
-            "spec": {"ports": [{"name": "https", "port": port, "protocol": "TCP", "targetPort": port}]},
+            "spec": {"ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]},
         },
         {
             "apiVersion": "discovery.k8s.io/v1",
@@ -227,13 +226,19 @@ async def _publish_metrics_apis(client: Any, settings: Settings) -> None:
             "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
         },
     ]
+    for obj in objects:
+        await apply(client, obj)
     for group, version, priority in (
         ("custom.metrics.k8s.io", "v1beta1", 100),
         ("custom.metrics.k8s.io", "v1beta2", 200),
         ("external.metrics.k8s.io", "v1beta1", 100),
         ("metrics.k8s.io", "v1beta1", 100),
     ):
-        objects.append(
+        # Without a caBundle the API server asks for a certificate of the cluster's own authority. Another adapter that
+        # is installed (kube-prometheus has one) takes its API over, and keeps it when this process starts again.
+        await provide(
+            client,
+            lambda live: live["spec"].get("service", {}).get("name") == ADAPTER_SERVICE,
             {
                 "apiVersion": "apiregistration.k8s.io/v1",
                 "kind": "APIService",
@@ -243,13 +248,10 @@ async def _publish_metrics_apis(client: Any, settings: Settings) -> None:
                     "version": version,
                     "groupPriorityMinimum": 100,
                     "versionPriority": priority,
-                    "caBundle": ca,
-                    "service": {**metadata, "port": port},
+                    "service": metadata,
                 },
-            }
+            },
         )
-    for obj in (governor_definition(), metric_rule_definition(), *objects):
-        await apply(client, obj)
 
 
 # -- data ------------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ COMMANDS = {
     "explain": "Say why a workload has the replicas it has.",
     "doctor": "Find the first broken link from a pod's metric to its replicas.",
     "exporter": "Run one exporter alone.",
+    "sidecar": "Run a helper that stands beside another program in a pod.",
     "test": "Run unit tests of alerting and recording rules.",
     "promql": "Run scenario files of the query language; print an expression in its plain form.",
     "query": "Evaluate PromQL: a table, JSON or a plot in the terminal.",

@@ -1,13 +1,14 @@
 """``flyball exporter``."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from flyball.cli.options import ListenAddress
+from flyball.cli.options import WITHOUT_EFFECT, ListenAddress, say_without_effect
 
 
 @click.group("exporter", epilog="Example: flyball exporter kube-state --port 8080")
@@ -15,50 +16,93 @@ def command() -> None:
     """Run one exporter alone."""
 
 
-@command.command("kube-state", epilog="Example: flyball exporter kube-state --context prod --resources pods,nodes")
+@command.command(
+    "kube-state",
+    context_settings=WITHOUT_EFFECT,
+    epilog="Example: flyball exporter kube-state --context prod --resources pods,nodes",
+)
 @click.option("--kubeconfig", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="As kubectl's.")
 @click.option("--context", help="Context of the kubeconfig.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
 @click.option("--resources", default="", metavar="LIST", help="Plural names, with commas; default: all.")
 @click.option("--namespace", default="", help="Only this namespace.")
+@click.option("--telemetry-host", default="127.0.0.1", show_default=True)
+@click.option("--telemetry-port", type=click.IntRange(0, 65535), help="Its own metrics; not served without.")
+@click.pass_context
 def kube_state(
-    kubeconfig: Path | None, context: str | None, host: str, port: int, resources: str, namespace: str
+    ctx: click.Context,
+    kubeconfig: Path | None,
+    context: str | None,
+    host: str,
+    port: int,
+    resources: str,
+    namespace: str,
+    telemetry_host: str,
+    telemetry_port: int | None,
 ) -> None:
-    """The state of a cluster's objects, under the names of kube-state-metrics. Secrets are not read."""
-    asyncio.run(_kube_state(kubeconfig, context, host, port, resources, namespace))
+    """The state of a cluster's objects, under the names of kube-state-metrics. Secrets are not read.
+
+    The cluster is the one we run in, or the kubeconfig's.
+    """
+    say_without_effect(ctx)
+    telemetry = (telemetry_host, telemetry_port) if telemetry_port is not None else None
+    asyncio.run(_kube_state(kubeconfig, context, (host, port), resources, namespace, telemetry))
 
 
 async def _kube_state(
-    kubeconfig: Path | None, context: str | None, host: str, port: int, resources: str, namespace: str
+    kubeconfig: Path | None,
+    context: str | None,
+    address: tuple[str, int],
+    resources: str,
+    namespace: str,
+    telemetry: tuple[str, int] | None,
 ) -> None:
     from flyball.exporters.kubestate.exporter import KubeState
-    from flyball.http.server import serve
     from flyball.kube import KubeClient
 
     chosen = [one.strip() for one in resources.split(",") if one.strip()]
-    async with await KubeClient.from_kubeconfig(kubeconfig, context=context) as client:
+    async with await KubeClient.from_environment(kubeconfig, context=context) as client:
         exporter = KubeState(client, resources=chosen, namespace=namespace)
-        server = await serve(exporter.app(), host=host, port=port, allowed_hosts=None, name="kube-state exporter")
-        try:
-            click.echo(f"serving http://{host}:{server.port}/metrics", err=True)
+        async with contextlib.AsyncExitStack() as stack:
+            server = await _listen(stack, exporter.app(), *address, "kube-state exporter")
+            click.echo(f"serving http://{address[0]}:{server.port}/metrics", err=True)
+            if telemetry is not None:
+                await _listen(stack, _own_metrics(), *telemetry, "kube-state exporter's own metrics")
             await exporter.run()
-        finally:
-            await server.close()
 
 
-@command.command("node", epilog="Example: flyball exporter node --port 9100")
+class _NodeCommand(click.Command):
+    """Takes node_exporter's ``--no-collector.NAME``, which has no effect where there is no such collector."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from flyball.exporters.node.collectors import COLLECTORS
+
+        no = "--no-collector."
+        kept = [
+            f"--no-collect={word.removeprefix(no)}" if word.removeprefix(no) in COLLECTORS else word for word in args
+        ]
+        return super().parse_args(ctx, kept)
+
+
+@command.command(
+    "node", cls=_NodeCommand, context_settings=WITHOUT_EFFECT, epilog="Example: flyball exporter node --port 9100"
+)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=9100, show_default=True)
+@click.option("--web.listen-address", "address", type=ListenAddress(), help="Both at once, as node_exporter has it.")
 @click.option("--path.procfs", "procfs", type=click.Path(path_type=Path), default="/proc", show_default=True)
 @click.option("--path.sysfs", "sysfs", type=click.Path(path_type=Path), default="/sys", show_default=True)
 @click.option("--path.rootfs", "rootfs", type=click.Path(path_type=Path), default="/", show_default=True)
 @click.option("--collector.textfile.directory", "textfile", type=click.Path(path_type=Path), help="Of *.prom files.")
 @click.option("--collect", "only", multiple=True, metavar="NAME", help="Only this collector; may be repeated.")
 @click.option("--no-collect", "without", multiple=True, metavar="NAME", help="Not this collector; may be repeated.")
+@click.pass_context
 def node(
+    ctx: click.Context,
     host: str,
     port: int,
+    address: tuple[str, int] | None,
     procfs: Path,
     sysfs: Path,
     rootfs: Path,
@@ -69,8 +113,9 @@ def node(
     """This machine's metrics, under the names of node_exporter."""
     from flyball.exporters.node import NodeExporter, Paths
 
+    say_without_effect(ctx)
     exporter = NodeExporter(Paths(procfs, sysfs, rootfs, textfile), only, without)
-    asyncio.run(_serve(exporter.app(), host, port, "node exporter"))
+    asyncio.run(_serve(exporter.app(), *(address or (host, port)), "node exporter"))
 
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -153,11 +198,22 @@ def nginx(
 
 
 async def _serve(app: Any, host: str, port: int, name: str) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        server = await _listen(stack, app, host, port, name)
+        click.echo(f"serving http://{host}:{server.port}/metrics", err=True)
+        await asyncio.Event().wait()
+
+
+async def _listen(stack: contextlib.AsyncExitStack, app: Any, host: str, port: int, name: str) -> Any:
     from flyball.http.server import serve
 
     server = await serve(app, host=host, port=port, allowed_hosts=None, name=name)
-    try:
-        click.echo(f"serving http://{host}:{server.port}/metrics", err=True)
-        await asyncio.Event().wait()
-    finally:
-        await server.close()
+    stack.push_async_callback(server.close)
+    return server
+
+
+def _own_metrics() -> Any:
+    """This process' metrics."""
+    from prometheus_client import make_asgi_app
+
+    return make_asgi_app()

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,23 @@ class ListenAddress(click.ParamType[tuple[str, int]]):
         if not colon or not port.isdecimal() or int(port) > 65535:
             self.fail(f'"{value}" is not a host:port; write one like 0.0.0.0:9090', param, ctx)
         return host.strip("[]") or "0.0.0.0", int(port)
+
+
+#: For commands that stand in for another program: its flags that say nothing here are taken all the same.
+WITHOUT_EFFECT = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+def say_without_effect(ctx: click.Context) -> None:
+    """Logs the flags that were taken and have no effect.
+
+    Raises:
+        UsageError: an argument is not a flag.
+    """
+    for word in ctx.args:
+        if not word.startswith("-"):
+            raise click.UsageError(f'"{word}" is not expected here', ctx)
+    if ctx.args:
+        logging.getLogger("flyball").info("flags_without_effect %s", " ".join(w.partition("=")[0] for w in ctx.args))
 
 
 def port_offset_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,12 +1,12 @@
 """Client-side apply, with kubectl's own annotation, so that ``kubectl apply`` continues where this left off."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from flyball.errors import ConfigError, FlyballError, KubeApiError
-from flyball.kube.client import KubeClient
+from flyball.kube.client import JSON_PATCH, KubeClient
 from flyball.kube.kinds import Resource
 from flyball.model.yaml_loader import load_all_yaml
 
@@ -86,6 +86,23 @@ async def apply(client: KubeClient, obj: dict[str, Any], default_namespace: str 
         return "unchanged"
     await client.patch(resource, metadata["name"], patch, namespace)
     return "configured"
+
+
+async def provide(client: KubeClient, is_ours: Callable[[dict[str, Any]], bool], obj: dict[str, Any]) -> None:
+    """Applies a cluster-wide object that anyone may take over: nobody owns its fields, so no conflict stops them.
+
+    Left alone once the live object is not ours any more.
+    """
+    resource, name = await _resource(client, obj["apiVersion"], obj["kind"]), obj["metadata"]["name"]
+    try:
+        if not is_ours(await client.get(resource, name)):
+            return
+    except KubeApiError as exc:
+        if exc.code != 404:
+            raise
+    if await apply(client, obj) != "unchanged":
+        reset = [{"op": "replace", "path": "/metadata/managedFields", "value": [{}]}]
+        await client.patch(resource, name, reset, content_type=JSON_PATCH)
 
 
 def three_way_patch(previous: Any, wanted: Any, live: Any) -> Any:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -63,6 +63,7 @@ class Container:
         self.claims_ports = False
         self.isolated = False
         self.loopback: Loopback | None = None
+        self.limits: Mapping[str, str] = {}
         self.oom_killed = False
         self._cpu_base_ns = 0
         self._cpu_last_ns = 0
@@ -90,6 +91,7 @@ class Container:
             "claims_ports": self.claims_ports,
             "isolated": self.isolated,
             "loopback": self.loopback and self.loopback.text(),
+            "limits": self.limits,
             "environment": self.environment,
             "cwd": self.cwd,
             "mounts": self.mounts,
@@ -102,6 +104,7 @@ class Container:
         self.claims_ports = bool(record.get("claims_ports"))
         self.isolated = bool(record.get("isolated"))
         self.loopback = Loopback.of(record["loopback"]) if record.get("loopback") else None
+        self.limits = record.get("limits") or {}
         self.environment = record.get("environment") or {}
         self.cwd = record.get("cwd") or "/"
         self.mounts = [(pair[0], pair[1]) for pair in record.get("mounts") or []]
@@ -122,7 +125,7 @@ class Container:
         state.waiting = None
         state.container_id = f"plain://{running.pid}"
         self.stop_tasks()
-        limit = ((self.spec.get("resources") or {}).get("limits") or {}).get("memory")
+        limit = self.limits.get("memory")
         if limit is not None:
             self._spawn("memory limit", self._watch_memory(running, parse_quantity(limit).value()))
         hook = {} if adopted else (self.spec.get("lifecycle") or {}).get("postStart") or {}

@@ -26,8 +26,20 @@ class Image:
     entrypoint: tuple[str, ...]
     arguments: tuple[str, ...] = ()
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether a program of ours stands for the image's."""
+        return self.entrypoint[: len(OURS)] == OURS
+
 
 OURS = (sys.executable, "-m", "flyball")
+_PAUSE = Image((), ("sleep", "2147483647"))
+_NODE_EXPORTER = Image((*OURS, "exporter", "node", "--web.listen-address", ":9100"))
+_NGINX_EXPORTER = Image((*OURS, "exporter", "nginx"))
+# It must not take over the APIServices of the embedded adapter, which its default Service's name would mean.
+_ADAPTER = Image((*OURS, "adapter", "--service", "flyball-system/none"))
+_STATE_METRICS = Image((*OURS, "exporter", "kube-state", "--host", "0.0.0.0", "--telemetry-port", "8081"))
+_RBAC_PROXY = Image((*OURS, "sidecar", "rbac-proxy"))
 
 IMAGES = {
     "python": Image((), ("python3",)),
@@ -42,17 +54,21 @@ IMAGES = {
     "valkey/valkey": Image((), ("valkey-server", "--bind", "$(POD_IP)", "--protected-mode", "no")),
     "memcached": Image((), ("memcached", "-l", "$(POD_IP)", "-u", "nobody")),
     "nginx": Image((), ("nginx", "-g", "daemon off;")),
-    "nginx/nginx-prometheus-exporter": Image((*OURS, "exporter", "nginx")),
+    "nginx/nginx-prometheus-exporter": _NGINX_EXPORTER,
     "httpd": Image((), ("httpd", "-D", "FOREGROUND")),
     "haproxy": Image((), ("haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg")),
     "prom/prometheus": Image(("prometheus",)),
-    "prom/node-exporter": Image((*OURS, "exporter", "node")),
-    "quay.io/prometheus/node-exporter": Image((*OURS, "exporter", "node")),
+    "prom/node-exporter": _NODE_EXPORTER,
+    "quay.io/prometheus/node-exporter": _NODE_EXPORTER,
+    "registry.k8s.io/kube-state-metrics/kube-state-metrics": _STATE_METRICS,
+    "registry.k8s.io/prometheus-adapter/prometheus-adapter": _ADAPTER,
+    "quay.io/brancz/kube-rbac-proxy": _RBAC_PROXY,
+    "gcr.io/kubebuilder/kube-rbac-proxy": _RBAC_PROXY,
     "prom/pushgateway": Image(("pushgateway",)),
     "curlimages/curl": Image(("curl",)),
     "flyball/forwarder": Image((sys.executable, "-I", "-S", str(Path(__file__).with_name("forwarder.py")))),
-    "pause": Image((), ("sleep", "2147483647")),
-    "registry.k8s.io/pause": Image((), ("sleep", "2147483647")),
+    "pause": _PAUSE,
+    "registry.k8s.io/pause": _PAUSE,
 }
 
 
@@ -116,6 +132,12 @@ def command_line(
     if not known.entrypoint and args[0].startswith("-") and known.arguments:
         return [known.arguments[0], *args]
     return [*known.entrypoint, *args]
+
+
+def is_stand_in(image: str, command: Sequence[str], table: Mapping[str, Image] = IMAGES) -> bool:
+    """Whether one of our programs runs in place of the image's own."""
+    known = table.get(repository(image))
+    return not command and known is not None and known.is_ours
 
 
 def resolve(argv: Sequence[str], path: str, cwd: str) -> list[str]:

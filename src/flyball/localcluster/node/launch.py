@@ -26,6 +26,8 @@ class Launch:
     """Whether it will listen on the pod's address only; otherwise it takes its ports on the whole machine."""
     loopback: Loopback | None
     """Its view of the loopback; None where it has the machine's."""
+    limits: Mapping[str, str]
+    """What it is held to: nothing for a program of ours in another's place, for which the limits were not meant."""
     root: Root | None
     """Its view of the file system; None where mount paths are rewritten to the volumes' real ones instead."""
 
@@ -89,7 +91,8 @@ def prepare(
     loopback = _loopback(pod, pod_dir, pod_ip) if addressed and not pod["spec"].get("hostNetwork") else None
     alone = loopback is not None or images.takes_bind_shim(seen)
     alone = alone or images.listens_on_pod_ip(argv, pod_ip, [str(word) for word in words])
-    return Launch(argv, env, cwd, mounts, alone, loopback, root)
+    held = {} if images.is_stand_in(image, command, table) else (container.get("resources") or {}).get("limits") or {}
+    return Launch(argv, env, cwd, mounts, alone, loopback, held, root)
 
 
 def _loopback(pod: Object, pod_dir: Path, pod_ip: str) -> Loopback:

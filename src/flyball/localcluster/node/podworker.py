@@ -328,7 +328,7 @@ class PodWorker:
             one.retry_at = now + NOT_RUNNABLE_RETRY_S
             return one.retry_at
         one.environment, one.cwd, one.mounts = ready.environment, ready.cwd, ready.mounts
-        one.loopback = ready.loopback
+        one.loopback, one.limits = ready.loopback, ready.limits
         one.claims_ports, one.isolated = not ready.has_own_address, ready.root is not None
         taken = self.manager.port_conflict(self, one)
         if taken:
@@ -373,7 +373,7 @@ class PodWorker:
 
     def _attach(self, one: Container, running: ContainerProcess, *, adopted: bool = False) -> None:
         one.attach(running, adopted=adopted)
-        limit = ((one.spec.get("resources") or {}).get("limits") or {}).get("cpu")
+        limit = one.limits.get("cpu")
         if limit is not None:
             cores = parse_quantity(limit).as_float()
             self.manager.limiter.add((self.uid, one.name), running.shim_pid, running.pid, cores)

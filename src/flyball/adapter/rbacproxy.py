@@ -1,0 +1,171 @@
+"""TLS and access checks before an exporter that has neither, as kube-rbac-proxy does it.
+
+Every request needs a token that the API server knows, and the API server's leave for its method and path. Both are
+asked as the metrics APIs ask them (``access``).
+"""
+
+import asyncio
+import logging
+import ssl
+import tempfile
+from collections.abc import AsyncIterator, Collection
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from flyball import clock
+from flyball.adapter.access import Access, asked_of
+from flyball.adapter.documents import Failure
+from flyball.http import certificates
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 64 << 10
+CERTIFICATE_DAYS = 365
+_HOP_BY_HOP = {
+    b"connection",
+    b"keep-alive",
+    b"proxy-authorization",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+}
+
+
+class RbacProxy:
+    """An ASGI application before ``upstream``.
+
+    Args:
+        access: who may ask; None admits everybody.
+        allowed: patterns of paths that are served, all when empty; others are not found.
+        open_paths: patterns of paths that nobody is asked about.
+        session: asks the upstream; its owner closes it.
+    """
+
+    def __init__(
+        self,
+        upstream: str,
+        access: Access | None,
+        session: aiohttp.ClientSession,
+        *,
+        allowed: Collection[str] = (),
+        open_paths: Collection[str] = (),
+    ) -> None:
+        self._upstream = URL(upstream)
+        self._access = access
+        self._session = session
+        self._allowed = tuple(allowed)
+        self._open = tuple(open_paths)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        try:
+            await self._admit(scope)
+            await self._forward(scope, receive, send)
+        except Failure as exc:
+            headers = [(b"content-type", b"text/plain; charset=utf-8")]
+            await send({"type": "http.response.start", "status": exc.code, "headers": headers})
+            await send({"type": "http.response.body", "body": f"{exc}\n".encode()})
+
+    async def _admit(self, scope: Any) -> None:
+        path = scope["path"]
+        if self._allowed and not _fits(path, self._allowed):
+            raise Failure(404, f"{path} is not served here")
+        if self._access is None or _fits(path, self._open):
+            return
+        asked = asked_of(scope)
+        if asked.bearer is None and asked.peer is None:
+            raise Failure(401, "Unauthorized: send a bearer token")
+        user = await self._access.admit(asked)
+        log.debug("admitted user=%s path=%s", user.name, path)
+
+    async def _forward(self, scope: Any, receive: Any, send: Any) -> None:
+        path = scope["raw_path"].decode("latin-1").partition("?")[0]
+        query = scope["query_string"].decode("latin-1")
+        base = str(self._upstream).rstrip("/")
+        url = URL(f"{base}{path}{'?' + query if query else ''}", encoded=True)
+        dropped = {*_HOP_BY_HOP, b"authorization", b"host"}  # the token is for us alone
+        headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"] if n not in dropped]
+        try:
+            async with self._session.request(
+                scope["method"], url, headers=headers, data=_body(receive), allow_redirects=False
+            ) as answer:
+                passed = [(n.lower(), v) for n, v in answer.raw_headers if n.lower() not in _HOP_BY_HOP]
+                await send({"type": "http.response.start", "status": answer.status, "headers": passed})
+                async for piece in answer.content.iter_chunked(CHUNK_BYTES):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await send({"type": "http.response.body", "body": b""})
+        except (aiohttp.ClientConnectionError, TimeoutError) as exc:
+            raise Failure(502, f"{self._upstream} does not answer: {exc or type(exc).__name__}") from exc
+
+
+def _fits(path: str, patterns: Collection[str]) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
+
+
+async def _body(receive: Any) -> AsyncIterator[bytes]:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionResetError("the client went away")
+        if message.get("body"):
+            yield message["body"]
+        if not message.get("more_body"):
+            return
+
+
+def server_tls(certificate: Path | None, key: Path | None, name: str) -> ssl.SSLContext:
+    """The files' certificate, or one of our own for this run, as kube-rbac-proxy makes.
+
+    Raises:
+        OSError: the files cannot be read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if certificate is not None:
+        context.load_cert_chain(certificate, key)
+        return context
+    now_ms = clock.now_ms()
+    pair = certificates.leaf(
+        certificates.authority(f"{name}-ca", CERTIFICATE_DAYS, now_ms), name, CERTIFICATE_DAYS, now_ms, names=[name]
+    )
+    with tempfile.TemporaryDirectory() as directory:  # ssl reads files only
+        both = Path(directory, "pair.pem")
+        both.touch(0o600)
+        both.write_text(pair.certificate_pem + pair.key_pem)
+        context.load_cert_chain(both)
+    return context
+
+
+async def run(
+    secure: tuple[str, int] | None,
+    plain: tuple[str, int] | None,
+    tls: ssl.SSLContext,
+    app: RbacProxy,
+    stopping: asyncio.Event,
+) -> None:
+    """Serves until ``stopping`` is set.
+
+    Raises:
+        ConfigError: an address is taken.
+    """
+    from flyball.http.server import serve
+
+    servers = []
+    try:
+        for address, context in ((secure, tls), (plain, None)):
+            if address is not None:
+                server = await serve(
+                    app, host=address[0], port=address[1], tls=context, allowed_hosts=None, name="rbac-proxy"
+                )
+                servers.append(server)
+                log.info("listening address=%s:%d tls=%s", address[0], server.port, context is not None)
+        await stopping.wait()
+    finally:
+        for server in servers:
+            await server.close()

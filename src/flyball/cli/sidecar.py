@@ -1,0 +1,82 @@
+"""``flyball sidecar``: the small helpers that stand beside other programs in a pod."""
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+
+import click
+
+from flyball.cli.options import WITHOUT_EFFECT, ListenAddress, say_without_effect
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group("sidecar", epilog="Example: flyball sidecar rbac-proxy --upstream http://127.0.0.1:8081/")
+def command() -> None:
+    """Run a helper that stands beside another program in a pod."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+
+
+@command.command(
+    "rbac-proxy",
+    context_settings=WITHOUT_EFFECT,
+    epilog="Example: flyball sidecar rbac-proxy --secure-listen-address :8443 --upstream http://127.0.0.1:8081/",
+)
+@click.option("--secure-listen-address", "secure", type=ListenAddress(), help="Where to serve over TLS.")
+@click.option("--insecure-listen-address", "plain", type=ListenAddress(), help="Where to serve without.")
+@click.option("--upstream", required=True, metavar="URL", help="What is asked for those who may.")
+@click.option("--tls-cert-file", "certificate", type=_FILE, help="Without one a certificate is made for this run.")
+@click.option("--tls-private-key-file", "key", type=_FILE)
+@click.option("--allow-paths", default="", metavar="LIST", help="Patterns with commas; other paths are not found.")
+@click.option("--ignore-paths", default="", metavar="LIST", help="Patterns with commas; nobody is asked about these.")
+@click.option("--kubeconfig", type=_FILE, help="The cluster.  [default: the one we run in]")
+@click.pass_context
+def rbac_proxy(
+    ctx: click.Context,
+    secure: tuple[str, int] | None,
+    plain: tuple[str, int] | None,
+    upstream: str,
+    certificate: Path | None,
+    key: Path | None,
+    allow_paths: str,
+    ignore_paths: str,
+    kubeconfig: Path | None,
+) -> None:
+    """TLS and access checks before a program that has neither; takes kube-rbac-proxy's flags.
+
+    A request needs a bearer token that the API server knows (TokenReview) and its leave for the method and path
+    (SubjectAccessReview).
+    """
+    say_without_effect(ctx)
+    if secure is None and plain is None:
+        raise click.UsageError("name where to listen with --secure-listen-address")
+
+    async def main() -> None:
+        from flyball.adapter.access import DelegatedAccess, FrontProxy
+        from flyball.adapter.rbacproxy import RbacProxy, run, server_tls
+        from flyball.http.client import new_session
+        from flyball.kube import KubeClient
+
+        async with await KubeClient.from_environment(kubeconfig) as client, new_session() as session:
+            proxy = RbacProxy(
+                upstream,
+                DelegatedAccess(client, FrontProxy),
+                session,
+                allowed=_words(allow_paths),
+                open_paths=_words(ignore_paths),
+            )
+            await run(secure, plain, server_tls(certificate, key, "rbac-proxy"), proxy, _told_to_stop())
+
+    asyncio.run(main())
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _told_to_stop() -> asyncio.Event:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    return stopping
