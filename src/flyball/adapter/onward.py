@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -42,7 +43,10 @@ class Onward:
     """
 
     def __init__(self, flags: OnwardFlags) -> None:
-        if not flags.url.startswith(("https://", "http://127.0.0.1")):
+        parts = urlsplit(flags.url)
+        if not parts.hostname or not (
+            parts.scheme == "https" or (parts.scheme, parts.hostname) == ("http", "127.0.0.1")
+        ):
             raise ConfigError(f'--proxy-to "{flags.url}": the token would travel in the open; use https')
         self._flags = flags
         try:

@@ -201,6 +201,7 @@ def standalone_job() -> ScrapeConfig:
         job_name=JOB,
         scrape_interval_ms=1_000,
         scrape_timeout_ms=1_000,
+        follow_redirects=False,  # a pod answers for itself, and sends the adapter nowhere
         kubernetes_sd_configs=(KubernetesSD(role="pod"),),
         relabel_configs=(
             RelabelConfig((f"{_META}pod_annotation_prometheus_io_scrape",), regex="false", action="drop"),

@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import ipaddress
+import socket
 import ssl
 from collections.abc import Sequence
 from functools import cache
@@ -80,6 +82,18 @@ def _secret(path: str) -> str:
         raise ScrapeError(f"cannot read the secret {path}: {exc.strerror}; mend the file or its path") from exc
 
 
+def _is_link_local(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        try:
+            address = ipaddress.ip_address(socket.inet_aton(host))  # 2852039166 and 0xa9fea9fe are addresses too
+        except OSError:
+            return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_link_local
+
+
 class Fetcher:
     """Fetches one URL again and again over a kept-alive connection.
 
@@ -125,6 +139,10 @@ class Fetcher:
             if answer.status not in _REDIRECTS or not location or not config.follow_redirects:
                 return answer
             place = place_of(urljoin(f"{place.scheme}://{place.authority}{place.path}", location))
+            if _is_link_local(place.host):
+                raise ScrapeError(
+                    f"a redirect to {place.host}: a link-local address, such as cloud metadata, is refused"
+                )
         raise ScrapeError(f"more than {_REDIRECTS_MAX} redirects")
 
     def _request(self, place: Place, first: Place, timeout_ms: int, protocols: Sequence[str]) -> bytes:
