@@ -247,10 +247,12 @@ class TargetLoop:
         if page is self._page:
             return self._labels
         known = dict(zip(_keys(self._page), self._labels, strict=True)) if self._page is not None else {}
+        pairs: dict[tuple[str, str], tuple[str, str]] = {}  # most labels are those of many series
         found = []
         for key in _keys(page):
             if key not in known:
-                known[key] = stored_labels(*key, self.target.labels, self.config)
+                labels = stored_labels(*key, self.target.labels, self.config)
+                known[key] = tuple([pairs.setdefault(pair, pair) for pair in labels]) if labels is not None else None
             found.append(known[key])
         return found
 

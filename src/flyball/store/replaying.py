@@ -124,6 +124,7 @@ class _Reader:
         self.sealed_sequence = sealed_sequence
         self.newest_ms = BEFORE
         self._series: dict[int, Labels] = {}
+        self._pairs: dict[tuple[str, str], tuple[str, str]] = {}
         self._writers: dict[int, Writer] = {}
         self._layouts: dict[int, tuple[Writer, list[int], Plan | None]] = {}
 
@@ -145,7 +146,7 @@ class _Reader:
                 self.head.delete([matchers_of(texts) for texts in sets], start_ms, end_ms)
             case RecordType.SERIES:
                 for number, labels in decoded(record.payload):
-                    self._series[number] = tuple([(name, value) for name, value in labels])
+                    self._series[number] = self._shared(labels)
             case RecordType.TARGET:
                 number, group_key, interval_ms, key = decoded(record.payload)
                 self._writers[number] = self.head.writer(as_key(group_key), interval_ms, as_key(key))
@@ -153,6 +154,11 @@ class _Reader:
                 number, target, ids = decoded(record.payload)
                 if target in self._writers:
                     self._layouts[number] = (self._writers[target], np.frombuffer(ids, "<u4").tolist(), None)
+
+    def _shared(self, labels: Sequence[Sequence[str]]) -> Labels:
+        """The labels with no more memory than they need: every segment defines every series once more."""
+        pairs = [(name, value) for name, value in labels]
+        return self.head.canonical(tuple([self._pairs.setdefault(pair, pair) for pair in pairs]))
 
     def _row(self, payload: memoryview) -> None:
         layout, at_ms, values, ended, target = row_of(payload)
