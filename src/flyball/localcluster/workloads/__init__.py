@@ -19,6 +19,7 @@ from flyball.localcluster.workloads.persistentvolumes import PersistentVolumeCon
 from flyball.localcluster.workloads.replicaset import ReplicaSetController
 from flyball.localcluster.workloads.scheduler import Scheduler
 from flyball.localcluster.workloads.statefulset import StatefulSetController
+from flyball.localcluster.workloads.volumeprotection import VolumeProtectionController
 
 __all__ = ["Workloads", "run_all", "statistics"]
 
@@ -42,6 +43,7 @@ class Workloads:
             CronJobController(client, self._informers),
             DisruptionController(client, self._informers),
             PersistentVolumeController(client, self._informers, volumes_dir),
+            VolumeProtectionController(client, self._informers),
             EndpointsController(client, self._informers),
             Scheduler(client, self._informers),
             NodeLifecycleController(client, self._informers),

@@ -174,7 +174,7 @@ class PersistentVolumeController(Controller):
                 await self._bind(claim)
         else:
             volume = self._volumes.cache.get(key[1:])
-            if volume is not None and not is_terminating(volume):
+            if volume is not None:
                 await self._reclaim(volume)
 
     # -- claims --------------------------------------------------------------------------------------------------
@@ -247,10 +247,11 @@ class PersistentVolumeController(Controller):
     # -- volumes -------------------------------------------------------------------------------------------------
 
     async def _reclaim(self, volume: Object) -> None:
+        """What is left of a volume when its claim is gone; also of one that is deleted, which its claim kept."""
         reference = volume["spec"].get("claimRef")
         phase = (volume.get("status") or {}).get("phase")
         if not reference:
-            if phase != "Available":
+            if phase != "Available" and not is_terminating(volume):
                 await self._patch_status(PERSISTENT_VOLUMES, volume, {"phase": "Available"})
             return
         if not reference.get("uid"):

@@ -132,6 +132,8 @@ class Scheduler(Controller):
             claim = self._claims.cache.get((pod["metadata"]["namespace"], name))
             if claim is None:
                 return unschedulable_message(nodes, f'persistentvolumeclaim "{name}" not found', nodes)
+            if is_terminating(claim):
+                return unschedulable_message(nodes, f'persistentvolumeclaim "{name}" is being deleted', nodes)
             if (claim.get("status") or {}).get("phase") != "Bound":
                 return unschedulable_message(nodes, "pod has unbound immediate PersistentVolumeClaims", nodes)
         return ""
