@@ -38,6 +38,13 @@ _GENERATION_WITHOUT_STATUS = frozenset(
 )
 
 
+# What a claim or volume is born with, so that it does not go while it is used (StorageObjectInUseProtection).
+_PROTECTION = {
+    "/persistentvolumeclaims": "kubernetes.io/pvc-protection",
+    "/persistentvolumes": "kubernetes.io/pv-protection",
+}
+
+
 def counts_generations(store: str, subresources: tuple[str, ...]) -> bool:
     return store not in _NO_GENERATION and ("status" in subresources or store in _GENERATION_WITHOUT_STATUS)
 
@@ -57,6 +64,9 @@ def initial_state(storage: Storage, store: str, obj: Object, now_ms: int) -> Non
     Raises:
         ApiFailure: a pod's service account or priority class does not exist.
     """
+    protection = _PROTECTION.get(store)
+    if protection and protection not in obj["metadata"].setdefault("finalizers", []):
+        obj["metadata"]["finalizers"].append(protection)
     if store == "/namespaces":
         spec = obj.setdefault("spec", {})
         if "kubernetes" not in spec.setdefault("finalizers", []):
