@@ -1,13 +1,14 @@
 """The proxy before an exporter: who may pass, and that what passes is what the exporter said."""
 
 import asyncio
+import gzip
 import ssl
 
-import aiohttp
 import pytest
 
 from flyball.adapter.access import DelegatedAccess, FrontProxy
 from flyball.adapter.rbacproxy import RbacProxy, server_tls
+from flyball.http.client import new_session
 from flyball.http.server import serve
 
 PAGE = b"# TYPE up gauge\nup 1\n" * 10_000
@@ -28,9 +29,10 @@ class Reviews:
 async def exporter(scope, receive, send):
     names = {name for name, _ in scope["headers"]}
     assert b"authorization" not in names, "the token is for the proxy alone"
-    status = 404 if scope["path"] == "/gone" else 200
-    await send({"type": "http.response.start", "status": status, "headers": [(b"x-path", scope["path"].encode())]})
-    await send({"type": "http.response.body", "body": scope["query_string"] or PAGE})
+    packed = (b"accept-encoding", b"gzip") in scope["headers"]
+    headers = [(b"content-encoding", b"gzip")] if packed else []
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": gzip.compress(PAGE) if packed else scope["query_string"] or PAGE})
 
 
 def asked(story, **options):
@@ -38,13 +40,14 @@ def asked(story, **options):
         upstream = await serve(exporter, port=0, allowed_hosts=None)
         insecure = ssl.create_default_context()
         insecure.check_hostname, insecure.verify_mode = False, ssl.CERT_NONE
-        async with aiohttp.ClientSession() as session:
+        async with new_session(decompress=False) as session:
             access = DelegatedAccess(Reviews(), FrontProxy)
             app = RbacProxy(f"http://127.0.0.1:{upstream.port}/", access, session, **options)
             server = await serve(app, port=0, tls=server_tls(None, None, "proxy"), allowed_hosts=None)
 
-            async def get(path, token=None):
-                headers = {"authorization": f"Bearer {token}"} if token else {}
+            async def get(path, token=None, **headers):
+                if token:
+                    headers["authorization"] = f"Bearer {token}"
                 url = f"https://127.0.0.1:{server.port}{path}"
                 async with session.get(url, headers=headers, ssl=insecure) as answer:
                     return answer.status, await answer.read()
@@ -62,6 +65,8 @@ def test_only_who_may_reads_the_metrics():
     async def story(get, upstream):
         assert await get("/metrics", "good") == (200, PAGE)
         assert await get("/metrics?name=a%20b", "good") == (200, b"name=a%20b")
+        _, packed = await get("/metrics", "good", **{"accept-encoding": "gzip"})
+        assert gzip.decompress(packed) == PAGE
         assert (await get("/metrics"))[0] == 401
         assert (await get("/metrics", "bad"))[0] == 401
         status, text = await get("/secret", "good")

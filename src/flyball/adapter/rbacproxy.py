@@ -43,7 +43,7 @@ class RbacProxy:
         access: who may ask; None admits everybody.
         allowed: patterns of paths that are served, all when empty; others are not found.
         open_paths: patterns of paths that nobody is asked about.
-        session: asks the upstream; its owner closes it.
+        session: asks the upstream, and leaves bodies as they came; its owner closes it.
     """
 
     def __init__(

@@ -58,7 +58,7 @@ def rbac_proxy(
         from flyball.http.client import new_session
         from flyball.kube import KubeClient
 
-        async with await KubeClient.from_environment(kubeconfig) as client, new_session() as session:
+        async with await KubeClient.from_environment(kubeconfig) as client, new_session(decompress=False) as session:
             proxy = RbacProxy(
                 upstream,
                 DelegatedAccess(client, FrontProxy),

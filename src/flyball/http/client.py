@@ -44,10 +44,11 @@ def new_session(
     connections_max: int = 100,
     tls: ssl.SSLContext | None = None,
     keep_alive: bool = True,
+    decompress: bool = True,
 ) -> aiohttp.ClientSession:
     """A session that the caller closes. It follows no proxy environment and keeps no cookies.
 
-    Without ``keep_alive`` every request opens a connection of its own, as many clients behind one Service would.
+    Without ``decompress`` bodies stay as they came. Without ``keep_alive`` every request opens a connection of its own, as many clients behind one Service would.
     """
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
@@ -55,7 +56,7 @@ def new_session(
         ),
         timeout=aiohttp.ClientTimeout(total=timeout_s),
         cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=True,
+        auto_decompress=decompress,
     )
 
 
