@@ -48,7 +48,8 @@ def new_session(
 ) -> aiohttp.ClientSession:
     """A session that the caller closes. It follows no proxy environment and keeps no cookies.
 
-    Without ``decompress`` bodies stay as they came. Without ``keep_alive`` every request opens a connection of its own, as many clients behind one Service would.
+    Without ``decompress`` bodies stay as they came. Without ``keep_alive`` every request opens a connection of its own,
+    as many clients behind one Service would.
     """
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
