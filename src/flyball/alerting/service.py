@@ -30,7 +30,7 @@ from flyball.alerting.receivers.sending import DeliveryError, Integration, Notif
 from flyball.alerting.silences import Silence, Silences, State
 from flyball.alerting.templates import Templates
 from flyball.alerting.timeintervals import containing
-from flyball.errors import FlyballError
+from flyball.errors import FlyballError, QueryError
 from flyball.journal.records import Records
 from flyball.model.labels import Labels
 
@@ -162,7 +162,7 @@ class Alertmanager:
         self.metrics.config_hash.set(int.from_bytes(hashlib.sha256(config.text.encode()).digest()[:6]))
         self.metrics.config_ok.set(1)
         self.metrics.config_at.set(now_ms / 1000)
-        known = {key for receiver in config.receivers.values() for key, _ in _keyed(receiver)}
+        known = {key for receiver in config.receivers.values() for key, _ in keyed(receiver)}
         self.attempts = {key: attempt for key, attempt in self.attempts.items() if key in known}
         for problem in config.problems:
             log.error("%s", problem)
@@ -191,6 +191,9 @@ class Alertmanager:
             QueryError: it is not valid, or there are too many.
             NotFoundError: there is none of its id.
         """
+        limit = self.settings.silences_max
+        if 0 < limit <= len(self.silences) and not silence.id:
+            raise QueryError(f"exceeded maximum number of silences: {len(self.silences)} (limit: {limit})")
         changed = self.silences.put(silence, self._now_ms(), self.settings.mode)
         self._keep(changed, ())
         return changed[-1].id
@@ -267,7 +270,7 @@ class Alertmanager:
             return True
         deadline_ms = flush.at_ms + int(timeout_s * 1000)
         receiver = self.config.receivers[flush.route.receiver]
-        told = [self._tell(flush, alerts, receiver.name, key, one, deadline_ms) for key, one in _keyed(receiver)]
+        told = [self._tell(flush, alerts, receiver.name, key, one, deadline_ms) for key, one in keyed(receiver)]
         return all(await asyncio.gather(*told))
 
     def _to_tell(self, flush: Flush) -> tuple[Alert, ...]:
@@ -426,7 +429,7 @@ class Alertmanager:
         metrics.groups.set(len(self.dispatcher))
 
 
-def _keyed(receiver: Receiver) -> list[tuple[str, Integration]]:
+def keyed(receiver: Receiver) -> list[tuple[str, Integration]]:
     """Each integration with its name in the notification log: ``team/webhook[0]``."""
     seen: dict[str, int] = {}
     found = []

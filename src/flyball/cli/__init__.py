@@ -13,9 +13,11 @@ from flyball.errors import FlyballError
 COMMANDS = {
     "up": "Run the whole of Flyball on this machine.",
     "server": "Run scraping, the store and the Prometheus API alone, from a prometheus.yml.",
+    "alertmanager": "Run alerting alone, from an alertmanager.yml.",
     "demo": "Run an example under load and watch it scale.",
     "adapter": "Serve the metrics APIs on any cluster, as prometheus-adapter does.",
     "autoscaler": "Act on Governors on any cluster, one leader of several.",
+    "operator": "Turn monitoring objects into configuration on any cluster; print what they become.",
     "install": "Print what installs a part of Flyball on a cluster.",
     "explain": "Say why a workload has the replicas it has.",
     "doctor": "Find the first broken link from a pod's metric to its replicas.",

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +68,41 @@ def output_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="What to print.")(
         function
     )
+
+
+def duration(_: click.Context, parameter: click.Parameter, value: str) -> int:
+    """A callback: Prometheus' durations to ms."""
+    from flyball.errors import ConfigError
+    from flyball.model.durations import parse_duration_ms
+
+    try:
+        return parse_duration_ms(value)
+    except ConfigError as exc:
+        raise click.BadParameter(str(exc), param=parameter) from None
+
+
+class Accepting(click.Command):
+    """Takes flags of the upstream program without effect out of the arguments, and says so.
+
+    Args:
+        without_effect: by flag, whether it takes no value.
+    """
+
+    def __init__(self, *args: Any, without_effect: Mapping[str, bool], **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._without_effect = without_effect
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        kept, ignored = [], []
+        rest = iter(args)
+        for arg in rest:
+            name = arg.partition("=")[0]
+            if name not in self._without_effect:
+                kept.append(arg)
+                continue
+            ignored.append(name)
+            if not self._without_effect[name] and "=" not in arg:
+                next(rest, None)
+        if ignored:
+            click.echo(f"flyball: without effect here: {', '.join(ignored)}", err=True)
+        return super().parse_args(ctx, kept)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from flyball.cli.options import ListenAddress
+from flyball.cli.options import Accepting, ListenAddress, duration
 from flyball.errors import ConfigError
 
 #: Flags of Prometheus that are accepted and have no effect here; True for those that take no value.
@@ -46,15 +46,6 @@ _WITHOUT_EFFECT = {
 }
 
 
-def _duration(_: click.Context, parameter: click.Parameter, value: str) -> int:
-    from flyball.model.durations import parse_duration_ms
-
-    try:
-        return parse_duration_ms(value)
-    except ConfigError as exc:
-        raise click.BadParameter(str(exc), param=parameter) from None
-
-
 def _size(_: click.Context, parameter: click.Parameter, value: str) -> int:
     from flyball.model.reader import parse_size_bytes
 
@@ -64,32 +55,18 @@ def _size(_: click.Context, parameter: click.Parameter, value: str) -> int:
         raise click.BadParameter(str(exc), param=parameter) from None
 
 
-class _Accepting(click.Command):
-    """Takes Prometheus' flags without effect out of the arguments, and says so."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        kept, ignored = [], []
-        rest = iter(args)
-        for arg in rest:
-            name = arg.partition("=")[0]
-            if name not in _WITHOUT_EFFECT:
-                kept.append(arg)
-                continue
-            ignored.append(name)
-            if not _WITHOUT_EFFECT[name] and "=" not in arg:
-                next(rest, None)
-        if ignored:
-            click.echo(f"flyball: without effect here: {', '.join(ignored)}", err=True)
-        return super().parse_args(ctx, kept)
-
-
 def _option(
     name: str, parameter: str, default: Any, about: str, **more: Any
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return click.option(name, parameter, default=default, show_default=True, help=about, **more)
 
 
-@click.command("server", cls=_Accepting, epilog="Example: flyball server --config.file=prometheus.yml")
+@click.command(
+    "server",
+    cls=Accepting,
+    without_effect=_WITHOUT_EFFECT,
+    epilog="Example: flyball server --config.file=prometheus.yml",
+)
 @_option(
     "--config.file",
     "config_file",
@@ -104,7 +81,7 @@ def _option(
     "Where samples are kept.",
     type=click.Path(path_type=Path, file_okay=False),
 )
-@_option("--storage.tsdb.retention.time", "retention_ms", "15d", "How long samples are kept.", callback=_duration)
+@_option("--storage.tsdb.retention.time", "retention_ms", "15d", "How long samples are kept.", callback=duration)
 @_option("--storage.tsdb.retention.size", "retention_bytes", "0", "How large blocks may be; 0: any.", callback=_size)
 @_option("--web.listen-address", "listen", ("0.0.0.0:9090",), "Where to listen.", multiple=True, type=ListenAddress())
 @_option("--web.external-url", "external_url", "", "The URL under which others reach this server.")
@@ -122,9 +99,9 @@ def _option(
 @click.option(
     "--web.enable-otlp-receiver", "otlp_receiver", is_flag=True, help="Take OTLP metrics at /api/v1/otlp/v1/metrics."
 )
-@_option("--rules.alert.resend-delay", "alert_resend_ms", "1m", "Least time between sendings.", callback=_duration)
-@_option("--query.lookback-delta", "lookback_ms", "5m", "How far a query looks back for a sample.", callback=_duration)
-@_option("--query.timeout", "query_timeout_ms", "2m", "How long a query may take.", callback=_duration)
+@_option("--rules.alert.resend-delay", "alert_resend_ms", "1m", "Least time between sendings.", callback=duration)
+@_option("--query.lookback-delta", "lookback_ms", "5m", "How far a query looks back for a sample.", callback=duration)
+@_option("--query.timeout", "query_timeout_ms", "2m", "How long a query may take.", callback=duration)
 @_option("--query.max-concurrency", "queries_max", "2", "Queries that run at once.", type=click.IntRange(1, 64))
 @_option("--query.max-samples", "query_samples_max", "50000000", "Samples of one query.", type=click.IntRange(1))
 @_option("--query.max-series", "query_series_max", "2000000", "Series of one selector.", type=click.IntRange(1))
