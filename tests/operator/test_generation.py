@@ -66,7 +66,7 @@ def test_without_a_prometheus_object_everything_is_taken() -> None:
 
 
 def test_an_object_that_two_select_is_taken_once() -> None:
-    both = {"serviceMonitorSelector": {}, "serviceMonitorNamespaceSelector": {}}
+    both: dict[str, Any] = {"serviceMonitorSelector": {}, "serviceMonitorNamespaceSelector": {}}
     found = generated(Prometheus=[prometheus("b", **both), prometheus("a", **both)], ServiceMonitor=[monitor("shop")])
     assert jobs(found) == ["shop/web/0"]
     assert found.owners["ServiceMonitor", "shop", "web"].name == "a"

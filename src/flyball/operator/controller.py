@@ -6,7 +6,7 @@ import contextlib
 import gzip
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flyball import clock
@@ -45,7 +45,8 @@ SETTLE_S = 0.2
 RESYNC_S = 30.0  # Secrets and ConfigMaps that monitors name are not watched
 SIZE_MAX = 900_000  # a Secret holds 1 MiB
 
-_CONFIGURED = (SERVICE_MONITORS, POD_MONITORS, PROBES, SCRAPE_CONFIGS, PROMETHEUS_RULES)
+CONFIGURED = (SERVICE_MONITORS, POD_MONITORS, PROBES, SCRAPE_CONFIGS, PROMETHEUS_RULES)
+WATCHED = (PROMETHEUSES, ALERTMANAGERS, *CONFIGURED)
 
 
 class Operator:
@@ -57,6 +58,7 @@ class Operator:
 
     Args:
         engines: what Prometheus and Alertmanager objects stand for in the embedded cluster; elsewhere none.
+        leads: whether this replica may write.
         kubelet_ports: by name, the ports of kubelets, for which a Service is kept; none when somebody else keeps it.
     """
 
@@ -66,12 +68,12 @@ class Operator:
         engines: Sequence[Engine] = (),
         kubelet_ports: Mapping[str, int] | None = None,
         *,
+        leads: Callable[[], bool] = lambda: True,
         resync_s: float = RESYNC_S,
     ) -> None:
-        self._client, self._resync_s, self._kubelet_ports = client, resync_s, kubelet_ports
+        self._client, self._leads, self._resync_s, self._kubelet_ports = client, leads, resync_s, kubelet_ports
         self._engines = {engine.kind: engine for engine in engines}
-        kinds = (PROMETHEUSES, ALERTMANAGERS, *_CONFIGURED)
-        self._informers: dict[str, Informer[dict[str, Any]]] = {kind.kind: Informer(client, kind) for kind in kinds}
+        self._informers: dict[str, Informer[dict[str, Any]]] = {kind.kind: Informer(client, kind) for kind in WATCHED}
         self._namespaces: Informer[dict[str, Any]] = Informer(client, NAMESPACES)
         self._stateful_sets: Informer[dict[str, Any]] = Informer(
             client, STATEFUL_SETS, label_selector="app.kubernetes.io/managed-by=prometheus-operator"
@@ -118,6 +120,8 @@ class Operator:
                     await self._wake.wait()
             self._wake.clear()
             await asyncio.sleep(SETTLE_S)
+            if not self._leads():
+                continue
             try:
                 await self.reconcile()
                 delay_s = 1.0
@@ -139,7 +143,7 @@ class Operator:
             for kind, informer in self._informers.items()
         }
         namespaces = {name: obj["metadata"].get("labels") or {} for (_, name), obj in self._namespaces.cache.items()}
-        generated = generate(objects, namespaces, await self._assets(objects))
+        generated = generate(objects, namespaces, await read_assets(self._client, objects))
         for key, why in generated.refused.items():
             if self._generated.refused.get(key) != why:
                 log.warning("operator_refused error=%s", why)
@@ -154,22 +158,9 @@ class Operator:
         for kind, engine in self._engines.items():
             for obj in objects[kind]:
                 await self._show(engine, obj)
-        for resource in _CONFIGURED:
+        for resource in CONFIGURED:
             for obj in objects[resource.kind]:
                 await self._tell(resource, obj)
-
-    async def _assets(self, objects: Mapping[str, Iterable[Mapping[str, Any]]]) -> ReadAssets:
-        """The Secrets and ConfigMaps that any object names, read now."""
-        found: dict[str, dict[tuple[str, str], Mapping[str, str] | None]] = {"Secret": {}, "ConfigMap": {}}
-        for kind, items in objects.items():
-            for obj in items if kind != "PrometheusRule" else ():
-                namespace = str(obj["metadata"].get("namespace"))
-                for what, name in references(obj.get("spec")):
-                    if (namespace, name) not in found[what]:
-                        resource = SECRETS if what == "Secret" else CONFIG_MAPS
-                        held = await self._get(resource, name, namespace)
-                        found[what][namespace, name] = None if held is None else held.get("data") or {}
-        return ReadAssets(found["Secret"], found["ConfigMap"])
 
     async def _write_config(self, config: Mapping[str, Any]) -> None:
         # JSON is YAML, and is read ten times as fast
@@ -256,18 +247,10 @@ class Operator:
             if exc.code != 404:  # gone, or a definition of an older version has no status
                 raise
 
-    async def _get(self, resource: Resource, name: str, namespace: str) -> dict[str, Any] | None:
-        try:
-            return await self._client.get(resource, name, namespace)
-        except KubeApiError as exc:
-            if exc.code != 404:
-                raise
-            return None
-
     async def _write(self, resource: Resource, name: str, labels: Mapping[str, str], **content: Any) -> None:
         """Replaces the content of an object of ours, which is made with its namespace when it is missing."""
         self._counts["writes"] += 1
-        held = await self._get(resource, name, NAMESPACE)
+        held = await _get(self._client, resource, name, NAMESPACE)
         if held is not None:
             await self._client.update(resource, {**held, **content}, NAMESPACE)
             return
@@ -280,3 +263,29 @@ class Operator:
         metadata = {"name": name, "namespace": NAMESPACE, "labels": own}
         head = {"apiVersion": resource.api_version, "kind": resource.kind}
         await self._client.create(resource, {**head, "metadata": metadata, **content}, NAMESPACE)
+
+
+async def read_assets(client: KubeClient, objects: Mapping[str, Iterable[Mapping[str, Any]]]) -> ReadAssets:
+    """The Secrets and ConfigMaps that any object names, read now.
+
+    Raises:
+        FlyballError: the API server does not answer.
+    """
+    found: dict[str, dict[tuple[str, str], Mapping[str, str] | None]] = {"Secret": {}, "ConfigMap": {}}
+    for kind, items in objects.items():
+        for obj in items if kind != "PrometheusRule" else ():
+            namespace = str(obj["metadata"].get("namespace"))
+            for what, name in references(obj.get("spec")):
+                if (namespace, name) not in found[what]:
+                    held = await _get(client, SECRETS if what == "Secret" else CONFIG_MAPS, name, namespace)
+                    found[what][namespace, name] = None if held is None else held.get("data") or {}
+    return ReadAssets(found["Secret"], found["ConfigMap"])
+
+
+async def _get(client: KubeClient, resource: Resource, name: str, namespace: str) -> dict[str, Any] | None:
+    try:
+        return await client.get(resource, name, namespace)
+    except KubeApiError as exc:
+        if exc.code != 404:
+            raise
+        return None

@@ -299,7 +299,7 @@ def cardinality(series: Sequence[Labels], bounds: tuple[int, int], count: int) -
     }
 
 
-_SECRETS = frozenset({"password", "credentials", "bearer_token", "client_secret", "secrets", "key"})
+_SECRETS = frozenset({"password", "credentials", "bearer_token", "client_secret", "secret_key", "secrets", "key", "token"})
 
 
 def hidden_secrets(document: Any) -> Any:
