@@ -1,8 +1,9 @@
-"""The adapter beside the real prometheus-adapter 0.12: the same Prometheus, the same API server, alternate rounds.
+"""The adapter beside the real prometheus-adapter 0.12: the same Prometheus, the same kube-apiserver, alternate rounds.
 
 1,000 HPAs over 10,000 pods in 20 namespaces, 20 rules, one metric of type Pods each; a round asks for all of them, as
 the HPA controllers of a cluster do every 15 s. Theirs runs with its client's limits raised to 1,000, so that it can
-finish a round.
+finish a round. ``capacity`` is how many HPAs are answered within the 15 s of one round, by as many callers as answers
+come; theirs also at its own limits.
 """
 
 import argparse
@@ -11,34 +12,44 @@ import contextlib
 import json
 import os
 import random
-import socket
 import ssl
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import psutil
-from tests.adapter.real import real_adapter
+import uvloop
+from tests.adapter.real import Ask, real_adapter
+from tests.cluster.control_plane import RealControlPlane, free_port, write_kubeconfig
 
-import flyball.localcluster.server as api
 from bench.report import report
 from flyball.http.client import client_tls
 from flyball.http.server import serve
 from flyball.kube import KubeClient
 from flyball.kube.kinds import NAMESPACES, PODS
-from flyball.localcluster import ApiServer
 
 ROOT = Path(__file__).parents[1]
 NAMESPACES_N, RULES_N, PODS_PER_HPA = 20, 20, 10
 IN_FLIGHT = 50
+ROUND_S = 15.0
 MASTERS = {"X-Remote-User": "bench", "X-Remote-Group": "system:masters"}
+RAISED = ("--client-qps", "1000", "--client-burst", "1000")
+#: Only lists of pods are written down.
+AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "Metadata", "verbs": ["list"], "resources": [{"group": "", "resources": ["pods"]}]},
+        {"level": "None"},
+    ],
+}
 
 RULE = """
 - seriesQuery: load_{index}_total
@@ -54,16 +65,21 @@ def tool(name: str) -> Path:
     return Path(found.stdout.strip())
 
 
-class CountingApplication(api.Application):
-    """The API server, counting the lists that it is asked for."""
+class Lines:
+    """A file of JSON lines that another process writes; gives the new ones."""
 
-    lists = 0
+    def __init__(self, path: Path) -> None:
+        self._path, self._read = path, 0
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        is_get = scope["type"] == "http" and scope["method"] == "GET"
-        if is_get and scope["path"].endswith("/pods") and b"watch=" not in scope["query_string"]:
-            CountingApplication.lists += 1
-        await super().__call__(scope, receive, send)
+    def new(self) -> list[dict[str, Any]]:
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._read)
+            text = file.read()
+            whole = text[: text.rfind(b"\n") + 1]
+            self._read += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
 
 
 @dataclass
@@ -71,7 +87,7 @@ class Case:
     """One adapter: how to ask it, its process, and what its rounds cost."""
 
     name: str
-    ask: Any
+    ask: Ask
     process: psutil.Process
     latencies_s: list[float] = field(default_factory=list)
     failures: int = 0
@@ -79,38 +95,51 @@ class Case:
     queries: list[list[str]] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
     rounds_s: list[float] = field(default_factory=list)
+    capacity: int = 0
+
+    async def answers(self, path: str) -> bool:
+        """Whether it gives all values of one HPA."""
+        status, body = await self.ask(path)
+        return status == 200 and body.count(b'"value"') == PODS_PER_HPA
 
 
-async def round_of(case: Case, paths: list[str], log: Path) -> None:
+async def round_of(case: Case, paths: list[str], queries: Lines, lists: Lines) -> None:
     """Asks for every HPA's metric once."""
     limit = asyncio.Semaphore(IN_FLIGHT)
-    lists, logged = CountingApplication.lists, log.stat().st_size if log.exists() else 0
+    queries.new(), lists.new()
     before = sum(case.process.cpu_times()[:2])
     began_s = time.monotonic()
 
     async def one(path: str) -> None:
         async with limit:
             start_s = time.monotonic()
-            status, body = await case.ask(path)
+            good = await case.answers(path)
             case.latencies_s.append(time.monotonic() - start_s)
-            case.failures += status != 200 or body.count(b'"value"') != PODS_PER_HPA
+            case.failures += not good
 
     await asyncio.gather(*map(one, paths))
     case.rounds_s.append(time.monotonic() - began_s)
-    await asyncio.sleep(0.5)  # the query log is written behind
+    await asyncio.sleep(1)  # the logs are written behind
     case.cpu_s.append(sum(case.process.cpu_times()[:2]) - before)
-    case.lists.append(CountingApplication.lists - lists)
-    with log.open() as file:
-        file.seek(logged)
-        lines = [json.loads(line) for line in file if line.strip()]
-    case.queries.append([line["params"]["query"] for line in lines])
+    case.lists.append(len(lists.new()))
+    case.queries.append([line["params"]["query"] for line in queries.new()])
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+async def capacity_of(case: Case, paths: list[str]) -> None:
+    """How many HPAs are answered in full within one round, asked as fast as answers come."""
+    until_s, answered = time.monotonic() + ROUND_S, 0
+    upcoming = iter(range(10**9))
+
+    async def caller() -> None:
+        nonlocal answered
+        while time.monotonic() < until_s:
+            with contextlib.suppress(TimeoutError):  # an answer after the round is a round missed
+                async with asyncio.timeout(until_s - time.monotonic()):
+                    good = await case.answers(paths[next(upcoming) % len(paths)])
+                    answered += good
+
+    await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
+    case.capacity = answered
 
 
 @contextlib.asynccontextmanager
@@ -140,7 +169,7 @@ async def metrics_server(directory: Path, hpas: int) -> AsyncIterator[str]:
     port = free_port()
     with (directory / "prometheus.log").open("w") as log:
         process = await asyncio.create_subprocess_exec(
-            str(tool("debian_prometheus.py")),
+            str(tool("prometheus.py")),
             f"--config.file={directory / 'prometheus.yml'}",
             f"--storage.tsdb.path={directory / 'tsdb'}",
             f"--web.listen-address=127.0.0.1:{port}",
@@ -190,7 +219,7 @@ async def our_adapter(directory: Path, config: Path, url: str, kubeconfig: Path)
             stderr=log,
             text=True,
         )
-    pki = directory / "cluster" / "pki"
+    pki = directory / "plane" / "pki"
     try:
         assert process.stdout is not None
         line = await asyncio.to_thread(process.stdout.readline)
@@ -214,63 +243,79 @@ async def our_adapter(directory: Path, config: Path, url: str, kubeconfig: Path)
         process.wait(20)
 
 
-async def until_served(cases: list[Case], paths: list[str]) -> None:
-    """Returns once each adapter has a full answer for the first and the last HPA."""
+@contextlib.asynccontextmanager
+async def their_adapter(
+    directory: Path, config: Path, url: str, kubeconfig: Path, limits: Sequence[str] = ()
+) -> AsyncIterator[Case]:
+    """prometheus-adapter, asked as a member of system:masters."""
+    flags = (*limits, "--metrics-relist-interval", "1m")
+    async with real_adapter(tool("prometheus_adapter.py"), directory, config, url, kubeconfig, *flags) as real:
+        yield Case("theirs", real.ask, psutil.Process(real.process.pid))
+
+
+async def until_served(case: Case, paths: list[str]) -> None:
+    """Returns once there is a full answer for the first and the last HPA."""
     async with asyncio.timeout(120):
-        for case in cases:
-            for path in (paths[0], paths[-1]):
-                while True:
-                    with contextlib.suppress(aiohttp.ClientError, ssl.SSLError):
-                        status, body = await case.ask(path)
-                        if status == 200 and body.count(b'"value"') == PODS_PER_HPA:
-                            break
-                    await asyncio.sleep(0.5)
+        for path in (paths[0], paths[-1]):
+            while True:
+                with contextlib.suppress(aiohttp.ClientError, ssl.SSLError):
+                    if await case.answers(path):
+                        break
+                await asyncio.sleep(0.5)
 
 
 async def measure(hpas: int, rounds: int, directory: Path) -> None:
-    api.Application = CountingApplication  # type: ignore[misc]
-    server = ApiServer(directory / "cluster", port=0)
-    await server.start()
-    kubeconfig, config = directory / "kubeconfig", directory / "config.yaml"
-    kubeconfig.write_text((directory / "cluster" / "kubeconfig").read_text().replace(":6443", f":{server.port}"))
+    kubeconfig, config, plane_dir = directory / "kubeconfig", directory / "config.yaml", directory / "plane"
     config.write_text("rules:" + "".join(RULE.format(index=index) for index in range(RULES_N)))
+    (directory / "audit.json").write_text(json.dumps(AUDIT_POLICY))
+    flags = (
+        f"--audit-policy-file={directory / 'audit.json'}",
+        f"--audit-log-path={directory / 'audit.log'}",
+        "--disable-admission-plugins=ServiceAccount",  # there are no controllers that make accounts
+    )
     paths = [
         f"/apis/custom.metrics.k8s.io/v1beta1/namespaces/ns-{hpa % NAMESPACES_N}/pods/*/load_{hpa % RULES_N}"
         f"?labelSelector=app%3Dw{hpa}"
         for hpa in range(hpas)
     ]
-    try:
+    with RealControlPlane(plane_dir, api_flags=flags) as plane:
+        write_kubeconfig(kubeconfig, plane.base, plane.token, plane.ca)
         async with await KubeClient.from_kubeconfig(kubeconfig) as client:
             await fill(client, hpas)
         async with metrics_server(directory, hpas) as url:
             await asyncio.sleep(20)  # the first rates need two scrapes
-            found = SimpleNamespace(
-                directory=directory,
-                flags=SimpleNamespace(kubeconfig=str(kubeconfig)),
-                prometheus=SimpleNamespace(url=url),
-            )
-            limits = ("--client-qps", "1000", "--client-burst", "1000", "--metrics-relist-interval", "1m")
+            at_defaults = await capacity_at_defaults(directory, config, url, kubeconfig, paths)
             async with (
-                real_adapter(tool("prometheus_adapter.py"), found, config, *limits) as real,  # type: ignore[arg-type]
+                their_adapter(directory / "raised", config, url, kubeconfig, RAISED) as theirs,
                 our_adapter(directory, config, url, kubeconfig) as ours,
             ):
-                children = psutil.Process().children(recursive=True)
-                pid = next(child.pid for child in children if "--client-qps" in child.cmdline())
-                theirs = Case("theirs", real, psutil.Process(pid))
-                await until_served([theirs, ours], paths)
+                for case in (theirs, ours):
+                    await until_served(case, paths)
                 order = random.Random(1)
+                queries, lists = Lines(directory / "queries.log"), Lines(directory / "audit.log")
                 for _ in range(rounds):
                     shuffled = order.sample(paths, len(paths))
                     for case in (theirs, ours):
-                        await asyncio.sleep(7.5)
-                        await round_of(case, shuffled, directory / "queries.log")
-                tell(ours, theirs)
-    finally:
-        await server.close()
+                        await asyncio.sleep(ROUND_S / 2)
+                        await round_of(case, shuffled, queries, lists)
+                memory = {case.name: case.process.memory_info().rss / 1e6 for case in (theirs, ours)}
+                for case in (theirs, ours):
+                    await asyncio.sleep(ROUND_S / 2)
+                    await capacity_of(case, shuffled)
+                tell(ours, theirs, at_defaults, memory)
 
 
-def tell(ours: Case, theirs: Case) -> None:
-    """Medians of the rounds; memory at the end."""
+async def capacity_at_defaults(directory: Path, config: Path, url: str, kubeconfig: Path, paths: list[str]) -> int:
+    """Theirs, without raised limits."""
+    async with their_adapter(directory / "defaults", config, url, kubeconfig) as case:
+        await until_served(case, paths[:1])
+        await asyncio.sleep(ROUND_S / 2)
+        await capacity_of(case, paths)
+    return case.capacity
+
+
+def tell(ours: Case, theirs: Case, at_defaults: int, memory: dict[str, float]) -> None:
+    """Medians of the rounds; memory after them and after the measurement of capacity."""
 
     def middle(values: list[Any]) -> float:
         return float(sorted(values)[len(values) // 2])
@@ -290,10 +335,16 @@ def tell(ours: Case, theirs: Case) -> None:
             "ms",
         )
     line("cpu", lambda case: middle(case.cpu_s), "s/round")
-    line("memory", lambda case: case.process.memory_info().rss / 1e6, "MB")
+    line("memory", lambda case: memory[case.name], "MB")
     line("querybytes", lambda case: max(len(query) for queries in case.queries for query in queries), "bytes")
     line("round", lambda case: middle(case.rounds_s), "s")
     line("failures", lambda case: case.failures, "failures/round", 0)
+    line("capacity", lambda case: case.capacity, "HPAs", 10 * theirs.capacity)
+    line("capacity memory", lambda case: case.process.memory_info().rss / 1e6, "MB", 200)
+    report(
+        "adapter", "capacity at defaults", ours.capacity, "HPAs", theirs=at_defaults, peer="prometheus-adapter",
+        peer_version="0.12.0",
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -303,7 +354,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="flyball-bench-") as directory:
-        asyncio.run(measure(given.hpas, given.rounds, Path(directory)))
+        uvloop.run(measure(given.hpas, given.rounds, Path(directory)))
 
 
 if __name__ == "__main__":

@@ -37,4 +37,5 @@ def report(
             if aim is None
             else f"  (aim {aim:g} {unit}: {'met' if (ours <= aim) == lower_is_better or ours == aim else 'missed'})"
         )
-        print(f"{bench:<10} {case:<24} {ours:10.3f} {unit}{note}")
+        beside = "" if theirs is None else f"  {peer} {theirs:.3f}" + (f", ratio {ratio:.2f}" if ratio else "")
+        print(f"{bench:<10} {case:<24} {ours:10.3f} {unit}{beside}{note}")

@@ -7,6 +7,7 @@ everyone but ``system:masters``, the API server is asked whether the user may. H
 
 import asyncio
 import contextlib
+import functools
 import hmac
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -181,16 +182,22 @@ def front_proxy_of(data: Mapping[str, str]) -> FrontProxy:
 
 def issued_by(der: bytes, ca_pem: str) -> bool:
     """Whether an authority of the bundle signed the certificate, and both are in their time."""
-    from flyball.http.certificates import certificates_of, is_signed_by, is_valid_at, of_der
-
     now_ms = clock.now_ms()
+    return any(begins_ms <= now_ms <= ends_ms for begins_ms, ends_ms in _times(der, ca_pem))
+
+
+@functools.lru_cache(maxsize=64)  # a front proxy shows the same certificate with every request
+def _times(der: bytes, ca_pem: str) -> tuple[tuple[float, float], ...]:
+    """When a certificate and an authority of the bundle that signed it are both valid: (ms, ms) for each such one."""
+    from flyball.http.certificates import certificates_of, is_signed_by, of_der, validity_ms
+
     try:
         certificate, authorities = of_der(der), certificates_of(ca_pem)
     except ValueError:
-        return False
-    return is_valid_at(certificate, now_ms) and any(
-        is_valid_at(authority, now_ms) and is_signed_by(certificate, authority) for authority in authorities
-    )
+        return ()
+    begins_ms, ends_ms = validity_ms(certificate)
+    both = (validity_ms(authority) for authority in authorities if is_signed_by(certificate, authority))
+    return tuple((max(begins_ms, begins), min(ends_ms, ends)) for begins, ends in both)
 
 
 class FrontProxyWatch:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from flyball.errors import ConfigError, FlyballError, KubeApiError
 from flyball.http import certificates as made
-from flyball.http.certificates import Certificate, Pair, certificates_of, left_ms, names_of, pem_of
+from flyball.http.certificates import Certificate, Pair, certificates_of, left_ms, names_of, pem_of, validity_ms
 from flyball.kube import KubeClient
 from flyball.kube.kinds import API_SERVICES, SECRETS
 
@@ -64,8 +64,8 @@ def signed(held: Certificates, names: Sequence[str], now_ms: int) -> Certificate
 
 
 def _is_late(certificate: Certificate, now_ms: int) -> bool:
-    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-    return left_ms(certificate, now_ms) < life.total_seconds() * 1000 / 3
+    begins_ms, ends_ms = validity_ms(certificate)
+    return ends_ms - now_ms < (ends_ms - begins_ms) / 3
 
 
 def _with_authority(held: Certificates | None, now_ms: int) -> Certificates:

@@ -102,9 +102,9 @@ class Evaluation:
 
         async def ask() -> dict[tuple[str, ...], list[Dated]]:
             found: dict[tuple[str, ...], list[Dated]] = {}
-            for sample, t_ms in await self.dated(shared.query, limits, shared.query.group_labels, kept=True):
-                labels = dict(sample.labels)
-                found.setdefault(tuple(labels.get(key, "") for key in shared.keys), []).append((sample, t_ms))
+            for dated in await self.dated(shared.query, limits, shared.query.group_labels, kept=True):
+                labels = dict(dated[0].labels)
+                found.setdefault(tuple([labels.get(key, "") for key in shared.keys]), []).append(dated)
             return found
 
         key = (limits.options.source, shared.query.expr, limits.staleness_ms, limits.request_time)
@@ -147,7 +147,9 @@ class Evaluation:
         own_labels = not kept and not any(_only(sample.labels, group) in by_group for sample in samples)
         dated = []
         for sample in samples:
-            t_ms = newest if own_labels else by_group.get(_only(sample.labels, group))
+            t_ms = by_group.get(sample.labels)  # as a rule the result has no further labels
+            if t_ms is None:
+                t_ms = newest if own_labels else by_group.get(_only(sample.labels, group))
             if t_ms is None and (not query.selectors or has_constant(query.expr)):
                 t_ms = at_ms  # the rule's author made this value from no sample
             if limits.staleness_ms is not None and (t_ms is None or at_ms - t_ms > limits.staleness_ms):

@@ -135,13 +135,15 @@ def names_of(certificate: Certificate) -> list[str]:
     return sorted(str(name.value) for name in names)
 
 
+def validity_ms(certificate: Certificate) -> tuple[int, int]:
+    """From when to when it is valid, in ms since the epoch."""
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return round(begins.timestamp() * 1000), round(ends.timestamp() * 1000)
+
+
 def left_ms(certificate: Certificate, now_ms: int) -> int:
     """How long it is still valid; 0 or less when it no longer is."""
-    return round(certificate.not_valid_after_utc.timestamp() * 1000) - now_ms
-
-
-def is_valid_at(certificate: Certificate, now_ms: int) -> bool:
-    return certificate.not_valid_before_utc <= _time(now_ms) and left_ms(certificate, now_ms) >= 0
+    return validity_ms(certificate)[1] - now_ms
 
 
 def is_signed_by(certificate: Certificate, issuer: Certificate) -> bool:

@@ -15,8 +15,9 @@ METRIC_NAME = "__name__"
 
 def labels_of(pairs: Mapping[str, str] | Iterable[tuple[str, str]]) -> Labels:
     """The canonical label set: sorted by name, empty values dropped (an empty label is an absent label)."""
-    items = pairs.items() if isinstance(pairs, Mapping) else pairs
-    return tuple(sorted((name, value) for name, value in items if value))
+    # A dict's type is looked at first, and a list built: this runs for every sample of every answer.
+    items = pairs.items() if type(pairs) is dict or isinstance(pairs, Mapping) else pairs
+    return tuple(sorted([pair for pair in items if pair[1]]))
 
 
 class MatchType(StrEnum):

@@ -1,13 +1,11 @@
 """What a metrics source is."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from flyball.model.labels import Labels
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):  # made by the thousand: a tuple takes a third of a frozen dataclass' time
     """One element of an instant vector. ``t_ms`` is the time of evaluation, not of the scrape; value may be NaN."""
 
     labels: Labels
