@@ -96,11 +96,29 @@ def compare(step: str, real: Any, ours: Any, path: str = "") -> Iterator[Differe
     if isinstance(real, dict) and isinstance(ours, dict):
         for key in [*real, *(k for k in ours if k not in real)]:
             yield from compare(step, real.get(key, ABSENT), ours.get(key, ABSENT), f"{path}.{key}" if path else key)
+    elif isinstance(real, list) and isinstance(ours, list) and _names(real) != _names(ours) and _names(real + ours):
+        one, other = ({_name(item): item for item in items} for items in (real, ours))
+        yield from compare(step, one, other, path)
     elif isinstance(real, list) and isinstance(ours, list) and len(real) == len(ours):
         for index, (one, other) in enumerate(zip(real, ours, strict=True)):
             yield from compare(step, one, other, f"{path}[{index}]")
     elif real != ours:
         yield Difference(step, path, real, ours)
+
+
+def _name(item: Any) -> str:
+    """What a list's element is called, in lists of resources, groups and objects."""
+    if not isinstance(item, dict):
+        return ""
+    metadata = item.get("metadata")
+    names = (item.get("name"), item.get("resource"), item.get("subresource"), (metadata or {}).get("name"))
+    return next((name for name in names if name and isinstance(name, str)), "")
+
+
+def _names(items: list[Any]) -> set[str]:
+    """The elements' names; empty when one has none."""
+    found = {_name(item) for item in items}
+    return set() if "" in found else found
 
 
 def compare_output(step: str, stream: str, real: str, ours: str) -> Iterator[Difference]:

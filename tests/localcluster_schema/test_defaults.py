@@ -205,7 +205,7 @@ def test_hpa_keeps_the_user_s_own_policies_and_v1_target() -> None:
 
 def test_other_kinds() -> None:
     secret = defaulted("", "v1", "Secret", {"stringData": {"user": "ada"}, "data": {"old": "eA=="}})
-    assert secret == {"type": "Opaque", "data": {"old": "eA==", "user": "YWRh"}}
+    assert secret == {"metadata": {}, "type": "Opaque", "data": {"old": "eA==", "user": "YWRh"}}
     namespace = defaulted("", "v1", "Namespace", {"metadata": {"name": "team"}})
     assert namespace["metadata"]["labels"] == {"kubernetes.io/metadata.name": "team"}
     job = defaulted("batch", "v1", "Job", {"spec": {"template": {"spec": {"restartPolicy": "Never"}}}})["spec"]

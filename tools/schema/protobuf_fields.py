@@ -1,4 +1,4 @@
-"""Extract the protobuf field table that the embedded cluster needs to read ``kubectl create``'s request bodies.
+"""Extract the table of Go's fields: by it the embedded cluster reads protobuf, and writes the zero values that Go does.
 
     mkdir /tmp/schema-go && cd /tmp/schema-go && go mod init x
     for m in api apimachinery apiextensions-apiserver kube-aggregator; do go mod download k8s.io/$m@v0.37.2; done
@@ -27,9 +27,9 @@ STRUCT = re.compile(r"^type (\w+) struct \{")
 TAGGED = re.compile(r"^\s*(?:\w+\s+)?(\S+)\s+`(.*)`")
 SCALARS = {"string", "bytes", "bool", "int32", "int64", "uint32", "uint64", "double", "float"}
 
-Field = list[
-    str
-]  # [json name, type or "key,value" of a map, flags: r repeated, m map, i inlined, o omitted when empty]
+# [json name, type or "key,value" of a map, flags]; flags: r repeated, m map, i inlined, p pointer, o omitempty (which Go
+# ignores for a struct), z omitzero
+Field = list[str]
 
 
 def messages(path: pathlib.Path) -> tuple[str, dict[str, dict[str, Field]]]:
@@ -58,9 +58,9 @@ def messages(path: pathlib.Path) -> tuple[str, dict[str, dict[str, Field]]]:
     return package, found
 
 
-def tags(folder: pathlib.Path) -> dict[tuple[str, str], str]:
-    """(struct, protobuf name) -> flags from the Go struct tags of one package."""
-    found: dict[tuple[str, str], str] = {}
+def tags(folder: pathlib.Path) -> dict[tuple[str, str], tuple[str, str]]:
+    """(struct, protobuf name) -> JSON name and flags from the Go struct tags of one package."""
+    found: dict[tuple[str, str], tuple[str, str]] = {}
     for path in sorted(folder.glob("*.go")):
         if path.name.startswith(("generated", "zz_")) or path.name.endswith("_test.go"):
             continue
@@ -74,11 +74,16 @@ def tags(folder: pathlib.Path) -> dict[tuple[str, str], str]:
                 go_type, tag = match.groups()
                 name = re.search(r"\bname=(\w+)", tag)
                 json_tag = re.search(r'json:"([^"]*)"', tag)
-                if name and json_tag:
+                if json_tag and "protobuf:" in tag:
+                    # An embedded struct may go by its type's name.
+                    field = name[1] if name else go_type[:1].lower() + go_type[1:]
                     flags = "" if json_tag[1].split(",")[0] else "i"  # an embedded struct has no JSON name
-                    if ",omitempty" in json_tag[1] and not go_type.startswith("*"):
-                        flags += "o"
-                    found[struct, name[1]] = flags
+                    if go_type.startswith("*"):
+                        flags += "p"
+                    else:
+                        flags += "o" if ",omitempty" in json_tag[1] else ""
+                        flags += "z" if ",omitzero" in json_tag[1] else ""
+                    found[struct, field] = json_tag[1].split(",")[0] or field, flags
     return found
 
 
@@ -101,7 +106,8 @@ def main(cache: str, version: str) -> None:
             flags = tags(path.parent)
             for message, fields in found.items():
                 for field in fields.values():
-                    field[2] += flags.get((message, field[0]), "")
+                    name, more = flags.get((message, field[0]), (field[0], ""))
+                    field[0], field[2] = name, field[2] + more
                 everything[f"{package}.{message}"] = fields
             group = group_of(path.parent)
             api_version = f"{group}/{path.parent.name}" if group else path.parent.name

@@ -30,6 +30,11 @@ _NO_GENERATION = frozenset(
 # And those that count them without one.
 _GENERATION_WITHOUT_STATUS = frozenset(
     {
+        "admissionregistration.k8s.io/mutatingadmissionpolicies",
+        "admissionregistration.k8s.io/mutatingadmissionpolicybindings",
+        "admissionregistration.k8s.io/mutatingwebhookconfigurations",
+        "admissionregistration.k8s.io/validatingadmissionpolicybindings",
+        "admissionregistration.k8s.io/validatingwebhookconfigurations",
         "discovery.k8s.io/endpointslices",
         "networking.k8s.io/ingressclasses",
         "networking.k8s.io/networkpolicies",
@@ -78,19 +83,31 @@ def initial_state(storage: Storage, store: str, obj: Object, now_ms: int) -> Non
         obj["status"] = crd_status(obj, now_ms)
     elif store == "/services":
         obj.setdefault("status", {"loadBalancer": {}})
+    elif store == "/persistentvolumes":
+        note_phase(store, obj, None, now_ms)
     elif store == "apps/daemonsets":
         obj["metadata"].setdefault("annotations", {})["deprecated.daemonset.template.generation"] = "1"
     elif store == "batch/jobs" and not (obj.get("spec") or {}).get("manualSelector"):
         select_own_pods(obj)
 
 
+def note_phase(store: str, new: Object, old: Object | None, now_ms: int) -> None:
+    """In place: when a volume came into its phase."""
+    if store == "/persistentvolumes":
+        before, status = (old or {}).get("status") or {}, new.setdefault("status", {})
+        if before.get("phase") != status.get("phase"):
+            status["lastPhaseTransitionTime"] = rfc3339(now_ms)
+
+
 def select_own_pods(job: Object) -> None:
     """In place: the labels by which a Job knows its pods. Source: kubernetes pkg/registry/batch/job/strategy.go."""
     metadata, spec = job["metadata"], job["spec"]
     own = {"controller-uid": metadata["uid"], "job-name": metadata["name"]}
-    labels = spec["template"].setdefault("metadata", {}).setdefault("labels", {})
-    for name, value in own.items():
-        labels[name] = labels[f"batch.kubernetes.io/{name}"] = value
+    own |= {f"batch.kubernetes.io/{name}": value for name, value in own.items()}
+    template = spec["template"].setdefault("metadata", {})
+    template["labels"] = {**(template.get("labels") or {}), **own}
+    if not metadata.get("labels"):  # a Job without labels has those of its template
+        metadata["labels"] = dict(template["labels"])
     spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": metadata["uid"]}}
 
 

@@ -253,7 +253,7 @@ def _spec_to_flat(metric: Object) -> Object:
             flat["averageValue" if kind == "Object" and key == "averageValue" else name] = target[key]
     if kind == "Object" and "targetValue" not in flat:
         flat["targetValue"] = "0"  # the flat form has no absent value here
-    return {"type": kind, field: flat}
+    return {"type": kind, field: _container_last(flat)}
 
 
 def _spec_from_flat(metric: Object) -> Object:
@@ -283,7 +283,14 @@ def _status_to_flat(metric: Object) -> Object:
     for name, key in _FLAT_CURRENTS:
         if current.get(key) is not None:
             flat["averageValue" if kind == "Object" and key == "averageValue" else name] = current[key]
-    return {"type": kind, field: flat}
+    return {"type": kind, field: _container_last(flat)}
+
+
+def _container_last(flat: Object) -> Object:
+    """As the struct has it."""
+    return {key: value for key, value in flat.items() if key != "container"} | {
+        key: value for key, value in flat.items() if key == "container"
+    }
 
 
 def _status_from_flat(metric: Object) -> Object:

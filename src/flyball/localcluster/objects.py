@@ -216,6 +216,8 @@ class Objects:
                     new["status"] = old["status"]
             self._keep_metadata(new["metadata"], before)
         served.default(new, old)
+        if subresource == "status":
+            admission.note_phase(served.store, new, old, now_ms())
         if served.store == "/services" and not subresource:
             admission.allocate_service(self.storage, new, old)
         if managed is None:

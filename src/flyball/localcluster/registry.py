@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flyball.localcluster import failures, schema
-from flyball.localcluster.schema import CUSTOM_VERBS, Kind, structural
+from flyball.localcluster.schema import CUSTOM_VERBS, Kind, goform, structural
 
 Object = dict[str, Any]
 
@@ -84,6 +84,7 @@ class Served:
         """In place, an object in the storage version (custom resources: in any); ``old`` is the stored one."""
         if self.is_custom:
             structural.default(self.crd_schema, obj)
+            goform.normalise_metadata(obj["metadata"])
         else:
             schema.default(self.storage, obj, old)
 
@@ -239,12 +240,20 @@ def legacy_resources(group_version: str, resources: list[Served]) -> Object:
                 "verbs": list(SUBRESOURCE_VERBS[name]),
             }
             if name in schema.SUBRESOURCE_KINDS:
-                sub["group"], sub["version"], sub["kind"] = schema.SUBRESOURCE_KINDS[name]
+                group, version, sub["kind"] = schema.SUBRESOURCE_KINDS[name]
+                if (group, version) != (kind.group, kind.version):
+                    sub |= {"group": group, "version": version}
             entries.append(sub)
     kind_of_list: Object = {"kind": "APIResourceList"}
     if group_version != "v1":  # the oldest group answers as it did before lists had versions
         kind_of_list["apiVersion"] = "v1"
     return {**kind_of_list, "groupVersion": group_version, "resources": entries}
+
+
+def _response_kind(served: Served, group: str, version: str, kind: str) -> Object:
+    """As upstream shows it: built-in kinds do not repeat the group and version that they stand under."""
+    same = (group, version) == (served.kind.group, served.kind.version) and not served.is_custom
+    return {"group": "" if same else group, "version": "" if same else version, "kind": kind}
 
 
 def aggregated_version(version: str, resources: list[Served]) -> Object:
@@ -254,7 +263,7 @@ def aggregated_version(version: str, resources: list[Served]) -> Object:
         kind = served.kind
         entry: Object = {
             "resource": kind.plural,
-            "responseKind": {"group": kind.group, "version": kind.version, "kind": kind.kind},
+            "responseKind": _response_kind(served, kind.group, kind.version, kind.kind),
             "scope": "Namespaced" if kind.namespaced else "Cluster",
             "singularResource": kind.singular,
             "verbs": list(kind.verbs),
@@ -266,11 +275,11 @@ def aggregated_version(version: str, resources: list[Served]) -> Object:
         subs = []
         for name in kind.subresources:
             if name in SUBRESOURCE_VERBS:
-                group, ver, word = schema.SUBRESOURCE_KINDS.get(name, (kind.group, kind.version, kind.kind))
+                carried = schema.SUBRESOURCE_KINDS.get(name, (kind.group, kind.version, kind.kind))
                 subs.append(
                     {
                         "subresource": name,
-                        "responseKind": {"group": group, "version": ver, "kind": word},
+                        "responseKind": _response_kind(served, *carried),
                         "verbs": list(SUBRESOURCE_VERBS[name]),
                     }
                 )

@@ -58,6 +58,8 @@ class Resources:
         if rest[0] == "namespaces" and len(rest) >= 3 and rest[2] not in ("status", "finalize"):
             namespace, rest = rest[1], rest[2:]
         served = self._objects.served(group, version, rest[0])
+        if served.store == "/endpoints":
+            request.warnings.append("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
         if served.kind.namespaced != bool(namespace) and not (
             served.kind.namespaced and len(rest) == 1 and request.method in ("GET", "DELETE")
         ):
@@ -110,8 +112,6 @@ class Resources:
             obj = await request.object(served.kind.kind)
             check_body(request, served, obj, await request.body())
             writer = writer_of(request, served)
-            if served.store == "/endpoints":
-                request.warnings.append("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
             created = self._objects.create(served, namespace, obj, writer=writer, dry_run=is_dry_run(request))
             await answer_object(request, served, 201, created)
         elif request.method == "DELETE":

@@ -26,6 +26,12 @@ def partial(obj: Object) -> Object:
     return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
 
 
+_FINISHED = {
+    "Succeeded": ("Succeeded", "The pod has completed successfully."),
+    "Failed": ("Failed", "The pod failed."),
+}
+
+
 def table_of(served: Served, objects: list[Object], now_ms: int, metadata: Object, include: str) -> Object:
     """A ``meta.k8s.io/v1`` Table; ``include`` is the includeObject parameter (None, Metadata or Object)."""
     if include not in ("", "None", "Metadata", "Object"):
@@ -40,6 +46,10 @@ def table_of(served: Served, objects: list[Object], now_ms: int, metadata: Objec
     rows = []
     for obj, row in zip(objects, cells, strict=True):
         entry: Object = {"cells": row}
+        finished = _FINISHED.get((obj.get("status") or {}).get("phase", "")) if served.store == "/pods" else None
+        if finished:
+            reason, message = finished
+            entry["conditions"] = [{"type": "Completed", "status": "True", "reason": reason, "message": message}]
         if include == "Object":
             entry["object"] = obj
         else:

@@ -10,18 +10,18 @@ from binascii import b2a_base64
 from collections.abc import Callable
 from typing import Any
 
-from flyball.localcluster.schema import fields
+from flyball.localcluster.schema import goform
 from flyball.localcluster.schema.kinds import Kind
 
 Object = dict[str, Any]
 
 
 def default(kind: Kind, obj: Object, old: Object | None = None) -> None:
-    """Bring an object into the form that is stored: nulls dropped, quantities as text, defaults filled in.
+    """Bring an object into the form that is stored: as Go would write it, defaults filled in.
 
     ``old`` is the stored object that it replaces.
     """
-    fields.normalise(kind, obj, old)
+    goform.normalise(kind, obj, old)
     handler = _HANDLERS.get((kind.group, kind.kind))
     if handler is not None:
         handler(obj, kind.version)
@@ -68,7 +68,6 @@ def _http_get(action: Any) -> None:
 
 
 def _container(container: Object) -> None:
-    _set(container, resources={})
     _set(container, terminationMessagePath="/dev/termination-log", terminationMessagePolicy="File")
     image = container.get("image")
     _set(container, imagePullPolicy=_pull_policy(image if isinstance(image, str) else ""))
@@ -244,7 +243,6 @@ def _replication_controller(obj: Object, _version: str) -> None:
     _labels_from_template(obj)
     _set(spec, replicas=1)
     _template(spec)
-    _set(_child(obj, "status"), replicas=0)
 
 
 def _deployment(obj: Object, _version: str) -> None:
@@ -255,14 +253,12 @@ def _deployment(obj: Object, _version: str) -> None:
     if strategy["type"] == "RollingUpdate":
         _set(_child(strategy, "rollingUpdate"), maxUnavailable="25%", maxSurge="25%")
     _template(spec)
-    _child(obj, "status")
 
 
 def _replica_set(obj: Object, _version: str) -> None:
     spec = _child(obj, "spec")
     _set(spec, replicas=1)
     _template(spec)
-    _set(_child(obj, "status"), replicas=0)
 
 
 def _stateful_set(obj: Object, _version: str) -> None:
@@ -278,7 +274,6 @@ def _stateful_set(obj: Object, _version: str) -> None:
     for claim in _dicts(spec, "volumeClaimTemplates"):
         _set(claim, apiVersion="v1", kind="PersistentVolumeClaim")
         _claim(claim, "v1")
-    _set(_child(obj, "status"), replicas=0, availableReplicas=0)
 
 
 def _daemon_set(obj: Object, _version: str) -> None:
@@ -289,7 +284,6 @@ def _daemon_set(obj: Object, _version: str) -> None:
     if strategy["type"] == "RollingUpdate":
         _set(_child(strategy, "rollingUpdate"), maxUnavailable=1, maxSurge=0)
     _template(spec)
-    _set(_child(obj, "status"), currentNumberScheduled=0, desiredNumberScheduled=0, numberMisscheduled=0, numberReady=0)
 
 
 def _job_spec(spec: Object) -> None:
@@ -315,7 +309,6 @@ def _job(obj: Object, _version: str) -> None:
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
     if labels and not metadata.get("labels"):
         metadata["labels"] = dict(labels)
-    _child(obj, "status")
 
 
 def _cron_job(obj: Object, _version: str) -> None:
@@ -328,9 +321,7 @@ def _cron_job(obj: Object, _version: str) -> None:
         failedJobsHistoryLimit=1,
     )
     template = _child(spec, "jobTemplate")
-    _set(template, metadata={})
     _template(_child(template, "spec"))
-    _child(obj, "status")
 
 
 # --- the rest -------------------------------------------------------------------------------------------------------
@@ -356,7 +347,13 @@ def _service(obj: Object, _version: str) -> None:
         _set(spec, externalTrafficPolicy="Cluster")
     if kind == "LoadBalancer":
         _set(spec, allocateLoadBalancerNodePorts=True)
-    _set(_child(obj, "status"), loadBalancer={})
+        _ingress_points(obj)
+
+
+def _ingress_points(obj: Object) -> None:
+    for point in _dicts((obj.get("status") or {}).get("loadBalancer"), "ingress"):
+        if point.get("ip"):
+            _set(point, ipMode="VIP")
 
 
 def _endpoints(obj: Object, _version: str) -> None:
@@ -389,15 +386,15 @@ def _namespace(obj: Object, _version: str) -> None:
 
 
 def _node(obj: Object, _version: str) -> None:
-    _child(obj, "spec")
-    status = _child(obj, "status")
+    spec, status = _child(obj, "spec"), _child(obj, "status")
+    if spec.get("podCIDR"):  # the plural is always written beside the field
+        _set(spec, podCIDRs=[spec["podCIDR"]])
     if "capacity" in status:
         _set(status, allocatable=dict(status["capacity"]))
 
 
 def _claim_spec(spec: Object) -> None:
     _set(spec, volumeMode="Filesystem")
-    _set(spec, resources={})
 
 
 def _claim(obj: Object, _version: str) -> None:
@@ -442,13 +439,6 @@ def _hpa(obj: Object, version: str) -> None:
             _set(rules, selectPolicy="Max")
             if rules.get("policies") is None:
                 rules["policies"] = [dict(policy) for policy in policies]
-    status = _child(obj, "status")
-    _set(status, desiredReplicas=0)
-
-
-def _ingress(obj: Object, _version: str) -> None:
-    _child(obj, "spec")
-    _set(_child(obj, "status"), loadBalancer={})
 
 
 def _network_policy(obj: Object, _version: str) -> None:
@@ -465,7 +455,6 @@ def _api_service(obj: Object, _version: str) -> None:
     service = _child(obj, "spec").get("service")
     if isinstance(service, dict):
         _set(service, port=443)
-    _child(obj, "status")
 
 
 def _definition(obj: Object, _version: str) -> None:
@@ -475,7 +464,6 @@ def _definition(obj: Object, _version: str) -> None:
     if isinstance(name, str) and name:
         _set(names, singular=name.lower(), listKind=name + "List")
     _set(_child(spec, "conversion"), strategy="None")
-    _child(obj, "status")
 
 
 def _storage_class(obj: Object, _version: str) -> None:
@@ -505,17 +493,6 @@ def _binding(obj: Object, _version: str) -> None:
             _set(subject, apiGroup=group)
 
 
-def _role(obj: Object, _version: str) -> None:
-    obj.setdefault("rules", None)
-    if obj["rules"] is None:
-        obj["rules"] = []
-
-
-def _disruption_budget(obj: Object, _version: str) -> None:
-    _child(obj, "spec")
-    _set(_child(obj, "status"), disruptionsAllowed=0, currentHealthy=0, desiredHealthy=0, expectedPods=0)
-
-
 def _priority_class(obj: Object, _version: str) -> None:
     _set(obj, preemptionPolicy="PreemptLowerPriority")
 
@@ -534,11 +511,6 @@ def _csi_driver(obj: Object, _version: str) -> None:
     )
 
 
-def _quota(obj: Object, _version: str) -> None:
-    _child(obj, "spec")
-    _child(obj, "status")
-
-
 def _limit_range(obj: Object, _version: str) -> None:
     for item in _dicts(_child(obj, "spec"), "limits"):
         if item.get("type") == "Container":
@@ -548,32 +520,17 @@ def _limit_range(obj: Object, _version: str) -> None:
                 item["defaultRequest"] = {**item["default"], **(item.get("defaultRequest") or {})}
 
 
-def _event(obj: Object, _version: str) -> None:
-    """Go writes these fields of an Event even when they are empty; events are stored in the core form."""
-    for name, empty in (
-        ("eventTime", None),
-        ("firstTimestamp", None),
-        ("lastTimestamp", None),
-        ("reportingComponent", ""),
-        ("reportingInstance", ""),
-        ("source", {}),
-    ):
-        obj.setdefault(name, empty)
-
-
 _HANDLERS: dict[tuple[str, str], Callable[[Object, str], None]] = {
     ("", "Pod"): _pod,
     ("", "PodTemplate"): _pod_template,
     ("", "ReplicationController"): _replication_controller,
     ("", "Service"): _service,
     ("", "Endpoints"): _endpoints,
-    ("", "Event"): _event,
     ("", "Secret"): _secret,
     ("", "Namespace"): _namespace,
     ("", "Node"): _node,
     ("", "PersistentVolumeClaim"): _claim,
     ("", "PersistentVolume"): _volume_object,
-    ("", "ResourceQuota"): _quota,
     ("", "LimitRange"): _limit_range,
     ("apps", "Deployment"): _deployment,
     ("apps", "ReplicaSet"): _replica_set,
@@ -583,18 +540,14 @@ _HANDLERS: dict[tuple[str, str], Callable[[Object, str], None]] = {
     ("batch", "CronJob"): _cron_job,
     ("autoscaling", "HorizontalPodAutoscaler"): _hpa,
     ("discovery.k8s.io", "EndpointSlice"): _endpoint_slice,
-    ("networking.k8s.io", "Ingress"): _ingress,
     ("networking.k8s.io", "NetworkPolicy"): _network_policy,
     ("apiregistration.k8s.io", "APIService"): _api_service,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): _definition,
     ("storage.k8s.io", "StorageClass"): _storage_class,
     ("storage.k8s.io", "CSIDriver"): _csi_driver,
     ("scheduling.k8s.io", "PriorityClass"): _priority_class,
-    ("policy", "PodDisruptionBudget"): _disruption_budget,
     ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"): _webhooks,
     ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"): _webhooks,
     ("rbac.authorization.k8s.io", "RoleBinding"): _binding,
     ("rbac.authorization.k8s.io", "ClusterRoleBinding"): _binding,
-    ("rbac.authorization.k8s.io", "Role"): _role,
-    ("rbac.authorization.k8s.io", "ClusterRole"): _role,
 }

@@ -29,6 +29,12 @@ def definitions() -> dict[str, dict[str, Any]]:
     return found
 
 
+@cache
+def go_fields() -> dict[str, dict[str, Any]]:
+    """Go's types: ``packages`` (apiVersion -> package) and ``messages`` (type -> number -> JSON name, type, flags)."""
+    return packaged("protobuf-1.37.json.gz")
+
+
 def packaged(name: str) -> dict[str, dict[str, Any]]:
     """A packaged ``.json.gz`` file. The readers are imported here: most commands never need them."""
     import gzip
@@ -272,68 +278,6 @@ def _is_time(text: str) -> bool:
         return datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
         return False
-
-
-# --- normal form ----------------------------------------------------------------------------------------------------
-
-
-def normalise(kind: Kind, obj: dict[str, Any], old: dict[str, Any] | None = None) -> None:
-    """Bring an object to the form Go would write back: no nulls in struct fields, quantities as strings.
-
-    Quantities keep the text they were written in (upstream would turn "0.5" into "500m"), so that an applied manifest
-    compares equal to what is stored.
-    """
-    if old is None:
-        _normalise(_root_or_meta(kind), obj)
-        return
-    # What equals the stored object is in that form already.
-    changed = {name: value for name, value in obj.items() if name not in old or value != old[name]}
-    for name in changed:
-        del obj[name]
-    obj.update(_normalise(_root_or_meta(kind), changed))
-
-
-def _is_left_out(value: Any, node: dict[str, Any] | None, is_required: bool) -> bool:
-    """Whether Go's JSON writes nothing for a struct's field: nulls, and maps and lists without an element."""
-    if node is None:
-        return False
-    if value is None:
-        return True
-    if value or is_required or not isinstance(value, (dict, list)):
-        return False
-    inner = _resolved(node)[1]
-    if (inner.get("items") or {}).get("$ref", "").endswith(".HPAScalingPolicy"):
-        return False  # the one list that is refused when it is empty and defaulted when it is absent
-    return isinstance(value, list) or ("properties" not in inner and "additionalProperties" in inner)
-
-
-def _normalise(node: dict[str, Any], value: Any) -> Any:
-    name, node = _resolved(node)
-    if name == QUANTITY:
-        return value if isinstance(value, str) else "0" if value is None else str(value)
-    if isinstance(value, dict):
-        properties, extra = node.get("properties"), node.get("additionalProperties")
-        if properties is not None:
-            needed = node.get("required") or ()
-            for key in [k for k, v in value.items() if _is_left_out(v, properties.get(k), k in needed)]:
-                del value[key]
-            for key, item in value.items():
-                child = properties.get(key)
-                if child is not None and ("$ref" in child or "items" in child or "additionalProperties" in child):
-                    value[key] = _normalise(child, item)
-        elif isinstance(extra, dict):
-            for key, item in value.items():
-                if item is None and extra.get("type") == "string":
-                    value[key] = ""
-                elif "$ref" in extra or "items" in extra:
-                    value[key] = _normalise(extra, item)
-    elif isinstance(value, list) and "items" in node:
-        items = node["items"]
-        if "$ref" in items or "items" in items:
-            empty = _resolved(items)[1].get("type") == "object"
-            for index, item in enumerate(value):
-                value[index] = {} if item is None and empty else _normalise(items, item)
-    return value
 
 
 # --- patches --------------------------------------------------------------------------------------------------------

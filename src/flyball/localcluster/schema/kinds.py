@@ -62,7 +62,7 @@ _ROWS: dict[tuple[str, str], tuple[tuple[str, str, str, str, str], ...]] = {
         ("Endpoints", "endpoints", "ep", "", ""),
         ("Event", "events", "ev", "", ""),
         ("LimitRange", "limitranges", "limits", "", ""),
-        ("Namespace", "namespaces", "ns", "status finalize", _C),
+        ("Namespace", "namespaces", "ns", "finalize status", _C),
         ("Node", "nodes", "no", "status proxy", _C),
         ("PersistentVolumeClaim", "persistentvolumeclaims", "pvc", "status", ""),
         ("PersistentVolume", "persistentvolumes", "pv", "status", _C),
@@ -107,11 +107,15 @@ _ROWS: dict[tuple[str, str], tuple[tuple[str, str, str, str, str], ...]] = {
     ),
     ("certificates.k8s.io", "v1"): (
         ("CertificateSigningRequest", "certificatesigningrequests", "csr", "approval status", _C),
+        ("ClusterTrustBundle", "clustertrustbundles", "", "", _C),
+        ("PodCertificateRequest", "podcertificaterequests", "", "status", ""),
     ),
     ("networking.k8s.io", "v1"): (
         ("IngressClass", "ingressclasses", "", "", _C),
         ("Ingress", "ingresses", "ing", "status", ""),
+        ("IPAddress", "ipaddresses", "ip", "", _C),
         ("NetworkPolicy", "networkpolicies", "netpol", "", ""),
+        ("ServiceCIDR", "servicecidrs", "", "status", _C),
     ),
     ("policy", "v1"): (("PodDisruptionBudget", "poddisruptionbudgets", "pdb", "status", ""),),
     ("rbac.authorization.k8s.io", "v1"): (
@@ -122,12 +126,15 @@ _ROWS: dict[tuple[str, str], tuple[tuple[str, str, str, str, str], ...]] = {
     ),
     ("storage.k8s.io", "v1"): (
         ("CSIDriver", "csidrivers", "", "", _C),
-        ("CSINode", "csinodes", "", "", _C),
+        ("CSINode", "csinodes", "", "status", _C),
         ("CSIStorageCapacity", "csistoragecapacities", "", "", ""),
         ("StorageClass", "storageclasses", "sc", "", _C),
         ("VolumeAttachment", "volumeattachments", "", "status", _C),
+        ("VolumeAttributesClass", "volumeattributesclasses", "vac", "", _C),
     ),
     ("admissionregistration.k8s.io", "v1"): (
+        ("MutatingAdmissionPolicy", "mutatingadmissionpolicies", "", "", f"{_C} api-extensions"),
+        ("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings", "", "", f"{_C} api-extensions"),
         ("MutatingWebhookConfiguration", "mutatingwebhookconfigurations", "", "", f"{_C} api-extensions"),
         ("ValidatingAdmissionPolicy", "validatingadmissionpolicies", "", "status", f"{_C} api-extensions"),
         ("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", "", "", f"{_C} api-extensions"),
@@ -140,10 +147,18 @@ _ROWS: dict[tuple[str, str], tuple[tuple[str, str, str, str, str], ...]] = {
     ("coordination.k8s.io", "v1"): (("Lease", "leases", "", "", ""),),
     ("node.k8s.io", "v1"): (("RuntimeClass", "runtimeclasses", "", "", _C),),
     ("discovery.k8s.io", "v1"): (("EndpointSlice", "endpointslices", "", "", ""),),
+    ("resource.k8s.io", "v1"): (
+        ("DeviceClass", "deviceclasses", "", "", _C),
+        ("DeviceTaintRule", "devicetaintrules", "", "status", _C),
+        ("ResourceClaim", "resourceclaims", "", "status", ""),
+        ("ResourceClaimTemplate", "resourceclaimtemplates", "", "", ""),
+        ("ResourceSlice", "resourceslices", "", "", _C),
+    ),
     ("flowcontrol.apiserver.k8s.io", "v1"): (
         ("FlowSchema", "flowschemas", "", "status", _C),
         ("PriorityLevelConfiguration", "prioritylevelconfigurations", "", "status", _C),
     ),
+    ("storagemigration.k8s.io", "v1"): (("StorageVersionMigration", "storageversionmigrations", "", "status", _C),),
     ("monitoring.coreos.com", "v1"): (
         ("Alertmanager", "alertmanagers", "am", "scale status", "prometheus-operator"),
         ("PodMonitor", "podmonitors", "pmon", "status", "prometheus-operator"),

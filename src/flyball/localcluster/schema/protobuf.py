@@ -10,7 +10,6 @@ from __future__ import annotations
 from binascii import b2a_base64
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import Any
 
 from flyball.errors import QueryError
@@ -21,11 +20,6 @@ _MAX_DEPTH = 60
 _META = "k8s.io.apimachinery.pkg.apis.meta.v1."
 _MISSING = object()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@cache
-def _table() -> dict[str, dict[str, Any]]:
-    return fields.packaged("protobuf-1.37.json.gz")
 
 
 def decode_protobuf(body: bytes) -> dict[str, Any]:
@@ -69,7 +63,7 @@ def decode_protobuf(body: bytes) -> dict[str, Any]:
 
 
 def _message_name(api_version: str, kind: str) -> str | None:
-    table = _table()
+    table = fields.go_fields()
     for package in (table["packages"].get(api_version), _META.rstrip(".")):
         if package is not None and f"{package}.{kind}" in table["messages"]:
             return f"{package}.{kind}"
@@ -244,7 +238,7 @@ _NUMBERS = ("int32", "int64", "uint32", "uint64", "bool")
 def _message(name: str, data: memoryview, depth: int) -> dict[str, Any]:
     if depth > _MAX_DEPTH:
         raise QueryError(f"the protobuf body nests deeper than {_MAX_DEPTH} messages")
-    table: dict[str, list[str]] = _table()["messages"].get(name, {})
+    table: dict[str, list[str]] = fields.go_fields()["messages"].get(name, {})
     out: dict[str, Any] = {}
     for number, value in _wire(data):
         field = table.get(str(number))
