@@ -108,7 +108,10 @@ def figures_only(root: Expr) -> set[int]:
 def instant(ev: "Evaluator", node: VectorSelector) -> Vec:
     if node.extension == "smoothed":
         return smoothed(ev, node)
-    return samples(ev, node)[0]
+    ends = pinned(ev, node)
+    starts = ends - ev.run.options.lookback_ms
+    parts = [_latest(frame, starts, ends)[0] for frame in select(ev, node, int(starts.min()), int(ends.max()))]
+    return gather(parts).compact() if parts else ev.empty()
 
 
 def samples(ev: "Evaluator", node: VectorSelector) -> tuple[Vec, Floats, Floats]:
@@ -120,28 +123,31 @@ def samples(ev: "Evaluator", node: VectorSelector) -> tuple[Vec, Floats, Floats]
         nothing = ev.empty()
         return nothing, nothing.values, nothing.values
     vec = gather([part[0] for part in parts])
-    times, started = (np.concatenate([part[k] for part in parts]) for k in (1, 2))
+    dates = [w.applied(_dates) for _, w in parts]
+    times, started = (np.concatenate(tables) for tables in zip(*dates, strict=True))
     present = vec.ok.any(axis=1)
     if not present.all():
         vec, times, started = vec.rows(present), times[present], started[present]
     return vec, times, started
 
 
-def _latest(frame: Frame, starts: Times, ends: Times) -> tuple[Vec, Floats, Floats]:
+def _latest(frame: Frame, starts: Times, ends: Times) -> tuple[Vec, Windows]:
+    """The last sample in every window, and the windows."""
     w = cut(frame, starts, ends, keep_stale=True, apart=frame.histograms is None)
-
-    def latest(w: Windows) -> tuple[Floats, Mask, Floats, Floats]:
-        last = w.hi - 1
-        started = np.zeros(w.shape) if w.starts_ms is None else w.take(last, np.asarray(w.starts_ms, np.float64))
-        return w.take(last), w.full(w.hi > w.lo), w.spread(w.time(last)), started
-
-    found, ok, times, started = w.applied(latest)
+    found, ok = w.applied(lambda w: (w.take(w.hi - 1), w.full(w.hi > w.lo)))
     if np.isnan(found).any():
         ok = ok & ~is_stale(np.ascontiguousarray(found))
     histograms = w.take_histograms(w.hi - 1)
     if histograms is not None:
         histograms[~ok] = None
-    return Vec(w.labels, found, ok, histograms=histograms), times, started
+    return Vec(w.labels, found, ok, histograms=histograms), w
+
+
+def _dates(w: Windows) -> tuple[Floats, Floats]:
+    """The times of the last samples, and since when they count."""
+    last = w.hi - 1
+    started = np.zeros(w.shape) if w.starts_ms is None else w.take(last, np.asarray(w.starts_ms, np.float64))
+    return w.spread(w.time(last)), started
 
 
 def gather(parts: list[Vec]) -> Vec:

@@ -234,7 +234,7 @@ def cut(
         apart: series without a sample in some row are ``holed``; else all series move up to be without holes.
     """
     times, target = frame.times_ms, frame.target
-    used = np.unique(target) if target.size < times.shape[1] * _RUN_MIN else None
+    used = np.unique(target) if times.shape[1] > 1 and target.size < times.shape[1] * _RUN_MIN else None
     if used is not None and used.size < times.shape[1]:
         times, target = times[:, used], np.searchsorted(used, target).astype(np.int32)
     times = np.maximum.accumulate(times, axis=0) if times.shape[0] else times
@@ -281,6 +281,8 @@ def _holes(frame: Frame, keep_stale: bool, floats_only: bool) -> tuple[Index, Ma
 def _bounds(times: Times, starts: Times, ends: Times) -> tuple[Index, Index]:
     """The first row of each window and the first one behind it, [p, T]. Windows of steps often begin where others
     end, so that each edge is looked up once."""
+    if ends.size == 1:
+        return _rows_up_to(times, starts), _rows_up_to(times, ends)
     edges, at = np.unique(np.concatenate([starts, ends]), return_inverse=True)
     rows = _rows_up_to(times, edges)
 

@@ -497,7 +497,7 @@ def _frame(columns: NDArray[np.intp], labels: tuple[Labels, ...], snapshot: _Sna
         picked = values[:, first : first + count]
     else:
         picked = values[:, columns]
-    used = np.unique(target)
+    used = target if count == 1 else np.unique(target)
     if len(used) * 2 < times.shape[1]:
         times = times[:, used]
         target = np.searchsorted(used, target).astype(np.int32)

@@ -162,7 +162,7 @@ class Metric:
         ids = self.match(matchers)
         families = self.family_of[ids]
         blocks = []
-        for index in np.unique(families):
+        for index in families[:1] if (families == families[:1]).all() else np.unique(families):
             if index == SCATTERED:
                 continue
             family = self.families[int(index)]

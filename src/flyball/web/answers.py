@@ -1,7 +1,6 @@
 """Envelopes and errors of the Prometheus API, and the guard around every handler."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ Handler = Callable[..., Awaitable[Response]]
 
 #: ``(request's form, who asks)``; who asks is the share in the queue of queries.
 CLIENT = "client"
+_WATCHED_AFTER_S = 0.02
 
 
 class TimedOutError(Exception):
@@ -33,12 +33,14 @@ class UnavailableError(Exception):
 
 def success(data: bytes | None, warnings: Sequence[str] = (), infos: Sequence[str] = ()) -> Response:
     """The envelope around ``data``, which is JSON already; None where an answer carries none."""
-    body = b'{"status":"success"' + (b',"data":' + data if data is not None else b"")
+    body = [b'{"status":"success"']
+    if data is not None:
+        body += [b',"data":', data]
     if warnings:
-        body += b',"warnings":' + encode(list(warnings))
+        body += [b',"warnings":', encode(list(warnings))]
     if infos:
-        body += b',"infos":' + encode(list(infos))
-    return Response(body + b"}", media_type="application/json")
+        body += [b',"infos":', encode(list(infos))]
+    return Response(b"".join([*body, b"}"]), media_type="application/json")
 
 
 def error(status: int, kind: str, message: str) -> Response:
@@ -88,24 +90,33 @@ def client_of(request: Request) -> str:
 
 
 async def _unless_gone(request: Request, work: Awaitable[Response]) -> Response:
-    task = asyncio.ensure_future(work)
-    gone = asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-            return Response(status_code=499)  # nobody reads it
-        return await task
-    finally:
-        gone.cancel()
+    """The answer; the work is cancelled when the client goes away. Work that is soon done is not watched."""
+    task = asyncio.current_task()
+    assert task is not None
+    watching: list[asyncio.Task[None]] = []
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
         task.cancel()
 
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    timer = asyncio.get_running_loop().call_later(
+        _WATCHED_AFTER_S, lambda: watching.append(asyncio.create_task(watch()))
+    )
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        task.uncancel()
+        return Response(status_code=499)  # nobody reads it
+    finally:
+        timer.cancel()
+        for watcher in watching:
+            watcher.cancel()
 
 
 def form_client(form: Form) -> str:

@@ -45,7 +45,7 @@ async def read_form(request: Request) -> Form:
                 raise BadDataError("the form has more than 10000 fields") from None
             for name, value in pairs:
                 form.setdefault(name, []).append(value)
-    for name, value in request.query_params.multi_items():
+    for name, value in parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True):
         form.setdefault(name, []).append(value)
     return form
 

@@ -1,6 +1,6 @@
 """The Prometheus HTTP API v1 (reference/stack.md 1.1) as one ASGI app: what handles which path."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from flyball.errors import FlyballError
 from flyball.web.answers import UnavailableError, error, guarded
@@ -40,7 +41,7 @@ def create_app(
     Args:
         targets_provider: the ``activeTargets`` dicts, when there is no ``instance``.
         executor: the threads in which queries run.
-        routes: more routes, tried first.
+        routes: more routes, tried before all but queries.
         queries_max: queries that run at once.
         threads_spare: threads of the executor beyond those.
     """
@@ -87,15 +88,36 @@ def create_app(
         ("/admin/tsdb/clean_tombstones", status.clean_tombstones, _CHANGE),
         ("/admin/tsdb/snapshot", status.snapshot, _CHANGE),
     ]
-    return Starlette(
+    return _Api(
+        {f"{V1}/query": guarded(queries.query), f"{V1}/query_range": guarded(queries.query_range)},
         routes=[
             *routes,
             *(Route(V1 + path, guarded(handler), methods=methods) for path, handler, methods in table),
             Route("/federate", _federate(catalogue), methods=_GET),
             *_management(instance),
             Route(f"{V1}/{{rest:path}}", _unknown, methods=_BOTH),
-        ]
+        ],
     )
+
+
+class _Api(Starlette):
+    """An application that finds queries by their path at once: a short one would wait longer for routes and
+    middlewares than for its answer.
+
+    Args:
+        hot: path -> what answers it.
+    """
+
+    def __init__(self, hot: Mapping[str, Callable[[Request], Awaitable[Response]]], **options: Any) -> None:
+        super().__init__(**options)
+        self._hot = hot
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._hot.get(scope["path"]) if scope["type"] == "http" and scope["method"] in _BOTH else None
+        if endpoint is None:
+            await super().__call__(scope, receive, send)
+        else:
+            await (await endpoint(Request(scope, receive, send)))(scope, receive, send)
 
 
 def _management(instance: Instance) -> list[BaseRoute]:

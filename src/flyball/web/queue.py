@@ -28,6 +28,11 @@ class _Query:
         self.abandoned = False
         self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
+    def time_out(self) -> None:
+        if not self.done.done():
+            _TIMED_OUT.inc()
+            self.done.set_exception(TimedOutError("query timed out in query execution"))
+
 
 class QueryQueue:
     """Runs work in ``executor``, ``running_max`` at once, one client after the other.
@@ -60,17 +65,14 @@ class QueryQueue:
         self._waiting.setdefault(client, deque()).append(query)
         self._count += 1
         self._next()
+        timer = asyncio.get_running_loop().call_later(timeout_s, query.time_out)
         try:
-            return await asyncio.wait_for(asyncio.shield(query.done), timeout_s)
-        except TimeoutError:
-            _TIMED_OUT.inc()
-            raise TimedOutError("query timed out in query execution") from None
+            return await query.done
         finally:
+            timer.cancel()
             query.stop.set()
             self._forget(client, query)
             self._abandon(query)
-            if not query.done.done():
-                query.done.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _abandon(self, query: _Query) -> None:
         if query.running and self._abandoned < self._spare:
