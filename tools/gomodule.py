@@ -5,19 +5,28 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flyball"
 
 
-def binary(name: str, module: str, version: str, package: str, flags: Sequence[str] = ()) -> Path:
+def binary(
+    name: str,
+    module: str,
+    version: str,
+    package: str,
+    flags: Sequence[str] = (),
+    files: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
     """The program's path; needs Go and its module proxy at the first call.
 
     Args:
         module: with its version, as ``example.com/m@v1.2.3``.
         version: the program's, part of the path.
         package: below the module, as ``./cmd/m``.
+        files: texts by path that the module has only once its web page is built, and are not asked for here.
     """
     home = CACHE / f"{name}-{version}"
     path = home / name
@@ -32,6 +41,9 @@ def binary(name: str, module: str, version: str, package: str, flags: Sequence[s
             shutil.copytree(json.loads(found.stdout)["Dir"], source)
             subprocess.run(["chmod", "-R", "u+w", str(source)], check=True)
             (source / "go.work").unlink(missing_ok=True)
+            for file, text in files.items():
+                (source / file).parent.mkdir(parents=True, exist_ok=True)
+                (source / file).write_text(text)
             build = ["nice", "-n", "19", "go", "build", "-p", "2", *flags, "-o", str(path), package]
             subprocess.run(build, check=True, env={**os.environ, "CGO_ENABLED": "0"}, cwd=source)
     return path
