@@ -1,4 +1,4 @@
-"""Requests that the API server passes on to the node: logs, exec, port-forward."""
+"""Requests that the API server passes on to the node: logs, exec, attach, port-forward."""
 
 import asyncio
 import contextlib
@@ -67,11 +67,11 @@ class NodeClient:
         name = f"{metadata['namespace']}/{metadata['name']}"
         if not pod["spec"].get("nodeName"):
             raise failures.bad_request(f"pod {metadata['name']} does not have a host assigned")
-        if subresource == "exec":
-            if not request.param("command"):
+        if subresource in ("exec", "attach"):
+            if subresource == "exec" and not request.param("command"):
                 raise failures.bad_request("you must specify at least 1 command for the container")
             container = container_of(pod, request.param("container"))
-            path = f"/exec/{name}/{container}"
+            path = f"/{subresource}/{name}/{container}"
         else:
             container, path = "", f"/portForward/{name}"
         url = URL(f"https://127.0.0.1:{self._port}{path}?{request.query}", encoded=True)

@@ -21,6 +21,7 @@ SUBRESOURCE_VERBS: dict[str, tuple[str, ...]] = {
     "finalize": ("update",),
     "log": ("get",),
     "exec": ("create", "get"),
+    "attach": ("create", "get"),
     "portforward": ("create", "get"),
     "binding": ("create",),
     "eviction": ("create",),

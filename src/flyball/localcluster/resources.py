@@ -81,13 +81,13 @@ class Resources:
             await self._subresource(request, served, namespace, rest[1], rest[2:])
 
     async def answer_stream(self, request: Request, protocols: list[str]) -> None:
-        """A WebSocket to ``/api/v1/namespaces/NAMESPACE/pods/NAME/exec`` or ``portforward``.
+        """A WebSocket to ``/api/v1/namespaces/NAMESPACE/pods/NAME/exec``, ``attach`` or ``portforward``.
 
         Raises:
             ApiFailure: there is no such pod, or it cannot be reached.
         """
         match request.segments:
-            case ["api", "v1", "namespaces", namespace, "pods", name, ("exec" | "portforward") as subresource]:
+            case ["api", "v1", "namespaces", namespace, "pods", name, ("exec" | "attach" | "portforward") as subresource]:
                 pod = self._objects.get(self._objects.served("", "v1", "pods"), namespace, name).object
                 await self._node.relay(request, pod, subresource, protocols)
             case _:
@@ -140,7 +140,7 @@ class Resources:
         if sub == "log":
             only_get(request)
             await self._node.answer_log(request, self._objects.get(served, namespace, name).object)
-        elif sub in ("exec", "portforward"):
+        elif sub in ("exec", "attach", "portforward"):
             self._objects.get(served, namespace, name)
             raise failures.bad_request("Upgrade request required: use kubectl 1.31 or newer, which asks by WebSocket")
         elif sub == "token":

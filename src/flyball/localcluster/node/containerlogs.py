@@ -23,6 +23,7 @@ class LogOptions:
     timestamps: bool = False
     since_ms: int | None = None
     limit_bytes: int | None = None
+    stream: str = ""  # "stdout" or "stderr" alone
 
 
 def files(path: Path) -> list[Path]:
@@ -34,8 +35,10 @@ def files(path: Path) -> list[Path]:
 def formatted(line: bytes, options: LogOptions) -> bytes:
     """One CRI line (without its end) as the reader wants it; ``b""`` when it is older than asked for."""
     stamp, _, rest = line.partition(b" ")
-    _stream, _, rest = rest.partition(b" ")
+    stream, _, rest = rest.partition(b" ")
     tag, _, text = rest.partition(b" ")
+    if options.stream and stream.decode() != options.stream:
+        return b""
     if options.since_ms is not None:
         try:
             if clock.parse_rfc3339_ms(stamp[:23].decode() + "Z") < options.since_ms:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from flyball import clock
-from flyball.localcluster.node import containerlogs, figures, process, streams
+from flyball.localcluster.node import attaching, containerlogs, figures, process, streams
 from flyball.localcluster.node.pods import PodManager
 
 TEXT = "text/plain; charset=utf-8"
@@ -100,11 +100,11 @@ class NodeApi:
         return {"node": node, "pods": pods}
 
     async def _stream(self, scope: Any, receive: Any, send: Any) -> None:
-        """``/exec/NAMESPACE/POD/CONTAINER?command=...`` and ``/portForward/NAMESPACE/POD``."""
+        """``/exec`` or ``/attach/NAMESPACE/POD/CONTAINER?...`` and ``/portForward/NAMESPACE/POD``."""
         await receive()
         parts = [unquote(part) for part in scope["path"].split("/")[1:]]
         offered = scope.get("subprotocols") or []
-        spoken = streams.EXEC_PROTOCOLS if parts[0] == "exec" else (streams.FORWARD_PROTOCOL,)
+        spoken = streams.EXEC_PROTOCOLS if parts[0] in ("exec", "attach") else (streams.FORWARD_PROTOCOL,)
         protocol = next((one for one in spoken if one in offered), None)
         worker = self._manager.find(parts[1], parts[2]) if len(parts) > 2 else None
         if not self._authorized(scope) or protocol is None or worker is None:
@@ -114,13 +114,19 @@ class NodeApi:
             await send({"type": "websocket.accept", "subprotocol": protocol})
             await streams.Forwarding(f"{worker.name}, uid {worker.uid}", worker.ip, send).run(receive)
             return
-        container = worker.find(parts[3]) if parts[0] == "exec" and len(parts) == 4 else None
+        container = worker.find(parts[3]) if parts[0] in ("exec", "attach") and len(parts) == 4 else None
         if container is None or not container.alive:
             await send({"type": "websocket.close", "code": 1008})
             return
         await send({"type": "websocket.accept", "subprotocol": protocol})
         query = parse_qs(scope["query_string"].decode("latin-1"))
         wanted = {name: query.get(name, [""])[-1] in ("true", "1") for name in ("stdin", "tty")}
+        if parts[0] == "attach":
+            attempt = container.attempt
+            await attaching.attach(
+                container, lambda: container.attempt == attempt and container.alive, wanted["stdin"], receive, send
+            )
+            return
         await streams.execute(container, query.get("command") or ["true"], wanted, receive, send)
 
     async def _logs(self, scope: Any, receive: Any, send: Any) -> None:

@@ -28,6 +28,8 @@ class Launch:
     """Its view of the loopback; None where it has the machine's."""
     limits: Mapping[str, str]
     """What it is held to: nothing for a program of ours in another's place, for which the limits were not meant."""
+    stdin: str
+    """Its input, as ``process.start`` takes it."""
     root: Root | None
     """Its view of the file system; None where mount paths are rewritten to the volumes' real ones instead."""
 
@@ -92,7 +94,13 @@ def prepare(
     alone = loopback is not None or images.takes_bind_shim(seen)
     alone = alone or images.listens_on_pod_ip(argv, pod_ip, [str(word) for word in words])
     held = {} if images.is_stand_in(image, command, table) else (container.get("resources") or {}).get("limits") or {}
-    return Launch(argv, env, cwd, mounts, alone, loopback, held, root)
+    return Launch(argv, env, cwd, mounts, alone, loopback, held, _stdin(container), root)
+
+
+def _stdin(container: Object) -> str:
+    if not (container.get("stdin") or container.get("tty")):
+        return ""
+    return ("tty" if container.get("tty") else "pipe") + (" once" if container.get("stdinOnce") else "")
 
 
 def _loopback(pod: Object, pod_dir: Path, pod_ip: str) -> Loopback:

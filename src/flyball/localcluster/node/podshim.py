@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, import-not-found, arg-type"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, import-not-found, arg-type, union-attr"
 # ruff: noqa: UP031
 """Keeps one container's process: its parent, its log writer, the keeper of its exit code.
 
@@ -23,6 +23,7 @@ import time
 LOG_MAX_BYTES = int(os.environ.pop("FLYBALL_LOG_MAX_BYTES", "") or 10 << 20)
 ROOT = os.environ.pop("FLYBALL_ROOT", "")  # the new root's directory, then a line for each mount: mode, source, target
 NET = os.environ.pop("FLYBALL_NET", "")  # the pod's address, the directory of its ports, and 1 when containers share it
+STDIN = os.environ.pop("FLYBALL_STDIN", "").split()  # "pipe" or "tty", and "once", of a container that wants an input
 LOG_FILES = 5
 LINE_MAX_BYTES = 16 << 10
 READ_BYTES = 64 << 10
@@ -87,10 +88,11 @@ class Log:
 class Stream:
     """One of the program's two outputs, cut into lines."""
 
-    def __init__(self, fd, name, log):
+    def __init__(self, fd, name, log, attachments):
         self.fd = fd
         self.name = name
         self.log = log
+        self.attachments = attachments
         self.rest = b""
         os.set_blocking(fd, False)
 
@@ -107,6 +109,8 @@ class Stream:
             return True
         except OSError:
             data = b""
+        if data and self.attachments:
+            self.attachments.show(1 if self.name == "stdout" else 2, data)
         lines = (self.rest + data).split(b"\n")
         self.rest = lines.pop()
         out = []
@@ -181,7 +185,7 @@ def signal_all(pid, number):
                 pass
 
 
-def start(cwd, argv, out, err):
+def start(cwd, argv, out, err, attachments):
     """The child's pid, why it cannot be started, and who answers for its addresses."""
     failed, tell = os.pipe()
     loopback = beside("podnet").Loopback(*NET.split("\t")[:2]) if NET else None
@@ -190,8 +194,10 @@ def start(cwd, argv, out, err):
         stage = "start"
         try:
             os.setsid()
-            null = os.open(os.devnull, os.O_RDONLY)
-            os.dup2(null, 0)
+            if attachments:
+                stage = "terminal"
+                attachments.become()
+            os.dup2(attachments.input if attachments else os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(out, 1)
             os.dup2(err, 2)
             # Python ignores SIGPIPE, and what is ignored stays so across exec.
@@ -267,8 +273,14 @@ def main():
     base = os.path.join(directory, attempt)
     become_subreaper()
     log = Log(base + ".log")
-    out_read, out_write = os.pipe()
-    err_read, err_write = os.pipe()
+    attachments = (
+        beside("podattach").Attachments(directory, attempt, STDIN[0] == "tty", "once" in STDIN) if STDIN else None
+    )
+    if attachments and attachments.tty:
+        (out_read, out_write), (err_read, err_write) = (attachments.output, attachments.input), (-1, attachments.input)
+    else:
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
     os.set_inheritable(ready, False)
     try:
         os.mkfifo(base + ".ctl", 0o600)
@@ -276,9 +288,9 @@ def main():
         pass
     control = open_control(base + ".ctl")
     started_ms = time.time_ns() // 1000000
-    pid, trouble, loopback = start(cwd, argv, out_write, err_write)
-    os.close(out_write)
-    os.close(err_write)
+    pid, trouble, loopback = start(cwd, argv, out_write, err_write, attachments)
+    for fd in {out_write, err_write, attachments.input if attachments else out_write}:
+        os.close(fd)
     if pid is None:
         write_whole(base + ".exit", "128 0 %d 0\n%s\n" % (time.time_ns() // 1000000, trouble))
         os.write(ready, ("error %s\n" % trouble).encode(errors="replace"))
@@ -301,10 +313,12 @@ def main():
     for fd in (0, 1, 2):
         os.dup2(null, fd)
 
-    streams = {out_read: Stream(out_read, "stdout", log), err_read: Stream(err_read, "stderr", log)}
+    outputs = ((out_read, "stdout"), (err_read, "stderr"))
+    streams = {fd: Stream(fd, name, log, attachments) for fd, name in outputs if fd >= 0}
     poller = select.poll()
     listener = loopback.listener if loopback else -1
-    for fd in (*streams, pidfd, control, listener):
+    door = attachments.listener.fileno() if attachments else -1
+    for fd in (*streams, pidfd, control, listener, door):
         if fd >= 0:
             poller.register(fd, select.POLLIN)
     status, cpu_us = None, 0
@@ -315,6 +329,8 @@ def main():
                     poller.unregister(fd)
             elif fd == listener:
                 loopback.answer()
+            elif fd == door:
+                attachments.accept()
             elif fd == control:
                 # The node has gone: a program that its limiter had stopped must not stay so.
                 signal_all(pid, signal.SIGCONT)
@@ -344,10 +360,11 @@ def main():
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     code = 128 + number if number else os.WEXITSTATUS(status)
     write_whole(base + ".exit", "%d %d %d %d\n\n" % (code, number, finished_ms, cpu_us))
-    try:
-        os.unlink(base + ".ctl")
-    except OSError:
-        pass
+    for ending in (".ctl", ".sock"):
+        try:
+            os.unlink(base + ending)
+        except OSError:
+            pass
 
 
 if __name__ == "__main__":

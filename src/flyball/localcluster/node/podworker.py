@@ -360,6 +360,7 @@ class PodWorker:
                 partial(self._exited, one),
                 root=ready.root,
                 loopback=ready.loopback,
+                stdin=ready.stdin,
             )
         except process.StartError as exc:
             ended = process.Exit(128, 0, clock.now_ms(), 0, str(exc))

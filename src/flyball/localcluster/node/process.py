@@ -175,12 +175,14 @@ async def start(
     log_max_bytes: int | None = None,
     root: "Root | None" = None,
     loopback: "Loopback | None" = None,
+    stdin: str = "",
 ) -> ContainerProcess:
     """Starts ``argv`` (``argv[0]`` an absolute path) in a session of its own.
 
     Args:
         root: its file system, in a mount namespace of its own; None: the machine's.
         loopback: the pod's address where it would listen on every one; None: it listens on every one.
+        stdin: ``pipe`` or ``tty``, and ``once`` when it ends with its first client; "": the program has no input.
 
     Raises:
         StartError: it could not be started.
@@ -195,6 +197,8 @@ async def start(
             shim_env["FLYBALL_ROOT"] = root.text()
         if loopback is not None:
             shim_env["FLYBALL_NET"] = loopback.text()
+        if stdin:
+            shim_env["FLYBALL_STDIN"] = stdin
         if log_max_bytes is not None:
             shim_env["FLYBALL_LOG_MAX_BYTES"] = str(log_max_bytes)
         try:
