@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flyball import __version__
-from flyball.clock import now_ms, parse_rfc3339_ms
+from flyball.clock import monotonic_s, now_ms, parse_rfc3339_ms
 from flyball.errors import FlyballError, QueryError, QueryLimitError, StoreError
 from flyball.localcluster import admission, failures, patching, pki
 from flyball.localcluster.aggregation import Aggregator, Backend
@@ -24,6 +24,7 @@ from flyball.localcluster.requests import Request, encode
 from flyball.localcluster.resources import Resources
 from flyball.localcluster.reviews import ADMIN, ADMIN_GROUPS
 from flyball.localcluster.storage import DELETED, Event, Expired, Storage
+from flyball.localcluster.telemetry import Telemetry, about, health_slis
 from flyball.localcluster.tokens import TokenAuthority
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ Object = dict[str, Any]
 KUBERNETES_VERSION = "v1.37.0"
 EVENT_TTL_MS = 3_600_000
 HOUSEKEEPING_EVERY_S = 60.0
+METRICS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _OPEN_PATHS = ("healthz", "livez", "readyz", "version")
 
 
@@ -54,6 +56,13 @@ class Application:
             self.registry.add_definition(record.object)
         self._bootstrap()
         self.aggregator = Aggregator(storage, self._pki, self._forget_documents, self._set_api_service_status)
+        build = version_info()
+        named = {"git_version": "gitVersion", "git_commit": "gitCommit", "major": "major", "minor": "minor"}
+        self._telemetry = Telemetry(
+            {label: build[field] for label, field in named.items()},
+            storage.counts,
+            lambda: {backend.name: not backend.available for backend in self.aggregator.remote()},
+        )
         self._discovery = Discovery(self.registry, self.aggregator)
         self._node = NodeClient(self._pki, token, NODE_PORT + port_offset)
         self._tokens = TokenAuthority(storage, self._token)
@@ -186,6 +195,15 @@ class Application:
             return
         request = Request(scope, receive, send)
         self.requests += 1
+        what = about(request.method, request.segments, request.params, request.content_type)
+        self._telemetry.began(what)
+        began_s = monotonic_s()
+        try:
+            await self._answer(request)
+        finally:
+            self._telemetry.ended(what, request.code, monotonic_s() - began_s)
+
+    async def _answer(self, request: Request) -> None:
         try:
             await self._handle(request)
         except ConnectionResetError:
@@ -258,6 +276,10 @@ class Application:
             )
         elif parts[0] in ("healthz", "livez", "readyz"):
             await request.answer(200, b"ok", "text/plain; charset=utf-8")
+        elif parts == ["metrics"]:
+            await request.answer(200, self._telemetry.exposition(), METRICS_TEXT)
+        elif parts == ["metrics", "slis"]:
+            await request.answer(200, health_slis(), METRICS_TEXT)
         elif parts == ["version"]:
             only_get(request)
             await request.answer_object(200, version_info())

@@ -36,7 +36,7 @@ _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 
 
 class Request:
-    """A request being answered. ``started`` is true once the response's head has gone out."""
+    """A request being answered. ``started`` is true once the response's head has gone out, with ``code``."""
 
     def __init__(self, scope: Any, receive: Any, send: Any) -> None:
         self.method: str = scope["method"]
@@ -54,6 +54,7 @@ class Request:
         self.receive = receive
         self._send = send
         self.started = False
+        self.code = 0
         self.user = ""
         self.groups: tuple[str, ...] = ()
         self.warnings: list[str] = []
@@ -147,13 +148,13 @@ class Request:
         await self._send({"type": "http.response.body", "body": b""})
 
     async def start(self, code: int, headers: list[tuple[bytes, bytes]]) -> None:
-        self.started = True
+        self.started, self.code = True, code
         await self._send({"type": "http.response.start", "status": code, "headers": headers})
 
     async def send(self, message: Any) -> None:
         """A raw ASGI message."""
         if message["type"] == "http.response.start":
-            self.started = True
+            self.started, self.code = True, message["status"]
         await self._send(message)
 
     async def chunk(self, data: bytes, more: bool = True) -> None:

@@ -351,6 +351,10 @@ class Storage:
                 self._db.execute("ROLLBACK")
             self._garbage = garbage + self._garbage
 
+    def counts(self) -> dict[str, int]:
+        """The number of objects in each bucket."""
+        return {bucket: len(objects) for bucket, objects in self._buckets.items()}
+
     def statistics(self) -> dict[str, int]:
         return {
             "revision": self.revision,
