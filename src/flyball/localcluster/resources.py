@@ -22,6 +22,7 @@ from flyball.localcluster.tokens import TokenAuthority
 from flyball.localcluster.watching import answer_watch
 
 Object = dict[str, Any]
+_STREAMS = ("exec", "attach", "portforward")
 
 
 # Kinds whose deletion is answered with the object that is gone, not with a Status.
@@ -87,7 +88,7 @@ class Resources:
             ApiFailure: there is no such pod, or it cannot be reached.
         """
         match request.segments:
-            case ["api", "v1", "namespaces", namespace, "pods", name, ("exec" | "attach" | "portforward") as subresource]:
+            case ["api", "v1", "namespaces", namespace, "pods", name, subresource] if subresource in _STREAMS:
                 pod = self._objects.get(self._objects.served("", "v1", "pods"), namespace, name).object
                 await self._node.relay(request, pod, subresource, protocols)
             case _:
@@ -140,7 +141,7 @@ class Resources:
         if sub == "log":
             only_get(request)
             await self._node.answer_log(request, self._objects.get(served, namespace, name).object)
-        elif sub in ("exec", "attach", "portforward"):
+        elif sub in _STREAMS:
             self._objects.get(served, namespace, name)
             raise failures.bad_request("Upgrade request required: use kubectl 1.31 or newer, which asks by WebSocket")
         elif sub == "token":
