@@ -12,8 +12,9 @@ from flyball.promql.syntax import Expr
 
 if TYPE_CHECKING:
     from flyball.promql.engine import evaluate
-    from flyball.promql.evaluator import Options, Stop, Storage
+    from flyball.promql.evaluator import Options, Storage
     from flyball.promql.rendering import data_json
+    from flyball.promql.stopping import Stop
     from flyball.promql.values import EvaluationError, Matrix, Scalar, String, Value, Vector
 
 __all__ = [
@@ -38,7 +39,8 @@ __all__ = [
 _EVALUATOR = {
     "evaluate": "engine",
     "data_json": "rendering",
-    **dict.fromkeys(("Options", "Stop", "Storage"), "evaluator"),
+    "Stop": "stopping",
+    **dict.fromkeys(("Options", "Storage"), "evaluator"),
     **dict.fromkeys(("EvaluationError", "Matrix", "Scalar", "String", "Value", "Vector"), "values"),
 }
 

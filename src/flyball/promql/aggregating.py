@@ -104,7 +104,7 @@ def _compiled_rates(
 
 def _blocks(ev: "Evaluator", op: str, kernel: Kernel, found: RangeVector, groups: Groups) -> tuple[Floats, Mask, Mask]:
     """Values and presence [G, T], and which series were used [n]."""
-    windows = [cut(frame, found.starts, found.ends, apart=True) for frame in found.frames]
+    windows = [cut(frame, found.starts, found.ends, apart=True, stop=ev.run.options.stop) for frame in found.frames]
     shape = (groups.count, ev.ts.size)
     values, ok = np.empty(shape, order="F"), np.empty(shape, bool, order="F")
     used = np.zeros(groups.code.size, bool)

@@ -7,12 +7,13 @@ from typing import Protocol
 import numpy as np
 
 from flyball.errors import QueryLimitError
-from flyball.model.frames import Floats, Frame, Mask, Times
+from flyball.model.frames import Floats, Frame, Times
 from flyball.model.labels import Matcher
 from flyball.promql import aggregating, functions, operators, selecting
 from flyball.promql.annotations import Annotations
 from flyball.promql.catalog import TIME_DEPENDENT
 from flyball.promql.features import STABLE, Features
+from flyball.promql.stopping import Stop
 from flyball.promql.syntax import (
     Aggregate,
     Binary,
@@ -45,22 +46,6 @@ class Storage(Protocol):
     def select(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> list[Frame]:
         """Samples with start_ms < t <= end_ms of the matching series; more is allowed, it is cut away."""
         ...
-
-
-class Stop:
-    """How whoever waits for an evaluation asks it to end. It is looked at between nodes and within long loops, those of
-    compiled kernels too, which see it as an array ``flag`` [1]."""
-
-    __slots__ = ("flag",)
-
-    def __init__(self) -> None:
-        self.flag: Mask = np.zeros(1, bool)
-
-    def set(self) -> None:
-        self.flag[0] = True
-
-    def is_set(self) -> bool:
-        return bool(self.flag[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +91,7 @@ class Run:
         Raises:
             QueryLimitError: the caller wants no answer any more.
         """
-        if self.options.stop.is_set():
-            raise QueryLimitError("query timed out in expression evaluation; select less or allow more time")
+        self.options.stop.check()
 
     @property
     def is_range(self) -> bool:

@@ -32,6 +32,7 @@ def _blocks(w: Windows, cells_max: int) -> Iterator[tuple[slice, Floats, Mask, I
     n, steps = w.shape
     block = max(1, cells_max // max(1, n * longest))
     for a in range(0, steps if longest else 0, block):
+        w.check_stopped()
         part = w.steps(a, a + block)
         rows = part.lo.T[:, None, :] + np.arange(longest)[:, None]
         inside = rows < part.hi.T[:, None, :]
@@ -236,6 +237,7 @@ def _correct(w: Windows, result: Floats) -> None:
         return
     target = w.target if w.times.shape[1] > 1 else np.zeros(len(w.labels), np.int64)
     for k in range(0, w.starts.size, _STEPS):
+        w.check_stopped()
         lo, hi = w.lo[:, k : k + _STEPS], w.hi[:, k : k + _STEPS]
         first, last = np.searchsorted(rows, [int(lo.min()) + 1, int(hi.max())])
         if first == last:

@@ -110,7 +110,7 @@ def instant(ev: "Evaluator", node: VectorSelector) -> Vec:
         return smoothed(ev, node)
     ends = pinned(ev, node)
     starts = ends - ev.run.options.lookback_ms
-    parts = [_latest(frame, starts, ends)[0] for frame in select(ev, node, int(starts.min()), int(ends.max()))]
+    parts = [_latest(ev, frame, starts, ends)[0] for frame in select(ev, node, int(starts.min()), int(ends.max()))]
     return gather(parts).compact() if parts else ev.empty()
 
 
@@ -118,7 +118,7 @@ def samples(ev: "Evaluator", node: VectorSelector) -> tuple[Vec, Floats, Floats]
     """The selector's vector, the times and the start timestamps of its samples (ms; 0 is not known)."""
     ends = pinned(ev, node)
     starts = ends - ev.run.options.lookback_ms
-    parts = [_latest(frame, starts, ends) for frame in select(ev, node, int(starts.min()), int(ends.max()))]
+    parts = [_latest(ev, frame, starts, ends) for frame in select(ev, node, int(starts.min()), int(ends.max()))]
     if not parts:
         nothing = ev.empty()
         return nothing, nothing.values, nothing.values
@@ -131,8 +131,9 @@ def samples(ev: "Evaluator", node: VectorSelector) -> tuple[Vec, Floats, Floats]
     return vec, times, started
 
 
-def _latest(frame: Frame, starts: Times, ends: Times) -> tuple[Vec, Windows]:
+def _latest(ev: "Evaluator", frame: Frame, starts: Times, ends: Times) -> tuple[Vec, Windows]:
     """The last sample in every window, and the windows."""
+    ev.run.count(len(frame.labels) * ends.size)
     w = cut(frame, starts, ends, keep_stale=True, apart=frame.histograms is None)
     found, ok = w.applied(lambda w: (w.take(w.hi - 1), w.full(w.hi > w.lo)))
     if np.isnan(found).any():
@@ -274,11 +275,11 @@ def _subquery(ev: "Evaluator", expr: Subquery, starts: Times, ends: Times) -> tu
     return inner, grid
 
 
-def pick(frame: Frame, columns: Mask) -> Frame:
+def pick(frame: Frame, columns: Mask | slice) -> Frame:
     """Some series of a frame."""
-    at = np.flatnonzero(columns)
+    at = columns if isinstance(columns, slice) else np.flatnonzero(columns)
     return Frame(
-        tuple(frame.labels[i] for i in at.tolist()),
+        frame.labels[at] if isinstance(at, slice) else tuple(frame.labels[i] for i in at.tolist()),
         frame.times_ms,
         frame.target[at],
         frame.values[:, at],

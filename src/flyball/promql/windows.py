@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from flyball.model.frames import Codes, Floats, Frame, Histograms, Mask, Times, has_histogram, is_absent, is_stale
 from flyball.model.labels import Labels
+from flyball.promql.stopping import Stop
 
 Index = NDArray[np.int64]
 
@@ -33,6 +34,7 @@ class Windows:
         width: series of each target, when all have as many, one target behind the other; else 0.
         holed: series numbers, and their own windows: they lack samples where others have some, and what is said
             of them here is arbitrary. None when every row of a window holds a sample.
+        stop: what is looked at within long loops.
         memo: what a function remembers of the values, for all parts of these windows.
     """
 
@@ -48,11 +50,20 @@ class Windows:
     starts_ms: Times | None = None
     width: int = 0
     holed: "tuple[Index, Windows] | None" = None
+    stop: Stop | None = None
     memo: dict[str, Any] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.labels), self.starts.size
+
+    def check_stopped(self) -> None:
+        """
+        Raises:
+            QueryLimitError: nobody waits for the result any more.
+        """
+        if self.stop is not None:
+            self.stop.check()
 
     # --- from targets to series
 
@@ -129,6 +140,7 @@ class Windows:
         """Values [n, T] at the first, second... position of every window, where there is one; rows [p, T]."""
         longest = int(self.count().max(initial=0))
         for k in range(longest):
+            self.check_stopped()
             rows = self.lo + k
             yield self.take(rows), self.full(rows < self.hi), rows
 
@@ -225,6 +237,7 @@ def cut(
     keep_stale: bool = False,
     floats_only: bool = False,
     apart: bool = False,
+    stop: Stop | None = None,
 ) -> Windows:
     """The windows of a frame.
 
@@ -252,6 +265,7 @@ def cut(
         histograms,
         frame.starts_ms,
         _width(target, times.shape[1]),
+        stop=stop,
     )
     columns, hole = _holes(frame, keep_stale, floats_only)
     if not columns.size:

@@ -24,6 +24,8 @@ Kernel = Callable[[Windows], tuple[Floats, Mask]]
 
 _COUNTER_SUFFIXES = ("_total", "_sum", "_count", "_bucket")
 KEEPS_NAME = frozenset({"last_over_time", "first_over_time"})
+#: Series times steps that are computed at a time.
+_CELLS_EACH = 1 << 22
 #: Those for which a histogram is a sample as any other.
 _OF_SAMPLES = frozenset(
     {
@@ -44,7 +46,7 @@ def over_windows(ev: "Evaluator", call: Call, arg: Expr, kernel: Kernel) -> Vec:
     if not parts:
         return ev.empty()
     result = gather(parts)
-    if found.drop is not None and len(parts) == 1 and call.name in KEEPS_NAME:
+    if found.drop is not None and call.name in KEEPS_NAME and result.labels == found.frames[0].labels:
         result = replace(result, drop=found.drop)
     if call.name in ("rate", "increase"):
         hint_counter(ev, arg, result.labels, np.asarray(result.float_ok().any(axis=1)))
@@ -84,8 +86,8 @@ def _parts(ev: "Evaluator", call: Call, arg: Expr, found: RangeVector, frame: Fr
     if use_starts and frame.starts_ms is not None:
         special |= (frame.starts_ms != 0).any(axis=0)
     if not special.any():
-        return [_by_kernel(found, frame, kernel)]
-    parts = [] if special.all() else [_by_kernel(found, pick(frame, ~special), kernel)]
+        return _by_kernel(ev, found, frame, kernel)
+    parts = [] if special.all() else _by_kernel(ev, found, pick(frame, ~special), kernel)
     rest = frame if special.all() else pick(frame, special)
     function = one_window.FUNCTIONS.get(call.name)
     if function is None:
@@ -97,8 +99,19 @@ def _parts(ev: "Evaluator", call: Call, arg: Expr, found: RangeVector, frame: Fr
     return parts
 
 
-def _by_kernel(found: RangeVector, frame: Frame, kernel: Kernel) -> Vec:
-    w = cut(frame, found.starts, found.ends, apart=frame.histograms is None)
+def _by_kernel(ev: "Evaluator", found: RangeVector, frame: Frame, kernel: Kernel) -> list[Vec]:
+    """Some series at a time when there is much of it, so that a query that is told to stop soon ends."""
+    series = max(1, _CELLS_EACH // found.ends.size)
+    parts = []
+    for first in range(0, len(frame.labels), series):
+        ev.run.check_stopped()
+        part = frame if series >= len(frame.labels) else pick(frame, np.s_[first : first + series])
+        parts.append(_kernel_of(ev, found, part, kernel))
+    return parts
+
+
+def _kernel_of(ev: "Evaluator", found: RangeVector, frame: Frame, kernel: Kernel) -> Vec:
+    w = cut(frame, found.starts, found.ends, apart=frame.histograms is None, stop=ev.run.options.stop)
     values, ok = w.applied(kernel)
     vec = Vec(w.labels, values, ok)
     if kernel in (over_time.last_over_time, over_time.first_over_time):
