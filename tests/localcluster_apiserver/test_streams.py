@@ -131,7 +131,7 @@ def test_what_cannot_be_reached_is_refused_with_a_status(tmp_path: Path) -> None
             (f"{PODS}/none/exec?command=ls", 404),
             (f"{PODS}/a/exec", 400),
             (f"{PODS}/a/exec?command=ls&container=x", 400),
-            (f"{PODS}/a/attach", 404),
+            (f"{PODS}/a/attach?container=x", 400),
         ):
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
                 async with connected(api, path, "v5.channel.k8s.io"):

@@ -23,8 +23,7 @@ async def attach(
         running: whether more output may come.
         with_input: whether the client sends input.
     """
-    assert container.process is not None
-    base = container.directory / str(container.process.attempt)
+    base = container.directory / str(container.attempt)
     socket = base.with_suffix(".sock")  # where the container has an input, its shim shows what it says at once
     writer: asyncio.StreamWriter | None = None
 
