@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -65,6 +66,8 @@ class Container:
         self.loopback: Loopback | None = None
         self.limits: Mapping[str, str] = {}
         self.oom_killed = False
+        self.probed: Counter[tuple[str, str]] = Counter()
+        """Probes of this process of the node by kind (``Liveness``) and result."""
         self._cpu_base_ns = 0
         self._cpu_last_ns = 0
         self._told = ""
@@ -254,7 +257,9 @@ class Container:
             await self.pod.event("Warning", "Unhealthy", f"{word.capitalize()} probe failed: {message}")
 
         async def attempt() -> str:
-            return await probes.check(probe, self.spec, self.pod.ip, self.execute)
+            message = await probes.check(probe, self.spec, self.pod.ip, self.execute)
+            self.probed[word.capitalize(), "failed" if message else "successful"] += 1
+            return message
 
         prober = probes.Prober(probe, attempt, settled, failed, kind == "startupProbe", eager=kind != "livenessProbe")
         await prober.run()

@@ -1,7 +1,8 @@
 """What the image ``flyball/forwarder`` runs: passes connections on, byte for byte.
 
-Run as ``python -I -S forwarder.py LISTEN_HOST:PORT=HOST:PORT ...``. Pods that users look for under a name of their own, as
-``prometheus-k8s-0``, show the embedded engines this way. Of the standard library alone, since one lives in every such pod.
+Run as ``python -I -S forwarder.py LISTEN_HOST:PORT=HOST:PORT ...``. Pods that users look for under a name of their
+own, as ``prometheus-k8s-0``, show the embedded engines this way. Of the standard library alone: one lives in every such
+pod.
 """
 
 import asyncio

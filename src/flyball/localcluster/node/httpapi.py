@@ -13,10 +13,15 @@ from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from flyball import clock
-from flyball.localcluster.node import attaching, containerlogs, figures, process, streams
+from flyball.localcluster.node import attaching, cadvisor, containerlogs, figures, process, streams
 from flyball.localcluster.node.pods import PodManager
 
 TEXT = "text/plain; charset=utf-8"
+METRICS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+HEALTH_SLIS = b"""# HELP kubernetes_healthcheck Result of a health check.
+# TYPE kubernetes_healthcheck gauge
+kubernetes_healthcheck{name="ping",type="healthz"} 1
+"""
 
 
 class NodeApi:
@@ -26,6 +31,7 @@ class NodeApi:
         self._manager = manager
         self._token_file = token_file
         self._own_metrics = own_metrics
+        self._cadvisor = cadvisor.Cadvisor(manager)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
@@ -44,9 +50,15 @@ class NodeApi:
             await _answer(send, 405, f"{scope['method']} is not served at {path}\n".encode())
         elif path == "/metrics/resource":
             text = figures.exposition(self._manager, _query(scope, "node"))
-            await _answer(send, 200, text, "text/plain; version=0.0.4; charset=utf-8")
+            await _answer(send, 200, text, METRICS_TEXT)
+        elif path == "/metrics/cadvisor":
+            await _answer(send, 200, self._cadvisor.exposition(), METRICS_TEXT)
+        elif path == "/metrics/probes":
+            await _answer(send, 200, cadvisor.probes(self._manager), METRICS_TEXT)
+        elif path == "/metrics/slis":
+            await _answer(send, 200, HEALTH_SLIS, METRICS_TEXT)
         elif path == "/metrics":
-            await _answer(send, 200, self._metrics(), "text/plain; version=0.0.4; charset=utf-8")
+            await _answer(send, 200, self._metrics(), METRICS_TEXT)
         elif path in ("/pods", "/pods/"):
             pods = [worker.pod for worker in self._manager.workers.values()]
             body = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods}
