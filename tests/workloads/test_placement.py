@@ -84,7 +84,7 @@ def test_the_message_counts_reasons_and_what_preemption_could_do():
     found, why = choose(pod(cpu="500m"), cluster(*nodes, placed=busy))
     assert found == ""
     assert why == (
-        "0/3 nodes are available: 1 node(s) had untolerated taint {gpu: }, 2 Insufficient cpu. preemption: 0/3 nodes "
+        "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu. preemption: 0/3 nodes "
         "are available: 2 No preemption victims found for incoming pod, 1 Preemption is not helpful for scheduling."
     )
     assert choose(pod(cpu="200m"), cluster(*nodes, placed=busy))[0] == "a"
@@ -151,3 +151,46 @@ def test_preferences_choose_among_the_fitting():
     nodes = cluster(node("a"), node("b", {"disk": "ssd"}), placed=[(pod("old"), "b")])
     assert choose(pod(**liked), nodes)[0] == "b"
     assert choose(pod(), nodes)[0] == "a"  # else the emptier one
+
+
+def spread(skew=1, key="zone", when="DoNotSchedule", **more):
+    constraint = {"maxSkew": skew, "topologyKey": key, "whenUnsatisfiable": when}
+    return {"topologySpreadConstraints": [{**constraint, "labelSelector": {"matchLabels": {"app": "web"}}, **more}]}
+
+
+def test_pods_are_spread_within_the_skew():
+    nodes = (node("a", {"zone": "x"}), node("b", {"zone": "x"}), node("c", {"zone": "y"}), node("d"))
+    web = {"app": "web"}
+    taken = cluster(*nodes, placed=[(pod("one", web), "a")])
+    assert choose(pod("two", web, **spread()), taken)[0] == "c"
+    assert choose(pod("two", web, **spread(skew=2)), taken)[0] == "b"
+    assert choose(pod("two", web, **spread(when="ScheduleAnyway")), taken)[0] in ("c", "d")
+    full = cluster(*nodes[:2], nodes[3], node("e", {"zone": "y"}, cpu="1"), placed=[(pod("one", web), "a")])
+    assert choose(pod("two", web, cpu="2", **spread()), full)[1] == (
+        "0/4 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match pod topology spread constraints (missing "
+        "required label), 2 node(s) didn't match pod topology spread constraints. preemption: 0/4 nodes are available: "
+        "2 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling."
+    )
+
+
+def test_only_nodes_that_the_pod_may_use_count_as_places_to_spread_over():
+    nodes = (node("a", {"zone": "x", "disk": "ssd"}), node("b", {"zone": "y"}))
+    web = {"app": "web"}
+    taken = cluster(*nodes, placed=[(pod("one", web), "a")])
+    ssd = {"nodeSelector": {"disk": "ssd"}}
+    assert choose(pod("two", web, **spread(), **ssd), taken)[0] == "a"
+    assert choose(pod("two", web, **spread(nodeAffinityPolicy="Ignore"), **ssd), taken)[0] == ""
+    assert choose(pod("two", web, **spread(minDomains=2), **ssd), taken)[0] == ""
+
+
+def test_what_is_asked_beyond_a_whole_node_is_not_helped_by_preemption():
+    small = cluster(node("a", cpu="1"))
+    assert "1 Preemption is not helpful" in choose(pod(cpu="2"), small)[1]
+
+
+def test_a_node_that_is_not_ready_takes_only_who_tolerates_it():
+    away = node("a")
+    away["status"]["conditions"] = [{"type": "Ready", "status": "Unknown"}]
+    assert "1 node(s) had untolerated taint(s)" in choose(pod(), cluster(away))[1]
+    brave = {"tolerations": [{"key": "node.kubernetes.io/not-ready", "operator": "Exists"}]}
+    assert choose(pod(**brave), cluster(away))[0] == "a"

@@ -112,13 +112,15 @@ def soonest_available_s(pods: Iterable[Mapping[str, Any]], min_ready_s: int, now
 def with_condition(
     conditions: Iterable[Object], fresh: Object, now: str, *, keep_update_time: bool = False
 ) -> list[Object]:
-    """The conditions with one replaced; its transition time moves only when its status changes.
+    """The conditions with one replaced, in its place while its status and reason stay, else at the end.
+
+    Its transition time moves only when its status changes.
 
     Args:
         now: RFC 3339.
         keep_update_time: leave ``lastUpdateTime`` as it was when neither status nor reason changes.
     """
-    kept = [found for found in conditions if found.get("type") != fresh["type"]]
+    conditions = list(conditions)
     old = next((found for found in conditions if found.get("type") == fresh["type"]), None)
     same_status = old is not None and old.get("status") == fresh["status"]
     same = same_status and old is not None and old.get("reason") == fresh.get("reason")
@@ -129,7 +131,9 @@ def with_condition(
         )
     if same and old is not None and {**old, "lastUpdateTime": ""} == {**made, "lastUpdateTime": ""}:
         made = dict(old)
-    return [*kept, made]
+    if same:
+        return [made if found.get("type") == fresh["type"] else found for found in conditions]
+    return [*(found for found in conditions if found.get("type") != fresh["type"]), made]
 
 
 def status_change(

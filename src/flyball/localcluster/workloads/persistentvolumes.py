@@ -18,7 +18,8 @@ PROVISIONER = "flyball.dev/directory"
 STANDARD = "standard"
 IS_DEFAULT = "storageclass.kubernetes.io/is-default-class"
 PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
-_BOUND = {"pv.kubernetes.io/bind-completed": "yes", "pv.kubernetes.io/bound-by-controller": "yes"}
+BOUND_BY_US = {"pv.kubernetes.io/bound-by-controller": "yes"}
+_BOUND = {"pv.kubernetes.io/bind-completed": "yes", **BOUND_BY_US}
 
 
 def default_class() -> Object:
@@ -101,7 +102,7 @@ def provisioned(claim: Object, storage_class: Object, directory: Path) -> Object
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": name, "annotations": {PROVISIONED_BY: PROVISIONER}},
+        "metadata": {"name": name, "annotations": {PROVISIONED_BY: PROVISIONER, **BOUND_BY_US}},
         "spec": {
             "capacity": {"storage": ((spec.get("resources") or {}).get("requests") or {}).get("storage", "0")},
             "accessModes": spec.get("accessModes") or ["ReadWriteOnce"],
@@ -196,7 +197,9 @@ class PersistentVolumeController(Controller):
         if volume is None:
             return
         if not (volume["spec"].get("claimRef") or {}).get("uid"):
-            volume = await self._patch(PERSISTENT_VOLUMES, volume, {"spec": {"claimRef": claim_reference(claim)}})
+            chosen: Object = {} if volume["spec"].get("claimRef") else {"metadata": {"annotations": BOUND_BY_US}}
+            change = {**chosen, "spec": {"claimRef": claim_reference(claim)}}
+            volume = await self._patch(PERSISTENT_VOLUMES, volume, change)
         await self._patch_status(PERSISTENT_VOLUMES, volume, {"phase": "Bound"})
         annotations = {**annotations_of(claim), **_BOUND}
         if annotations_of(volume).get(PROVISIONED_BY):

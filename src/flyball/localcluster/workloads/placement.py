@@ -4,15 +4,28 @@ Source: the filter plugins of kubernetes pkg/scheduler/framework/plugins.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from flyball.localcluster.workloads.controller import Key, key_of
 from flyball.localcluster.workloads.objects import Object, is_ready, labels_of, name_of
+from flyball.localcluster.workloads.topologyspread import NO_LABEL, Spread
 from flyball.model.quantities import parse_quantity
 from flyball.model.selectors import selector_of
 
 NO_MATCH = "node(s) didn't match Pod's node affinity/selector"
+UNSCHEDULABLE = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
+NOT_READY = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
 _REFUSING = ("NoSchedule", "NoExecute")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a node will not have a pod, in the scheduler's words; ``for_good`` when no other pod's going would help."""
+
+    reason: str
+    for_good: bool = False
 
 
 def covers(toleration: Object, taint: Object) -> bool:
@@ -31,11 +44,9 @@ def tolerates(spec: Object, taint: Object) -> bool:
 
 def untolerated(spec: Object, node: Object, effects: Sequence[str] = _REFUSING) -> Object | None:
     """The first taint of a node, with one of these effects, that keeps the pod away."""
-    for taint in (node.get("spec") or {}).get("taints") or []:
-        if taint.get("effect") in effects and not tolerates(spec, taint):
-            found: Object = taint
-            return found
-    return None
+    taints: list[Object] = (node.get("spec") or {}).get("taints") or []
+    refused = (taint for taint in taints if taint.get("effect") in effects and not tolerates(spec, taint))
+    return next(refused, None)
 
 
 def matches_node(spec: Object, node: Object) -> bool:
@@ -103,12 +114,18 @@ def requests_of(pod: Object) -> dict[str, int]:
         greatest = {name: max(greatest.get(name, 0), asked.get(name, 0)) for name in greatest | asked}
     total = _sum([running, sidecars])
     total = {name: max(total.get(name, 0), greatest.get(name, 0)) for name in total | greatest}
-    return _sum([total, {name: parse_quantity(value).nano for name, value in (spec.get("overhead") or {}).items()}])
+    return _sum([total, {name: nano_of(value) for name, value in (spec.get("overhead") or {}).items()}])
 
 
 def _asked(container: Object) -> dict[str, int]:
     requests = (container.get("resources") or {}).get("requests") or {}
-    return {name: parse_quantity(value).nano for name, value in requests.items()}
+    return {name: nano_of(value) for name, value in requests.items()}
+
+
+@lru_cache(maxsize=4096)
+def nano_of(quantity: str) -> int:
+    """The quantity in nano units; the same few are asked for again and again."""
+    return parse_quantity(quantity).nano
 
 
 def _sum(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
@@ -175,18 +192,23 @@ class Cluster:
                     yield pod, self.nodes[name]
 
 
-def insufficient(pod: Object, node: Object, placed: Placed) -> list[str]:
-    """The resources of which a node has too little left beside its other pods, in the scheduler's words."""
+def insufficient(asked: Mapping[str, int], node: Object, placed: Placed) -> list[Refusal]:
+    """The resources of which a node has too little left beside its other pods; for good where it has too little at all.
+
+    Args:
+        asked: what the pod asks for, in nano units.
+    """
     allocatable = (node.get("status") or {}).get("allocatable") or {}
     found = []
-    if "pods" in allocatable and len(placed.pods) >= parse_quantity(allocatable["pods"]).as_float():
-        found.append("Too many pods")
-    for name, nano in sorted(requests_of(pod).items()):
+    if "pods" in allocatable and len(placed.pods) >= nano_of(allocatable["pods"]) // 10**9:
+        found.append(Refusal("Too many pods"))
+    for name, nano in sorted(asked.items()):
         # A plain resource that the node does not name is not counted there; an extended one is missing.
         if not nano or (name not in allocatable and "/" not in name):
             continue
-        if nano + placed.used.get(name, 0) > parse_quantity(allocatable.get(name, "0")).nano:
-            found.append(f"Insufficient {name}")
+        room = nano_of(allocatable.get(name, "0"))
+        if nano + placed.used.get(name, 0) > room:
+            found.append(Refusal(f"Insufficient {name}", for_good=nano > room))
     return found
 
 
@@ -220,28 +242,28 @@ def _terms(pod: Object, kind: str) -> list[Object]:
     return found
 
 
-def pod_affinity_refusal(pod: Object, node: Object, cluster: Cluster) -> str:
-    """Why the pods already placed keep this one off a node; ``""`` when they do not."""
+def pod_affinity_refusal(pod: Object, node: Object, cluster: Cluster) -> Refusal | None:
+    """Why the pods already placed keep this one off a node; None when they do not."""
     for term in _terms(pod, "podAffinity"):
         if term.get("topologyKey") not in labels_of(node):
-            return "node(s) didn't match pod affinity rules"
+            return Refusal("node(s) didn't match pod affinity rules", for_good=True)
         if any(_term_covers(term, pod, other) for other in _in_domain(term, node, cluster)):
             continue
         # The first of a group that wants to be together has nobody to join yet.
         everyone = (other for each in cluster.nodes.values() for other in cluster.on(each).pods.values())
         anyone = any(_term_covers(term, pod, other) for other in everyone)
         if anyone or not _term_covers(term, pod, pod):
-            return "node(s) didn't match pod affinity rules"
+            return Refusal("node(s) didn't match pod affinity rules", for_good=True)
     for term in _terms(pod, "podAntiAffinity"):
         if any(_term_covers(term, pod, other) for other in _in_domain(term, node, cluster)):
-            return "node(s) didn't match pod anti-affinity rules"
+            return Refusal("node(s) didn't match pod anti-affinity rules")
     for other, its_node in cluster.keeping_apart():
         for term in _terms(other, "podAntiAffinity"):
             key = term.get("topologyKey") or ""
             shared = labels_of(node).get(key)
             if shared is not None and shared == labels_of(its_node).get(key) and _term_covers(term, other, pod):
-                return "node(s) didn't satisfy existing pods anti-affinity rules"
-    return ""
+                return Refusal("node(s) didn't satisfy existing pods anti-affinity rules")
+    return None
 
 
 def pod_preference(pod: Object, node: Object, cluster: Cluster) -> int:
@@ -267,65 +289,63 @@ def _host_ports(pod: Object) -> set[tuple[int, str, str]]:
 # -- the whole question ----------------------------------------------------------------------------------------------
 
 
-def refusals(pod: Object, node: Object, cluster: Cluster) -> list[str]:
+def refusals(pod: Object, asked: Mapping[str, int], spread: Spread, node: Object, cluster: Cluster) -> list[Refusal]:
     """Why a node will not have a pod, in the scheduler's words; empty when it will. The first filter decides."""
     spec = pod["spec"]
-    if not is_ready(node):
-        return ["node(s) were not ready"]
-    unschedulable = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
-    if node["spec"].get("unschedulable") and not tolerates(spec, unschedulable):
-        return ["node(s) were unschedulable"]
-    taint = untolerated(spec, node)
-    if taint is not None:
-        return [f"node(s) had untolerated taint {{{taint.get('key')}: {taint.get('value') or ''}}}"]
+    if node["spec"].get("unschedulable") and not tolerates(spec, UNSCHEDULABLE):
+        return [Refusal("node(s) were unschedulable", for_good=True)]
+    # A node that is not ready counts as tainted, whether or not a controller has said so.
+    if untolerated(spec, node) is not None or not (is_ready(node) or tolerates(spec, NOT_READY)):
+        return [Refusal("node(s) had untolerated taint(s)", for_good=True)]
     if not matches_node(spec, node):
-        return [NO_MATCH]
+        return [Refusal(NO_MATCH, for_good=True)]
     ports = _host_ports(pod)
     if ports and any(ports & _host_ports(other) for other in cluster.on(node).pods.values()):
-        return ["node(s) didn't have free ports for the requested pod ports"]
-    short = insufficient(pod, node, cluster.on(node))
+        return [Refusal("node(s) didn't have free ports for the requested pod ports")]
+    short = insufficient(asked, node, cluster.on(node))
     if short:
         return short
+    uneven = spread.refusal(node)
+    if uneven:
+        return [Refusal(uneven, for_good=uneven == NO_LABEL)]
     apart = pod_affinity_refusal(pod, node, cluster)
     return [apart] if apart else []
-
-
-def helped_by_preemption(reason: str) -> bool:
-    """Whether the going of other pods could make room."""
-    return reason == "Too many pods" or reason.startswith("Insufficient ") or "affinity rules" in reason
 
 
 def choose(pod: Object, cluster: Cluster) -> tuple[str, str]:
     """(node, "") for the best node, or ("", why there is none).
 
-    Among the nodes that fit, preferences decide, then the fewest untolerated PreferNoSchedule taints, then the
-    fewest pods, then the name.
+    Among the nodes that fit, preferences decide, then the even spread, then the fewest untolerated PreferNoSchedule
+    taints, then the fewest pods, then the name.
     """
     if not cluster.nodes:
         return "", "no nodes available to schedule pods"
+    spec, asked = pod["spec"], requests_of(pod)
+
+    def is_eligible(node: Object, what: str) -> bool:
+        return matches_node(spec, node) if what == "affinity" else untolerated(spec, node) is None
+
+    placed = ((node, cluster.on(node).pods.values()) for node in cluster.nodes.values())
+    spread = Spread(pod, placed, is_eligible)
     reasons: dict[str, int] = {}
     hopeless = 0
     fitting: list[tuple[Any, ...]] = []
     for node in cluster.nodes.values():
-        found = refusals(pod, node, cluster)
-        for reason in found:
-            reasons[reason] = reasons.get(reason, 0) + 1
-        hopeless += bool(found) and not any(map(helped_by_preemption, found))
+        found = refusals(pod, asked, spread, node, cluster)
+        for refusal in found:
+            reasons[refusal.reason] = reasons.get(refusal.reason, 0) + 1
+        hopeless += any(refusal.for_good for refusal in found)
         if not found:
-            liked = preference(pod["spec"], node) + pod_preference(pod, node, cluster)
-            disliked = untolerated(pod["spec"], node, ("PreferNoSchedule",)) is not None
-            fitting.append((-liked, disliked, len(cluster.on(node).pods), name_of(node)))
+            liked = preference(spec, node) + pod_preference(pod, node, cluster)
+            disliked = untolerated(spec, node, ("PreferNoSchedule",)) is not None
+            fitting.append((-liked, spread.crowd(node), disliked, len(cluster.on(node).pods), name_of(node)))
     if fitting:
         return str(min(fitting)[-1]), ""
     why = ", ".join(sorted(f"{count} {reason}" for reason, count in reasons.items()))
-    return "", unschedulable_message(len(cluster.nodes), why, hopeless)
-
-
-def unschedulable_message(nodes: int, why: str, hopeless: int) -> str:
-    """The scheduler's account: the reasons, and on how many nodes preemption could not help."""
     rest = []
-    if nodes - hopeless:
-        rest.append(f"{nodes - hopeless} No preemption victims found for incoming pod")
+    if len(cluster.nodes) - hopeless:
+        rest.append(f"{len(cluster.nodes) - hopeless} No preemption victims found for incoming pod")
     if hopeless:
         rest.append(f"{hopeless} Preemption is not helpful for scheduling")
-    return f"0/{nodes} nodes are available: {why}. preemption: 0/{nodes} nodes are available: {', '.join(rest)}."
+    nodes = f"0/{len(cluster.nodes)} nodes are available"
+    return "", f"{nodes}: {why}. preemption: {nodes}: {', '.join(rest)}."

@@ -14,7 +14,7 @@ from flyball.localcluster.workloads.objects import (
     name_of,
     with_condition,
 )
-from flyball.localcluster.workloads.placement import Cluster, choose, unschedulable_message
+from flyball.localcluster.workloads.placement import Cluster, choose
 
 SCHEDULER_NAME = "default-scheduler"
 RETRY_S = 30.0  # a change of nodes, claims or other pods tries all waiting pods at once; this is the net below it
@@ -127,21 +127,24 @@ class Scheduler(Controller):
         await self.client.create(PODS, body, namespace, name=name, subresource="binding")
 
     def _unbound_claim(self, pod: Object) -> str:
-        nodes = len(self._cluster.nodes)
+        why = ""
         for name in claim_names(pod):
             claim = self._claims.cache.get((pod["metadata"]["namespace"], name))
             if claim is None:
-                return unschedulable_message(nodes, f'persistentvolumeclaim "{name}" not found', nodes)
-            if is_terminating(claim):
-                return unschedulable_message(nodes, f'persistentvolumeclaim "{name}" is being deleted', nodes)
-            if (claim.get("status") or {}).get("phase") != "Bound":
-                return unschedulable_message(nodes, "pod has unbound immediate PersistentVolumeClaims", nodes)
+                why = f'persistentvolumeclaim "{name}" not found'
+            elif is_terminating(claim):
+                why = f'persistentvolumeclaim "{name}" is being deleted'
+            elif (claim.get("status") or {}).get("phase") != "Bound":
+                why = "pod has unbound immediate PersistentVolumeClaims"
+            if why:  # "not found" is what the scheduler says of its search for pods to preempt
+                return f"0/{len(self._cluster.nodes)} nodes are available: {why}. not found"
         return ""
 
     async def _unschedulable(self, pod: Object, reason: str) -> None:
         found = condition(pod, "PodScheduled")
         if found is None or found.get("message") != reason:
-            fresh = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": reason}
+            fresh: Object = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": reason}
+            fresh["observedGeneration"] = pod["metadata"].get("generation", 1)
             now = clock.rfc3339(clock.now_ms())
             conditions = with_condition((pod.get("status") or {}).get("conditions") or [], fresh, now)
             namespace, name = key_of(pod)
