@@ -289,7 +289,7 @@ async def _data(settings: Settings, life: Life) -> None:
         control = new_session(timeout_s=10, tls=client_tls(ca_file=settings.pki / "ca.crt"))
         waker = Waker(control, _control_url(settings) + "/api/flyball/v1/wake", partial(_token, settings))
         pushed = Announced(store.head, waker.series)
-        receiver = Receiver(pushed, manager.exemplars.add)
+        receiver = Receiver(pushed, store.head.append_histograms, manager.exemplars.add)
         statsd = Statsd(pushed)
         in_thread = partial(asyncio.get_running_loop().run_in_executor, executor)
         rules = RuleManager(store, store.head.append_all, in_thread)

@@ -272,7 +272,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
         notifier.external_url = settings.external_url
         in_thread = partial(loop.run_in_executor, executor)
         rules = RuleManager(store, store.head.append_all, in_thread, on_alerts=notifier.notify)
-        receiver = Receiver(store.head, manager.exemplars.add)
+        receiver = Receiver(store.head, store.head.append_histograms, manager.exemplars.add)
         app: Any = create_app(
             store,
             executor=executor,

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+from flyball.exposition.messages import exposition_types
 from flyball.http.client import new_session
 from flyball.model.frames import is_absent, is_stale
 from flyball.model.labels import Matcher, MatchType
@@ -216,6 +217,57 @@ def test_targets_with_the_same_lines_share_one_page() -> None:
             assert values(head, "a", instance=first) == [1.0, 1.0]
             assert values(head, "a", instance=second) == [1.0, 4.0]
             assert values(head, "c") == [6.0]
+
+    asyncio.run(go())
+
+
+def native_page(count: int) -> bytes:
+    t = exposition_types()
+    native = t["Histogram"](
+        count=count,
+        sum=18.5,
+        schema=1,
+        zero_threshold=0.001,
+        positive_span=[t["BucketSpan"](offset=0, length=1)],
+        positive_delta=[count],
+        bucket=[t["Bucket"](upper_bound=1.0, count=count)],
+    )
+    plain = t["MetricFamily"](name=b"plain", type=1, metric=[t["Metric"](gauge=t["Number"](value=2))])
+    family = t["MetricFamily"](name=b"h", type=4, metric=[t["Metric"](histogram=native)])
+    return b"".join(bytes([len(one)]) + one for one in map(t["MetricFamily"].SerializeToString, (plain, family)))
+
+
+def test_native_histograms_are_scraped_where_the_job_wants_them() -> None:
+    async def go() -> None:
+        site = Site()
+        site.headers = {"Content-Type": "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily"}
+        async with running(site) as (address, session):
+            for settings, names in (
+                ({}, ["h_bucket", "h_count", "h_sum", "plain"]),
+                ({"scrape_native_histograms": True}, ["h", "plain"]),
+                (
+                    {"scrape_native_histograms": True, "always_scrape_classic_histograms": True},
+                    ["h", "h_bucket", "h_count", "h_sum", "plain"],
+                ),
+            ):
+                head = Head()
+                loop = loop_for(head, address, session, **settings)
+                for index, count in enumerate((3, 5)):
+                    site.body = native_page(count)
+                    await loop.scrape(T0 + index * 15_000)
+                assert loop.last_error == ""
+                found = head.label_values("__name__")
+                assert [name for name in found if name[0] in "hp"] == names
+                wanted = "vnd.google.protobuf" in site.requests[-1]["Accept"]
+                assert wanted == ("scrape_native_histograms" in settings)
+                if "h" not in names:
+                    continue
+                (frame,) = head.select([Matcher(MatchType.EQUAL, "__name__", "h")], 0, T0 * 2)
+                assert [one.positive for one in frame.histograms[:, 0]] == [{0: 3.0}, {0: 5.0}]
+                site.status = 500
+                await loop.scrape(T0 + 30_000)
+                assert values(head, "h") == [3.0, 5.0, "stale"] and values(head, "plain") == [2.0, 2.0, "stale"]
+                site.status = 200
 
     asyncio.run(go())
 

@@ -12,6 +12,8 @@ import pytest
 from flyball import clock
 from flyball.exposition.messages import write_types
 from flyball.http.server import serve
+from flyball.model.frames import STALE, is_stale
+from flyball.model.histograms import Histogram, ResetHint
 from flyball.model.labels import labels_of
 from flyball.store import Head
 from flyball.web.prometheus_api import create_app
@@ -38,7 +40,7 @@ def posted(*posts: tuple[str, bytes, dict[str, str]], on: bool = True) -> tuple[
     head, exemplars, answers = Head(), [], []
 
     async def go() -> None:
-        receiver = Receiver(head, lambda *exemplar: exemplars.append(exemplar))
+        receiver = Receiver(head, head.append_histograms, lambda *exemplar: exemplars.append(exemplar))
         routes = receiver.routes(remote_write=on, otlp=on)
         with ThreadPoolExecutor(1) as executor:
             server = await serve(create_app(head, executor=executor, routes=routes), port=0)
@@ -61,6 +63,29 @@ def test_what_is_acknowledged_is_stored_and_may_come_twice() -> None:
     assert [status for status, _ in answers] == [204, 204]
     assert [dict(labels)["__name__"] for labels in head.series([], 0, now)] == ["a", "b"]
     assert exemplars[0] == (labels_of({"__name__": "a"}), (("id", "x"),), 1.0, now - 10)
+
+
+def test_native_histograms_are_stored_and_end() -> None:
+    now = clock.now_ms()
+    t = write_types()
+    name = t["Label"](name=b"__name__", value=b"h").SerializeToString()
+    native = {"schema": 1, "positive_spans": [t["BucketSpan"](offset=2, length=2)], "positive_deltas": [3, -1]}
+    series = t["TimeSeries"](
+        labels=[name],
+        histograms=[
+            t["Histogram"](count_int=5, sum=9.5, timestamp=now - 20, reset_hint=3, **native),
+            t["Histogram"](sum=float(STALE), timestamp=now - 10),
+        ],
+    )
+    body = bytes(cramjam.snappy.compress_raw(t["WriteRequest"](timeseries=[series]).SerializeToString()))
+    head, answers, _ = posted((WRITE, body, HEADERS))
+    assert answers == [(204, "")]
+    (frame,) = head.select([], 0, now)
+    assert frame.histograms is not None
+    assert frame.histograms[0, 0] == Histogram(
+        schema=1, count=5.0, sum=9.5, positive={2: 3.0, 3: 2.0}, hint=ResetHint.GAUGE
+    )
+    assert is_stale(frame.values[:, 0].copy()).tolist() == [False, True]
 
 
 def test_late_and_future_samples_are_named_and_the_rest_is_taken() -> None:

@@ -3,7 +3,14 @@
 from collections.abc import Container
 
 from flyball.exposition.layout import Layout, parse_values
-from flyball.exposition.negotiation import DEFAULT_PROTOCOLS, TEXT_PROTOCOLS, Format, accept_header, format_of
+from flyball.exposition.negotiation import (
+    DEFAULT_PROTOCOLS,
+    NATIVE_PROTOCOLS,
+    TEXT_PROTOCOLS,
+    Format,
+    accept_header,
+    format_of,
+)
 from flyball.exposition.openmetrics import parse_openmetrics
 from flyball.exposition.parsed import NO_TIME, Exemplar, Exposition, Metadata, Samples
 from flyball.exposition.protobuf import parse_protobuf
@@ -11,8 +18,20 @@ from flyball.exposition.series import parse_series
 from flyball.exposition.text import parse_text
 
 
-def parse(body: bytes, format_: Format = Format.TEXT, known: Container[bytes] = ()) -> Exposition:
-    """Every sample of the body, in order; ``known`` are series texts of an earlier scrape.
+def parse(
+    body: bytes,
+    format_: Format = Format.TEXT,
+    known: Container[bytes] = (),
+    *,
+    native: bool = True,
+    classic: bool = True,
+) -> Exposition:
+    """Every sample of the body, in order.
+
+    Args:
+        known: series texts of an earlier scrape.
+        native: native histograms as such; otherwise as their classic series.
+        classic: the classic series beside them.
 
     Raises:
         ScrapeError: the body is malformed; names the line.
@@ -20,12 +39,13 @@ def parse(body: bytes, format_: Format = Format.TEXT, known: Container[bytes] = 
     if format_ is Format.OPENMETRICS:
         return parse_openmetrics(body)
     if format_ is Format.PROTOBUF:
-        return parse_protobuf(body)
+        return parse_protobuf(body, native=native, classic=classic)
     return parse_text(body, known)
 
 
 __all__ = [
     "DEFAULT_PROTOCOLS",
+    "NATIVE_PROTOCOLS",
     "NO_TIME",
     "TEXT_PROTOCOLS",
     "Exemplar",

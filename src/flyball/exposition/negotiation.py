@@ -27,7 +27,9 @@ _PROTOCOLS = {
     "PrometheusText0.0.4": ("text/plain;version=0.0.4", Format.TEXT),
 }
 
-#: Prometheus' own order of preference; protobuf is asked for by jobs that name it.
+#: For jobs that scrape native histograms, which only protobuf carries.
+NATIVE_PROTOCOLS = tuple(_PROTOCOLS)
+#: Prometheus' own order of preference for the others.
 DEFAULT_PROTOCOLS = tuple(name for name, (_, format_) in _PROTOCOLS.items() if format_ is not Format.PROTOBUF)
 TEXT_PROTOCOLS = tuple(name for name, (_, format_) in _PROTOCOLS.items() if format_ is Format.TEXT)
 

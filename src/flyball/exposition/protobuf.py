@@ -14,20 +14,24 @@ from flyball.exposition.nativehistograms import check_schema, read_buckets
 from flyball.exposition.parsed import NO_TIME, Exemplar, Exposition, Metadata, Samples
 from flyball.exposition.series import normal_float
 from flyball.exposition.writing import format_float, series_text
-from flyball.model.histograms import Histogram
+from flyball.model.histograms import Histogram, ResetHint
 from flyball.model.labels import METRIC_NAME, labels_of
 
 _TYPES = {0: "counter", 1: "gauge", 2: "summary", 3: "unknown", 4: "histogram", 5: "gaugehistogram"}
 
 
-def parse_protobuf(body: bytes) -> Exposition:
+def parse_protobuf(body: bytes, *, native: bool = True, classic: bool = True) -> Exposition:
     """Every sample of the body, in order.
+
+    Args:
+        native: native histograms as such; otherwise as their classic series.
+        classic: the classic series beside them.
 
     Raises:
         ScrapeError: the body is not a sequence of MetricFamily messages.
     """
     types = exposition_types()
-    reader = _Reader()
+    reader = _Reader(native, classic)
     view = memoryview(body)
     position, end = 0, len(body)
     while position < end:
@@ -57,7 +61,8 @@ def _varint(view: memoryview, position: int) -> tuple[int, int]:
 
 
 class _Reader:
-    def __init__(self) -> None:
+    def __init__(self, native: bool, classic: bool) -> None:
+        self._native, self._classic = native, classic
         self._series: list[bytes] = []
         self._types: list[str] = []
         self._values: list[float] = []
@@ -104,7 +109,7 @@ class _Reader:
 
     def _histogram(self, name: str, type_: str, labels: dict[str, str], found: Any, time: int) -> None:
         count = found.count_float if found.HasField("count_float") else float(found.count)
-        if _is_native(found):
+        if self._native and _is_native(found):
             check_schema(found.schema)
             zero = found.zero_count_float if found.HasField("zero_count_float") else float(found.zero_count)
             native = Histogram(
@@ -115,11 +120,12 @@ class _Reader:
                 zero_count=zero,
                 positive=read_buckets(found.positive_span, found.positive_delta, found.positive_count),
                 negative=read_buckets(found.negative_span, found.negative_delta, found.negative_count),
+                hint=ResetHint.GAUGE if type_ == "gaugehistogram" else ResetHint.UNKNOWN,
             )
             self._histograms.append((len(self._series), native))
             exemplar = found.exemplars[-1] if found.exemplars else None
             self._add(name, type_, labels, count, time, exemplar)
-            if not found.bucket:
+            if not found.bucket or not self._classic:
                 return
         bounds = set()
         for bucket in found.bucket:

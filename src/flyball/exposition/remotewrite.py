@@ -1,5 +1,6 @@
 """Remote write 1.0: a WriteRequest into series with their samples."""
 
+import struct
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,6 +8,7 @@ from flyball.errors import ScrapeError
 from flyball.exposition.messages import decode, write_types
 from flyball.exposition.nativehistograms import check_schema, read_buckets
 from flyball.exposition.parsed import Exemplar
+from flyball.model.frames import STALE, STALE_BITS
 from flyball.model.histograms import Histogram, ResetHint
 from flyball.model.labels import METRIC_NAME, Labels, labels_of
 
@@ -20,11 +22,13 @@ class Written:
 
     Attributes:
         samples: (series, time in ms, value).
+        ended: staleness markers of native histograms, likewise; they come after ``histograms``.
     """
 
     samples: list[tuple[Labels, int, float]] = field(default_factory=list)
     exemplars: list[tuple[Labels, Exemplar]] = field(default_factory=list)
     histograms: list[tuple[Labels, int, Histogram]] = field(default_factory=list)
+    ended: list[tuple[Labels, int, float]] = field(default_factory=list)
 
 
 def parse_write_request(body: bytes, known: KnownSeries) -> Written:
@@ -50,8 +54,16 @@ def parse_write_request(body: bytes, known: KnownSeries) -> Written:
             }
             found.exemplars.append((labels, Exemplar(own, exemplar.value, exemplar.timestamp)))
         for histogram in series.histograms:
-            found.histograms.append((labels, histogram.timestamp, _histogram(histogram)))
+            if _bits(histogram.sum) == STALE_BITS:
+                found.ended.append((labels, histogram.timestamp, float(STALE)))
+            else:
+                found.histograms.append((labels, histogram.timestamp, _histogram(histogram)))
     return found
+
+
+def _bits(value: float) -> int:
+    bits: int = struct.unpack("<Q", struct.pack("<d", value))[0]
+    return bits
 
 
 def _labels(raw: tuple[bytes, ...], label_type: Any) -> Labels:

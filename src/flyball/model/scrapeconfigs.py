@@ -204,6 +204,8 @@ class ScrapeConfig:
     target_limit: int = TARGET_LIMIT_DEFAULT
     keep_dropped_targets: int = 0
     body_size_limit_bytes: int = BODY_SIZE_LIMIT_DEFAULT_BYTES
+    scrape_native_histograms: bool = False
+    always_scrape_classic_histograms: bool = False
     ignored: tuple[str, ...] = ()
 
     def static_groups(self) -> list[TargetGroup]:
@@ -234,6 +236,8 @@ class GlobalDefaults:
     scrape_protocols: tuple[str, ...] = ()
     external_labels: Mapping[str, str] = field(default_factory=dict)
     evaluation_interval_ms: int = 60_000
+    scrape_native_histograms: bool = False
+    always_scrape_classic_histograms: bool = False
 
 
 _LIMITS = (
@@ -247,10 +251,8 @@ _LIMITS = (
 _IGNORED_JOB_FIELDS = frozenset(
     {
         "scrape_failure_log_file",
-        "always_scrape_classic_histograms",
         "scrape_classic_histograms",
         "convert_classic_histograms_to_nhcb",
-        "scrape_native_histograms",
         "native_histogram_bucket_limit",
         "native_histogram_min_bucket_factor",
         "metric_name_validation_scheme",
@@ -346,12 +348,14 @@ def parse_global(section: Mapping[str, Any]) -> GlobalDefaults:
         label_name_length_limit=reader.count("label_name_length_limit") or LABEL_NAME_LENGTH_LIMIT_DEFAULT,
         label_value_length_limit=reader.count("label_value_length_limit") or LABEL_VALUE_LENGTH_LIMIT_DEFAULT,
         keep_dropped_targets=reader.count("keep_dropped_targets"),
+        scrape_native_histograms=reader.flag("scrape_native_histograms", False),
+        always_scrape_classic_histograms=reader.flag("always_scrape_classic_histograms", False),
     )
     for name in ("rule_query_offset", "query_log_file", "scrape_failure_log_file"):
         reader.take(name)
-    for name in ("metric_name_validation_scheme", "metric_name_escaping_scheme", "scrape_native_histograms"):
+    for name in ("metric_name_validation_scheme", "metric_name_escaping_scheme"):
         reader.take(name)
-    for name in ("convert_classic_histograms_to_nhcb", "always_scrape_classic_histograms", "extra_scrape_metrics"):
+    for name in ("convert_classic_histograms_to_nhcb", "extra_scrape_metrics"):
         reader.take(name)
     reader.finish()
     return defaults
@@ -418,6 +422,10 @@ def parse_scrape_config(
         dns_sd_configs=reader.items("dns_sd_configs", _dns_sd),
         static_configs=reader.items("static_configs", _static_config),
         body_size_limit_bytes=reader.size("body_size_limit") or defaults.body_size_limit_bytes,
+        scrape_native_histograms=reader.flag("scrape_native_histograms", defaults.scrape_native_histograms),
+        always_scrape_classic_histograms=reader.flag(
+            "always_scrape_classic_histograms", defaults.always_scrape_classic_histograms
+        ),
         ignored=ignored,
         **{limit: reader.count(limit) or getattr(defaults, limit) for limit in _LIMITS},
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 from flyball.errors import ScrapeError
-from flyball.exposition import DEFAULT_PROTOCOLS, accept_header
+from flyball.exposition import DEFAULT_PROTOCOLS, NATIVE_PROTOCOLS, accept_header
 from flyball.http.client import client_tls
 from flyball.model.prometheusconfig import AlertmanagerConfig
 from flyball.model.scrapeconfigs import ScrapeConfig, TLSConfig
@@ -44,10 +44,14 @@ def _system_tls() -> ssl.SSLContext:
     return client_tls()
 
 
+def _default_protocols(config: ScrapeConfig) -> Sequence[str]:
+    return NATIVE_PROTOCOLS if config.scrape_native_histograms else DEFAULT_PROTOCOLS
+
+
 def request_headers(config: ScrapeConfig, timeout_ms: int, protocols: Sequence[str] = ()) -> dict[str, str]:
     """The request's headers without credentials."""
     headers = {
-        "Accept": accept_header(protocols or config.scrape_protocols or DEFAULT_PROTOCOLS),
+        "Accept": accept_header(protocols or config.scrape_protocols or _default_protocols(config)),
         "Accept-Encoding": "gzip" if config.enable_compression else "identity",
         "User-Agent": "flyball",
         "X-Prometheus-Scrape-Timeout-Seconds": f"{timeout_ms / 1000:g}",

@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 from flyball import clock
 from flyball.errors import ScrapeError, StoreError
 from flyball.exposition.remotewrite import KnownSeries, parse_write_request
+from flyball.model.histograms import Histogram
 from flyball.model.labels import Labels
 
 #: Of one request, compressed and decompressed.
@@ -28,6 +29,7 @@ _REFUSED = Counter("flyball_received_samples_refused", "Pushed samples that were
 
 #: ``(series, exemplar's labels, value, time in ms)``.
 TakeExemplar = Callable[[Labels, Labels, float, int], object]
+AppendHistograms = Callable[[Sequence[tuple[Labels, int, Histogram]]], int]
 
 
 class Appender(Protocol):
@@ -45,10 +47,14 @@ class _RefusedError(Exception):
 
 
 class Receiver:
-    """The handlers of ``/api/v1/write`` and ``/api/v1/otlp/v1/metrics``."""
+    """The handlers of ``/api/v1/write`` and ``/api/v1/otlp/v1/metrics``.
 
-    def __init__(self, appender: Appender, exemplars: TakeExemplar | None = None) -> None:
-        self._appender, self._exemplars = appender, exemplars
+    Args:
+        histograms: ``Head.append_histograms``.
+    """
+
+    def __init__(self, appender: Appender, histograms: AppendHistograms, exemplars: TakeExemplar | None = None) -> None:
+        self._appender, self._append_histograms, self._exemplars = appender, histograms, exemplars
         self._known: KnownSeries = {}
 
     def routes(self, *, remote_write: bool, otlp: bool) -> list[BaseRoute]:
@@ -72,14 +78,11 @@ class Receiver:
             found = await asyncio.to_thread(lambda: parse_write_request(unsnappy(packed), self._known))
             if len(self._known) > KNOWN_MAX:
                 self._known = {}
-            taken, dropped = self._append("remote write", found.samples)
+            taken, dropped = self._append("remote write", found.samples, found.histograms, found.ended)
             for labels, exemplar in found.exemplars:
                 if self._exemplars is not None:
                     own = tuple(sorted(exemplar.labels.items()))
                     self._exemplars(labels, own, exemplar.value, exemplar.time_ms or clock.now_ms())
-            if found.histograms:
-                _REFUSED.labels("remote write", "native histogram").inc(len(found.histograms))
-                dropped.append(f"{len(found.histograms)} native histograms, which are not taken by remote write")
         except _RefusedError as exc:
             return PlainTextResponse(f"{exc}\n", exc.status)
         except ScrapeError as exc:
@@ -116,16 +119,28 @@ class Receiver:
             return PlainTextResponse(f"not taken: {'; '.join([*refused[:20], *dropped])}; the rest is stored\n", 400)
         return Response(b"", media_type="application/x-protobuf")
 
-    def _append(self, protocol: str, samples: Sequence[tuple[Labels, int, float]]) -> tuple[int, list[str]]:
+    def _append(
+        self,
+        protocol: str,
+        samples: Sequence[tuple[Labels, int, float]],
+        histograms: Sequence[tuple[Labels, int, Histogram]] = (),
+        ended: Sequence[tuple[Labels, int, float]] = (),
+    ) -> tuple[int, list[str]]:
         """(samples taken, why others were not). A sample that is there already was sent again: that is no error."""
         limit = clock.now_ms() + AHEAD_MAX_MS
-        fresh = [sample for sample in samples if sample[1] <= limit]
+        floats = [sample for sample in samples if sample[1] <= limit]
+        natives = [sample for sample in histograms if sample[1] <= limit]
+        ahead = len(samples) - len(floats) + len(histograms) - len(natives)
         before = self._appender.late_samples
-        taken = self._appender.append_all(fresh)
+        taken = self._appender.append_all(floats)
+        if natives:
+            taken += self._append_histograms(natives)
+        if ended:
+            taken += self._appender.append_all([sample for sample in ended if sample[1] <= limit])
         late = self._appender.late_samples - before
         _RECEIVED.labels(protocol).inc(taken)
         said = []
-        for count, reason in ((len(samples) - len(fresh), "too far ahead"), (late, "out of order")):
+        for count, reason in ((ahead, "too far ahead"), (late, "out of order")):
             if count:
                 _REFUSED.labels(protocol, reason).inc(count)
                 said.append(f"{count} samples {reason}")
