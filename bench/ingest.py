@@ -1,33 +1,34 @@
-"""Samples scraped per CPU-second, beside a real Prometheus that scrapes the very same targets.
+"""Samples scraped per CPU-second, beside Prometheus and VictoriaMetrics that scrape the very same targets.
 
 Targets are played by a process of their own: pages in gzip whose values change from scrape to scrape; every target has
 an instance label, two relabelling rules and one metric relabelling rule. Servers run one after the other, twice each;
-the better run counts. CPU is that of the whole server process: parsing, relabelling, ``up`` series, log on disk.
-
-The peer is Debian's Prometheus, or the binary in FLYBALL_PROMETHEUS.
+the better run counts. CPU is that of the whole server process once it has met every target: fetching, parsing,
+``up`` series, log on disk.
 """
 
 import asyncio
 import contextlib
 import gzip
 import json
-import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from bench.peers import PROMETHEUS_VERSION, free_port, tool, victoria_metrics_binary, victoria_metrics_version
 from bench.report import report
 
 #: case -> (targets, series of each, floor, aim); the last two are times Prometheus
 CASES = {"scrape500": (200, 500, 2.5, 4.0), "scrape20": (1000, 20, 1.0, 2.0)}
-INTERVAL_S, WARM_S, MEASURED_S, RUNS = 2, 8, 20, 2
+INTERVAL_S, MEET_MAX_S, WARM_S, MEASURED_S, RUNS = 2, 120, 6, 20, 2
 REPORT_SERIES = 5
 _PAGES = 10
 
@@ -106,8 +107,33 @@ scrape_configs:
 """
 
 
-def measured(command: list[str], targets: int, series: int) -> tuple[float, int]:
-    """(samples per CPU-second, scrapes) of one server."""
+@dataclass(frozen=True, slots=True)
+class Server:
+    """``command`` has ``{port}`` where the port belongs."""
+
+    name: str
+    version: str
+    command: tuple[str, ...]
+
+
+def servers() -> list[Server]:
+    as_prometheus = (
+        "--config.file=prometheus.yml", "--storage.tsdb.path=data", "--web.listen-address=127.0.0.1:{port}",
+        "--log.level=error",
+    )  # fmt: skip
+    as_victoria = (
+        "-promscrape.config=prometheus.yml", "-storageDataPath=data", "-httpListenAddr=127.0.0.1:{port}",
+        "-loggerLevel=ERROR", "-search.latencyOffset=0s",
+    )  # fmt: skip
+    return [
+        Server("prometheus", PROMETHEUS_VERSION, (str(tool("prometheus.py")), *as_prometheus)),
+        Server("victoria-metrics", victoria_metrics_version(), (str(victoria_metrics_binary()), *as_victoria)),
+        Server("flyball", "", (sys.executable, "-m", "flyball", "server", *as_prometheus)),
+    ]
+
+
+def measured(server: Server, targets: int, series: int) -> float:
+    """Samples per CPU-second of one server."""
     with played(series) as port, tempfile.TemporaryDirectory(prefix="flyball-bench-") as name:
         directory = Path(name)
         (directory / "prometheus.yml").write_text(_CONFIG)
@@ -116,77 +142,86 @@ def measured(command: list[str], targets: int, series: int) -> tuple[float, int]
             for at in range(targets)
         ]
         (directory / "targets.json").write_text(json.dumps(groups))
-        own_port = 29_200 + os.getpid() % 700
-        command = [*command, "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
+        own_port = free_port()
+        log = (directory / "log").open("wb")
         process = subprocess.Popen(
-            [*command, f"--web.listen-address=127.0.0.1:{own_port}", "--log.level=error"],
-            cwd=directory,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            [word.format(port=own_port) for word in server.command], cwd=directory, stdout=log, stderr=log
         )
         try:
-            while not _count(port):
-                if process.poll() is not None:
-                    raise SystemExit(f"{command[0]} ended with {process.returncode}")
-                time.sleep(0.1)
+            _wait_met(process, own_port, targets, series)
             time.sleep(WARM_S)
             watched = psutil.Process(process.pid)
             before, cpu = _count(port), watched.cpu_times()
             time.sleep(MEASURED_S)
             after, end = _count(port), watched.cpu_times()
-            _check(own_port, targets)
+            if (up := _query(own_port, "sum(up)")) < 0.98 * targets:
+                raise SystemExit(f"{server.name}: {up:.0f} of {targets} targets are up: the comparison would be unfair")
+        except BaseException:
+            print((directory / "log").read_text(errors="replace")[-2000:], file=sys.stderr)
+            raise
         finally:
             process.terminate()
             process.wait()
+            log.close()
+        wanted = targets * MEASURED_S // INTERVAL_S
+        if after - before < 0.95 * wanted:
+            print(f"{server.name} made {after - before} of {wanted} scrapes", file=sys.stderr)
         spent_s = end.user + end.system - cpu.user - cpu.system
-        return (after - before) * (series + REPORT_SERIES) / spent_s, after - before
+        return (after - before) * (series + REPORT_SERIES) / spent_s
+
+
+def _wait_met(process: "subprocess.Popen[bytes]", port: int, targets: int, series: int) -> None:
+    """Until every target has been scraped and every series of its page is there."""
+    deadline = time.monotonic() + MEET_MAX_S
+    found = 0.0
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise SystemExit(f"{process.args!r} ended with {process.returncode}")  # type: ignore[str-bytes-safe]
+        with contextlib.suppress(OSError, ValueError):
+            found = _query(port, "sum(scrape_samples_scraped)")
+            if found == targets * series:
+                return
+        time.sleep(0.5)
+    raise SystemExit(f"{found:.0f} of {targets * series} series after {MEET_MAX_S} s")
 
 
 def _count(port: int) -> int:
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/count", timeout=5) as answer:
+    """How many scrapes the targets have answered."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/count", timeout=30) as answer:
         return int(answer.read())
-    return 0
 
 
-def _check(port: int, targets: int) -> None:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?query=sum(up)", timeout=30) as answer:
+def _query(port: int, expression: str) -> float:
+    """Raises ValueError while there is no answer yet."""
+    address = f"http://127.0.0.1:{port}/api/v1/query?query={urllib.parse.quote(expression)}"
+    with urllib.request.urlopen(address, timeout=30) as answer:
         (found,) = json.loads(answer.read())["data"]["result"]
-    if float(found["value"][1]) < 0.95 * targets:
-        raise SystemExit(f"{found['value'][1]} of {targets} targets are up: the comparison would be unfair")
-
-
-def _peer() -> tuple[list[str], str]:
-    from tools.debian_prometheus import binary
-
-    program = os.environ.get("FLYBALL_PROMETHEUS") or str(binary())
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
-    return [program], (said.stdout or said.stderr).split("version ", 1)[-1].split(" ", 1)[0]
+    return float(found["value"][1])
 
 
 def main() -> None:
-    ours = [sys.executable, "-m", "flyball", "server"]
-    theirs, version = _peer()
+    found = servers()
     for case, (targets, series, floor, aim) in CASES.items():
-        best = {"ours": 0.0, "theirs": 0.0}
+        best = dict.fromkeys((server.name for server in found), 0.0)
         for _ in range(RUNS):
-            for who, command in (("theirs", theirs), ("ours", ours)):
-                rate, scrapes = measured(command, targets, series)
-                wanted = targets * MEASURED_S // INTERVAL_S
-                if scrapes < 0.9 * wanted:
-                    print(f"{case}: {who} made {scrapes} of {wanted} scrapes", file=sys.stderr)
-                best[who] = max(best[who], rate)
-        report(
-            "ingest",
-            case,
-            best["ours"],
-            "samples/cpu-s",
-            theirs=best["theirs"],
-            peer="prometheus",
-            peer_version=version,
-        )
-        if "--json" not in sys.argv:
-            times = best["ours"] / best["theirs"]
-            print(f"{'':<10} {times:.2f} times Prometheus {version} ({best['theirs']:.0f}); floor {floor}, aim {aim}")
+            for server in found:
+                best[server.name] = max(best[server.name], measured(server, targets, series))
+        for peer in found[:-1]:
+            report(
+                "ingest",
+                case,
+                best["flyball"],
+                "samples/cpu-s",
+                theirs=best[peer.name],
+                peer=peer.name,
+                peer_version=peer.version,
+            )
+            if "--json" not in sys.argv:
+                times = best["flyball"] / best[peer.name]
+                wanted = f"; floor {floor:g}, aim {aim:g}" if peer.name == "prometheus" else ""
+                print(
+                    f"{'':<11}{times:.2f} times {peer.name} {peer.version} ({best[peer.name]:.0f}){wanted}", flush=True
+                )
 
 
 if __name__ == "__main__":

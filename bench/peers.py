@@ -53,6 +53,11 @@ def victoria_metrics_binary() -> Path:
     return path
 
 
+def victoria_metrics_version() -> str:
+    """Of that binary."""
+    return next((CACHE / "victoria-metrics").glob("victoria-metrics_*.deb")).name.split("_")[1].split("+")[0]
+
+
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -107,11 +112,10 @@ def victoria_metrics() -> Iterator[Peer]:
     """A VictoriaMetrics with its result cache off."""
     port = free_port()
     binary = victoria_metrics_binary()
-    version = next(binary.parents[2].glob("victoria-metrics_*.deb")).name.split("_")[1].split("+")[0]
     with tempfile.TemporaryDirectory(prefix="flyball-victoria-") as directory:
         command = [
             str(binary), f"-storageDataPath={directory}", f"-httpListenAddr=127.0.0.1:{port}",
             "-search.disableCache", "-search.latencyOffset=0s", "-retentionPeriod=1y",
         ]  # fmt: skip
         with _running(command, f"http://127.0.0.1:{port}/health") as pid:
-            yield Peer("victoria-metrics", version, port, pid)
+            yield Peer("victoria-metrics", victoria_metrics_version(), port, pid)

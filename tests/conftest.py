@@ -3,7 +3,12 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# How long an example takes says how busy the machine is, not whether it holds.
+hypothesis.settings.register_profile("flyball", deadline=None)
+hypothesis.settings.load_profile("flyball")
 
 LISTED = tuple(
     line for line in (Path(__file__).parent / "skips.txt").read_text().splitlines() if line and not line.startswith("#")
