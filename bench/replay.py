@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 
 from bench.report import report
-from flyball.replay.engine import forecaster_for, run_columns, run_fast, run_parity
+from flyball.replay.engine import run_columns, run_fast, run_parity, shape_for
 from flyball.replay.traces import Trace
 from flyball.replay.workload import Workload
 from flyball.scaling import spec_from_hpa
@@ -55,7 +55,7 @@ def main() -> None:
     run_parity(policies(1), trace, workload)  # type: ignore[arg-type]
     report("replay", f"{DAYS} days, alone", time.process_time() - began_s, "s", aim=5.0)
     began_s = time.process_time()
-    run_fast(trace, workload, forecaster=forecaster_for(trace, workload))
+    run_fast(trace, workload, shape=shape_for(trace, workload))
     report("replay", f"{DAYS} days, fast with forecast", time.process_time() - began_s, "s", aim=5.0)
     for count in (100,) if "--quick" in sys.argv else (100, SWEEP):
         began_s = time.monotonic()

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from flyball.errors import ConfigError
 from flyball.kube.applying import read_manifests
 from flyball.kube.kinds import GOVERNORS
-from flyball.replay.engine import SEASONS_S, run_fast, run_parity
+from flyball.replay.engine import SEASONS_S, run_fast, run_parity, shape_for
 from flyball.replay.peers import run_knative, run_oracle
 from flyball.replay.traces import Trace
 from flyball.replay.workload import Workload, latency_factor
 from flyball.scaling import spec_from_hpa
 from flyball.scaling.elasticity import Scores, scores
-from flyball.scaling.fast import needed
-from flyball.scaling.forecast import Forecaster
+from flyball.scaling.forecast import Shape
+from flyball.scaling.forecasts import forecasts, needs
 from flyball.scaling.governor import Governor, governor_from_object
 from flyball.scaling.schedule import scheduled_bounds
 
@@ -130,9 +130,10 @@ def backtest(
             desired[at] = run_fast(
                 trace,
                 workload,
-                bounds=_bounds(governor, trace),
-                forecaster=_forecaster(governor, trace, workload),
-                progress=told(policy.name),
+                spec=governor.spec,
+                bounds=_bounds(governor, trace) if governor.schedule else None,
+                shape=_shape(governor, trace, workload),
+                ceiling=_ceiling(governor),
             )
     demand = workload.demand(trace.rate)
     return [_result(policy, desired[at], demand, trace, workload) for at, policy in enumerate(policies)]
@@ -166,22 +167,23 @@ def _bounds(governor: Governor, trace: Trace) -> NDArray[np.int64]:
     return np.array(found, np.int64)
 
 
-def _forecaster(governor: Governor, trace: Trace, workload: Workload) -> Forecaster | None:
+def _shape(governor: Governor, trace: Trace, workload: Workload) -> Shape | None:
     if governor.forecast is None:
         return None
-    lead_s = governor.forecast.startup_s if governor.forecast.declared else workload.startup_s
-    return Forecaster(lead_s, tuple(season / trace.compress for season in SEASONS_S))
+    if not governor.forecast.declared:
+        return shape_for(trace, workload)
+    return Shape(governor.forecast.startup_s, tuple(season / trace.compress for season in SEASONS_S))
+
+
+def _ceiling(governor: Governor) -> float:
+    highest = governor.forecast.maximum if governor.forecast is not None else None
+    return float(highest or governor.spec.max_replicas)
 
 
 def _forecast_floor(governor: Governor, trace: Trace, workload: Workload) -> NDArray[np.int64] | None:
-    forecaster = _forecaster(governor, trace, workload)
-    if forecaster is None:
+    shape = _shape(governor, trace, workload)
+    if shape is None:
         return None
-    floor = np.zeros(len(trace), np.int64)
-    value, highest = 0, (governor.forecast.maximum if governor.forecast else None) or governor.spec.max_replicas
-    for at_s, demand in enumerate((trace.rate / (workload.capacity * workload.busy)).tolist()):
-        if forecaster.due(at_s * 1000):
-            forecaster.observe(at_s * 1000, demand)
-            value = min(highest, math.ceil(needed(0.0, forecaster.forecast)))
-        floor[at_s] = value
-    return floor
+    demand = trace.rate / (workload.capacity * workload.busy)
+    asked = needs(np.zeros_like(demand), forecasts(demand, shape), _ceiling(governor))
+    return np.ceil(asked).astype(np.int64)

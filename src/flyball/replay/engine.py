@@ -4,18 +4,18 @@ Parity policies run side by side, one column each, tick by tick through ``decide
 second by second through ``scaling.fast``. Both see the load as the workload's pods would report it.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from flyball.replay.alone import run_alone
 from flyball.replay.traces import Trace
 from flyball.replay.workload import Workload
-from flyball.scaling import Spec
+from flyball.scaling import History, Spec
 from flyball.scaling.batch import (
     PER_POD,
     TOTAL_PER_POD,
@@ -25,8 +25,10 @@ from flyball.scaling.batch import (
     batch_spec,
     decide_batch,
 )
-from flyball.scaling.fast import needed, sized
-from flyball.scaling.forecast import Forecaster
+from flyball.scaling.decide import event_periods
+from flyball.scaling.forecast import Shape
+from flyball.scaling.forecasts import forecasts, needs, sizes
+from flyball.scaling.normalize import limited, remember_event
 from flyball.scaling.types import MAX_INT32, MIN_INT32
 
 Counts = NDArray[np.int64]
@@ -264,40 +266,50 @@ def run_fast(
     trace: Trace,
     workload: Workload,
     *,
+    spec: Spec | None = None,
     bounds: Counts | None = None,
-    forecaster: Forecaster | None = None,
-    progress: Progress | None = None,
+    shape: Shape | None = None,
+    ceiling: float = float(MAX_INT32),
+    distort: Callable[[Floats], Floats] | None = None,
 ) -> Counts:
     """Desired replicas a second of profile ``fast``, which sees each second's load.
 
-    ``bounds``: (minimum, maximum) in each minute, [minutes, 2]; without them 1 and no end.
+    ``spec``: its bounds and behavior, without one 1 and no end; ``bounds``: (minimum, maximum) in each minute,
+    [minutes, 2], in their place. ``shape``: of the forecast, None without one, which may ask for ``ceiling``
+    replicas; ``distort``: see ``forecasts``.
     """
-    minutes = [(1, MAX_INT32)] if bounds is None else [(int(low), int(high)) for low, high in bounds]
-    low, high = minutes[0]
-    unit = workload.capacity * workload.busy
-    hold = workload.startup_s
-    current = max(low, min(high, workload.start(trace.rate)))
-    desired = np.empty(len(trace), np.int64)
-    largest: deque[tuple[int, int]] = deque()  # (second, need), needs falling
-    for at_s, load in enumerate((trace.rate / unit).tolist()):
-        if at_s % 60 == 0 and len(minutes) > 1:
-            low, high = minutes[at_s // 60]
-        if forecaster is not None and forecaster.due(at_s * 1000):
-            forecaster.observe(at_s * 1000, load)
-        need = needed(load, forecaster.forecast if forecaster is not None else None)
-        whole = math.ceil(need)
-        while largest and largest[-1][1] <= whole:
-            largest.pop()
-        largest.append((at_s, whole))
-        if largest[0][0] < at_s - hold:
-            largest.popleft()
-        current = max(low, min(high, sized(current, need, largest[0][1], foreseen=forecaster is not None)))
-        desired[at_s] = current
-        if progress is not None and at_s % 4096 == 0:
-            progress(at_s / len(trace))
-    return desired
+    demand = trace.rate / (workload.capacity * workload.busy)
+    known = None if shape is None else forecasts(demand, shape, distort)
+    low: Counts | int = 1 if spec is None else spec.min_replicas
+    high: Counts | int = MAX_INT32 if spec is None else spec.max_replicas
+    if bounds is not None:
+        low, high = (np.repeat(bounds[:, side], 60)[: len(demand)] for side in (0, 1))
+    first = int(np.clip(workload.start(trace.rate), np.atleast_1d(low)[0], np.atleast_1d(high)[0]))
+    hold_s, limit = workload.startup_s, None
+    if spec is not None and spec.behavior is not None:
+        hold_s, limit = max(hold_s, spec.behavior.down.window_s), _Policies(spec)
+    need = needs(demand, known, ceiling)
+    return sizes(need, hold_s, first, low, high, foreseen=known is not None, limit=limit)
 
 
-def forecaster_for(trace: Trace, workload: Workload) -> Forecaster:
-    """The forecaster whose lead is the start-up time; a compressed trace has shorter days."""
-    return Forecaster(workload.startup_s, tuple(season / trace.compress for season in SEASONS_S))
+class _Policies:
+    """The user's rate policies over a run: what they allow of each write, and what was written before it."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec, self._history = spec, History()
+        self._periods_s = event_periods(spec) or (0, 0)
+
+    def __call__(self, at_s: int, current: int, wanted: int) -> int:
+        desired, _, _ = limited(self._spec, current, wanted, self._history, at_s * 1000)
+        change, (up_s, down_s) = desired - current, self._periods_s
+        if change > 0:
+            self._history = replace(self._history, ups=remember_event(self._history.ups, change, up_s, at_s * 1000))
+        elif change < 0:
+            downs = remember_event(self._history.downs, -change, down_s, at_s * 1000)
+            self._history = replace(self._history, downs=downs)
+        return desired
+
+
+def shape_for(trace: Trace, workload: Workload) -> Shape:
+    """Of the forecast whose lead is the start-up time; a compressed trace has shorter days."""
+    return Shape(workload.startup_s, tuple(season / trace.compress for season in SEASONS_S))

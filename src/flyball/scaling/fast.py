@@ -2,9 +2,8 @@
 
 Demand is what the metrics say is needed now, in fractional replicas, before any rounding and without tolerance.
 The size to have when a pod that starts now is ready is the larger of demand and forecast, and it is kept steady by a
-dead band. The three constants were searched with ``bench.elasticity``: candidates from the first half of its trace,
-the last choice among them by the whole span, so that its second half is no blind test. All else follows from the
-start-up time.
+dead band. The constants, these and those of ``forecast``, are what ``tools/fit_fast.py`` finds on the first half of
+``bench.elasticity``'s trace alone. All else follows from the start-up time.
 """
 
 import math
@@ -12,11 +11,10 @@ from collections.abc import Iterable
 
 from flyball.scaling.types import MAX_INT32, Forecast, MetricEvaluation, Observation
 
-MARGIN = 0.76  # of the spread; how far above the expected demand to size
+MARGIN = 0.186  # times the root of the spread; how far above the expected demand to size
 HEADROOM = 0.05  # added when scaling up, so that the next small rise needs no write
 DEAD_BAND = 0.07  # scale down only when that much smaller
 MAX_SPREAD = 0.3  # of a forecast that is believed
-_TYPICAL_SPREAD = 0.06  # an unusually large or small spread moves the margin by its square root only
 
 
 def needed(demand: float, forecast: Forecast | None) -> float:
@@ -26,8 +24,7 @@ def needed(demand: float, forecast: Forecast | None) -> float:
     """
     if forecast is None or forecast.spread > MAX_SPREAD:
         return demand
-    margin = MARGIN * math.sqrt(forecast.spread * _TYPICAL_SPREAD)
-    return max(demand, forecast.expected * math.exp(margin))
+    return max(demand, forecast.expected * math.exp(MARGIN * math.sqrt(forecast.spread)))
 
 
 def sized(current: int, need: float, highest: int, *, foreseen: bool) -> int:

@@ -169,15 +169,12 @@ class Statsd(asyncio.DatagramProtocol):
             log.warning("statsd_not_stored error=%s", exc)
 
     async def run(self, host: str, port: int) -> None:
-        """Listens until cancelled.
-
-        Raises:
-            ConfigError: the port is taken.
-        """
+        """Listens until cancelled; a port that is taken is another statsd's, and ours stays off."""
         try:
             transport, _ = await self._loop.create_datagram_endpoint(lambda: self, local_addr=(host, port))
         except OSError as exc:
-            raise ConfigError(f"statsd cannot listen on {host}:{port}/udp: {exc.strerror}") from exc
+            log.warning("statsd_off listen=%s:%s/udp error=%s", host, port, exc.strerror)
+            return
         try:
             while True:
                 await asyncio.sleep(_REPEAT_S)

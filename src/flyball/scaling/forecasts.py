@@ -1,0 +1,163 @@
+"""The forecasts of ``Forecaster`` for a whole series at once, and what profile ``fast`` makes of them."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flyball.scaling.fast import DEAD_BAND, HEADROOM, MARGIN, MAX_SPREAD
+from flyball.scaling.forecast import FLOOR, LOST, RIDGE, Shape
+from flyball.scaling.types import MAX_INT32
+
+Counts = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_BLOCKS_AT_ONCE = 8_192  # leads whose sums are made together
+_SHORTEST, _LONGEST = 16, 4_096  # seconds whose sizes are tried together
+
+
+@dataclass(frozen=True, slots=True)
+class Forecasts:
+    """What was forecast at each second: ``expected`` replicas, typical error ``spread``, and whether by the model."""
+
+    expected: Floats
+    spread: Floats
+    by_model: NDArray[np.bool_]
+
+
+def forecasts(demand: Floats, shape: Shape, distort: Callable[[Floats], Floats] | None = None) -> Forecasts:
+    """Of a demand in replicas, one a second.
+
+    ``distort``: what becomes of the model's predictions (changes of the logarithm, one a step; NaN is none) on their
+    way to be used, to try how a wrong forecast is taken.
+    """
+    steps = -(-np.arange(0, len(demand) * 1000, shape.step_ms) // 1000)
+    steps = steps[steps < len(demand)]
+    values = np.log(np.maximum(demand[steps], FLOOR))
+    inputs = _inputs(values, shape)
+    changes = values[shape.lead :] - values[: -shape.lead]
+    weights = _weights(inputs[: len(changes)], changes, shape)
+    # those of the newest block whose samples were all known
+    block = (np.arange(len(values)) + 1) // shape.lead - 2
+    predicted = np.where(block < 0, 0.0, np.einsum("ij,ij->i", inputs, weights[np.maximum(block, 0)]))
+    if distort is not None:
+        predicted = distort(predicted)
+    missing = ~np.isfinite(predicted)
+    predicted = np.where(missing, 0.0, predicted)
+    error = _faded((changes - predicted[: len(changes)]) ** 2, shape)
+    naive = _faded(changes**2, shape)
+    by_model = (error < naive) & ~missing
+    expected = np.exp(values + np.where(by_model, predicted, 0.0))
+    spread = np.sqrt(np.minimum(error, naive))
+    counts = np.diff(np.append(steps, len(demand)))
+    return Forecasts(np.repeat(expected, counts), np.repeat(spread, counts), np.repeat(by_model, counts))
+
+
+def _inputs(values: Floats, shape: Shape) -> Floats:
+    at = np.arange(len(values))
+    columns = [values - values[np.maximum(at - span, 0)] for span in shape.spans]
+    for season in shape.seasons:
+        known = at >= season
+        change = (
+            values[np.maximum(at - season + shape.lead, 0).clip(max=len(values) - 1)]
+            - values[np.maximum(at - season, 0)]
+        )
+        columns.append(np.where(known, change, 0.0))
+    return np.stack(columns, axis=1)
+
+
+def _weights(inputs: Floats, changes: Floats, shape: Shape) -> Floats:
+    """[blocks, inputs]: the fit after each block of ``lead`` samples; one row of zeros when there is no block."""
+    lead, size = shape.lead, shape.size
+    blocks = len(changes) // lead
+    fade = (1 - LOST) ** np.arange(lead - 1, -1, -1.0)
+    found = np.zeros((max(1, blocks), size))
+    gram, moment, whole = np.zeros((size, size)), np.zeros(size), (1 - LOST) ** lead
+    ridge = RIDGE * np.eye(size)
+    for begin in range(0, blocks, _BLOCKS_AT_ONCE):
+        end = min(blocks, begin + _BLOCKS_AT_ONCE)
+        part = inputs[begin * lead : end * lead].reshape(-1, lead, size)
+        faded = part * fade[:, None]
+        grams = np.matmul(part.transpose(0, 2, 1), faded)
+        moments = np.einsum("bli,bl->bi", faded, changes[begin * lead : end * lead].reshape(-1, lead))
+        for at in range(end - begin):
+            gram, moment = whole * gram + grams[at], whole * moment + moments[at]
+            grams[at], moments[at] = gram, moment
+        found[begin:end] = np.linalg.solve(grams + ridge, moments[:, :, None])[:, :, 0]
+    return found
+
+
+def _faded(squares: Floats, shape: Shape) -> Floats:
+    """The fading mean of errors at each step; the first of them are known after one lead."""
+    found, mean, least = [], 0.0, 1 - shape.decay
+    settled = math.ceil(1 / least)
+    for count, square in enumerate(squares[:settled].tolist(), 1):
+        mean += max(least, 1 / count) * (square - mean)
+        found.append(mean)
+    for square in squares[settled:].tolist():
+        mean += least * (square - mean)
+        found.append(mean)
+    return np.concatenate([np.zeros(shape.lead), found])
+
+
+def needs(demand: Floats, known: Forecasts | None, ceiling: float = float(MAX_INT32)) -> Floats:
+    """``fast.needed`` for each second; a forecast asks for at most ``ceiling``."""
+    if known is None:
+        return demand
+    asked = np.where(known.spread > MAX_SPREAD, 0.0, known.expected * np.exp(MARGIN * np.sqrt(known.spread)))
+    return np.maximum(demand, np.minimum(asked, ceiling))
+
+
+#: ``(second, current, wanted) -> desired``: the user's policies; asked only where something is to be written.
+Limit = Callable[[int, int, int], int]
+
+
+def sizes(
+    need: Floats,
+    hold_s: int,
+    first: int,
+    low: Counts | int,
+    high: Counts | int,
+    *,
+    foreseen: bool,
+    limit: Limit | None = None,
+) -> Counts:
+    """``fast.sized`` second by second from ``first`` replicas on, within bounds.
+
+    A stretch of seconds is tried as if nothing were written; the first write in it ends the stretch.
+    """
+    whole = np.ceil(need).astype(np.int64)
+    up = np.minimum(np.ceil(need * (1 + HEADROOM)), MAX_INT32).astype(np.int64)
+    highest = _highest(whole, hold_s)
+    down = highest if foreseen else np.ceil(highest * (1 + HEADROOM)).astype(np.int64)
+    lows, highs = np.broadcast_to(low, need.shape), np.broadcast_to(high, need.shape)
+    found = np.empty(len(need), np.int64)
+    current, at, stretch = first, 0, 64
+    while at < len(need):
+        part = slice(at, at + stretch)
+        fewer = np.where(down[part] < current * (1 - DEAD_BAND), down[part], current)
+        wanted = np.clip(np.where(whole[part] > current, up[part], fewer), lows[part], highs[part])
+        moved = wanted != current
+        taken = int(moved.argmax())
+        if not moved[taken]:
+            found[part] = current
+            at, stretch = at + len(wanted), min(_LONGEST, 2 * stretch)
+            continue
+        found[at : at + taken] = current
+        at += taken
+        current = int(wanted[taken]) if limit is None else limit(at, current, int(wanted[taken]))
+        found[at] = current
+        at, stretch = at + 1, max(_SHORTEST, min(_LONGEST, 2 * taken))
+    return found
+
+
+def _highest(whole: Counts, hold_s: int) -> Counts:
+    """The largest of the last ``hold_s`` seconds and this one (van Herk's sliding maximum)."""
+    window = hold_s + 1
+    padding = np.full(-(-(len(whole) + hold_s) // window) * window - len(whole), np.iinfo(np.int64).min)
+    padded = np.concatenate([padding[:hold_s], whole, padding[hold_s:]]).reshape(-1, window)
+    before = np.maximum.accumulate(padded, axis=1).ravel()
+    after = np.maximum.accumulate(padded[:, ::-1], axis=1)[:, ::-1].ravel()
+    return np.maximum(after[: len(whole)], before[hold_s : hold_s + len(whole)])
