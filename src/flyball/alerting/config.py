@@ -174,7 +174,7 @@ class _Reading:
                 integrations.append(Missing(kind, problem))
         labels = text_mapping_of(reader.take("labels") or {}, f"{path}: labels")
         reader.finish()
-        return name, Receiver(name, tuple(integrations), labels)
+        return name, Receiver(name, tuple(integrations), {"name": name, **labels})
 
     def _time_interval(self, document: object, path: str) -> tuple[str, tuple[TimeInterval, ...]]:
         reader = Reader(mapping_of(document, path), path)

@@ -95,7 +95,9 @@ class Time(Methods):
         "UTC": lambda self: replace(self, zone=UTC),
         "Local": lambda self: replace(self, zone=UTC),
         "IsZero": lambda self: self.ns == 0,
-        "Add": lambda self, duration: replace(self, ns=self.ns + round(duration * _S)),
+        "Add": lambda self, more: replace(
+            self, ns=self.ns + (round(more * _S) if isinstance(more, Duration) else more)
+        ),
         "Sub": lambda self, other: Duration((self.ns - other.ns) / _S),
         "After": lambda self, other: self.ns > other.ns,
         "Before": lambda self, other: self.ns < other.ns,

@@ -48,10 +48,14 @@ class Inhibitor:
             if not sources or not matches_all(rule.target_matchers, found):
                 continue
             both_sides = matches_all(rule.source_matchers, found)
-            for source in sources.get(_equal(rule, found), {}).values():
-                if source.resolved_at(at_ms) or (both_sides and matches_all(rule.target_matchers, dict(source.labels))):
-                    continue
-                return source.fingerprint
+            firing = [
+                source
+                for source in sources.get(_equal(rule, found), {}).values()
+                if not source.resolved_at(at_ms)
+                and not (both_sides and matches_all(rule.target_matchers, dict(source.labels)))
+            ]
+            if firing:
+                return max(reversed(firing), key=lambda source: source.ends_ns).fingerprint  # the last to end
         return ""
 
     def forget(self, gone: Iterable[Labels]) -> None:

@@ -103,10 +103,27 @@ def _common(sets: Iterable[Labels]) -> KV:
     return KV(sorted(found or ()))
 
 
+#: Fields of notifications and alerts; others are written as they are called.
 _JSON_NAMES = {
-    "GeneratorURL": "generatorURL",
-    "ExternalURL": "externalURL",
     "NotificationReason": "notification_reason",
+    "ExternalURL": "externalURL",
+    "GeneratorURL": "generatorURL",
+    **{
+        name[:1].upper() + name[1:]: name
+        for name in [
+            "receiver",
+            "status",
+            "alerts",
+            "groupLabels",
+            "commonLabels",
+            "commonAnnotations",
+            "labels",
+            "annotations",
+            "startsAt",
+            "endsAt",
+            "fingerprint",
+        ]
+    },
 }
 
 
@@ -117,7 +134,7 @@ def to_json(value: Any) -> Any:
     if isinstance(value, Duration):
         return round(value * 1_000_000_000)
     if isinstance(value, Struct):
-        return {_JSON_NAMES.get(name, name[:1].lower() + name[1:]): to_json(one) for name, one in value.items()}
+        return {_JSON_NAMES.get(name, name): to_json(one) for name, one in value.items()}
     if isinstance(value, Mapping):
         return {name: to_json(value[name]) for name in sorted(value)}
     if isinstance(value, list | tuple):
@@ -133,10 +150,17 @@ def _json_text(value: Any) -> str:
 _JSON_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
-def _dict(*pairs: Any) -> dict[str, Any]:
+class Dict(dict[str, Any]):
+    """A map of anything: what is missing is no value, and prints so."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return super().get(key)
+
+
+def _dict(*pairs: Any) -> Dict:
     if len(pairs) % 2 or not all(isinstance(name, str) for name in pairs[::2]):
         raise ValueError("dict needs names, which are text, and values in turn")
-    return dict(zip(pairs[::2], pairs[1::2], strict=True))
+    return Dict(zip(pairs[::2], pairs[1::2], strict=True))
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {

@@ -462,7 +462,7 @@ class _Run:
         args = [self.operand(operand, dot) for operand in operands[1:]]
         try:
             return self.functions[first.value](*args, *piped)
-        except (TypeError, ValueError, AttributeError) as exc:
+        except (TypeError, ValueError, OverflowError, AttributeError) as exc:
             raise TemplateError(f"{first.value}: {exc}") from exc
 
     def operand(self, operand: _Operand, dot: Any, given: tuple[Any, ...] = ()) -> Any:
@@ -490,7 +490,7 @@ def _field(value: Any, name: str, given: tuple[Any, ...]) -> Any:
     if isinstance(value, Methods) and name in value.METHODS:
         try:
             return value.METHODS[name](value, *given)
-        except (TypeError, ValueError) as exc:
+        except (TypeError, ValueError, OverflowError, AttributeError) as exc:
             raise TemplateError(f".{name}: {exc}") from exc
     if given:
         raise TemplateError(f".{name} is not a method and cannot be given arguments")
