@@ -7,7 +7,6 @@ asked as the metrics APIs ask them (``access``).
 import asyncio
 import logging
 import ssl
-import tempfile
 from collections.abc import AsyncIterator, Collection
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,6 +19,7 @@ from flyball import clock
 from flyball.adapter.access import Access, asked_of
 from flyball.adapter.documents import Failure
 from flyball.http import certificates
+from flyball.http.server import serve, serving_context
 
 log = logging.getLogger(__name__)
 
@@ -125,21 +125,13 @@ def server_tls(certificate: Path | None, key: Path | None, name: str) -> ssl.SSL
     Raises:
         OSError: the files cannot be read.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     if certificate is not None:
-        context.load_cert_chain(certificate, key)
-        return context
+        return serving_context(certificate.read_bytes(), (key or certificate).read_bytes())
     now_ms = clock.now_ms()
     pair = certificates.leaf(
         certificates.authority(f"{name}-ca", CERTIFICATE_DAYS, now_ms), name, CERTIFICATE_DAYS, now_ms, names=[name]
     )
-    with tempfile.TemporaryDirectory() as directory:  # ssl reads files only
-        both = Path(directory, "pair.pem")
-        both.touch(0o600)
-        both.write_text(pair.certificate_pem + pair.key_pem)
-        context.load_cert_chain(both)
-    return context
+    return serving_context(pair.certificate_pem.encode(), pair.key_pem.encode())
 
 
 async def run(
@@ -154,8 +146,6 @@ async def run(
     Raises:
         ConfigError: an address is taken.
     """
-    from flyball.http.server import serve
-
     servers = []
     try:
         for address, context in ((secure, tls), (plain, None)):

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -24,6 +25,22 @@ class ServerTLS:
     certificate: Path
     key: Path
     client_ca: Path | None = None
+
+
+def serving_context(certificate: bytes, key: bytes) -> ssl.SSLContext:
+    """A server's context from PEM texts.
+
+    Raises:
+        SSLError: they are no certificate and key that belong together.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    with tempfile.TemporaryDirectory() as directory:  # ssl reads files only
+        file = Path(directory, "pair.pem")
+        file.touch(0o600)
+        file.write_bytes(certificate.rstrip() + b"\n" + key)
+        context.load_cert_chain(file)
+    return context
 
 
 class _PeerCertificateProtocol(HttpToolsProtocol):

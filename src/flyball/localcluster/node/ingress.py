@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import errno
+import ssl
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 
@@ -13,14 +14,16 @@ from flyball.http.server import Server, serve
 from flyball.kube import EventRecorder, KubeClient
 from flyball.kube.kinds import INGRESS_CLASSES, INGRESSES
 from flyball.localcluster.node.ingressrules import CLASS, CONTROLLER, Backend, Route, is_ours, route, routes_of
+from flyball.localcluster.node.ingresstls import IngressCertificates
+from flyball.localcluster.node.ingresstls import wanted as wanted_secrets
 from flyball.localcluster.node.serviceproxy import ServiceProxy
 from flyball.localcluster.node.splicing import Backends
 
 Object = dict[str, Any]
 Key = tuple[str, str]
 
-HTTP_PORT = 80
-ALTERNATIVE_PORT = 30080
+HTTP_PORT, HTTPS_PORT = 80, 443
+ALTERNATIVE_BASE = 30000
 ALTERNATIVE_TRIES = 10
 CONNECT_TIMEOUT_S = 5.0
 RETRY_S = 5.0
@@ -39,9 +42,9 @@ _HANDSHAKE = (b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-ex
 
 
 class IngressProxy:
-    """Follows Ingresses; listens once there is one.
+    """Follows Ingresses; listens once there is one, and for TLS once there is one with ``tls``.
 
-    An ordinary user may not listen on port 80: then it is 30080, and an event of each Ingress says so.
+    An ordinary user may not listen on ports 80 and 443: then it is 30080 and 30443; an event of the Ingress says so.
     """
 
     def __init__(
@@ -55,9 +58,11 @@ class IngressProxy:
         self._classes: dict[str, Object] = {}
         self._routes: list[Route] = []
         self._server: Server | None = None
+        self._tls_server: Server | None = None
+        self.certificates = IngressCertificates()
         self._session: aiohttp.ClientSession | None = None
-        self._why_elsewhere = ""
-        self._told: set[Key] = set()
+        self._elsewhere: dict[int, str] = {}  # by wanted port, why another one serves it
+        self._told: dict[Key, set[str]] = {}
         self._wake = asyncio.Event()
         self._requests = self._failures = 0
 
@@ -67,7 +72,7 @@ class IngressProxy:
         key = (ingress["metadata"].get("namespace") or "default", ingress["metadata"]["name"])
         if change == "DELETED":
             self._ingresses.pop(key, None)
-            self._told.discard(key)
+            self._told.pop(key, None)
         else:
             self._ingresses[key] = ingress
         self._refresh()
@@ -80,8 +85,14 @@ class IngressProxy:
             self._classes[name] = ingress_class
         self._refresh()
 
+    def observe_secret(self, change: str, secret: Object) -> None:
+        self.certificates.observe(change, secret)
+        self._wake.set()
+
     def _refresh(self) -> None:
-        self._routes = routes_of(self._served().values())
+        served = self._served().values()
+        self._routes = routes_of(served)
+        self.certificates.hosts = wanted_secrets(served)
         self._wake.set()
 
     def _served(self) -> dict[Key, Object]:
@@ -91,6 +102,11 @@ class IngressProxy:
     def port(self) -> int | None:
         """Where it listens; None before there is an Ingress."""
         return self._server.port if self._server is not None else None
+
+    @property
+    def tls_port(self) -> int | None:
+        """Where it listens for TLS; None before there is an Ingress with ``tls``."""
+        return self._tls_server.port if self._tls_server is not None else None
 
     def statistics(self) -> Mapping[str, int]:
         return {"routes": len(self._routes), "requests": self._requests, "failures": self._failures}
@@ -118,8 +134,9 @@ class IngressProxy:
                         await self._wake.wait()
                 troubled = False
         finally:
-            if self._server is not None:
-                await self._server.close()
+            for server in (self._server, self._tls_server):
+                if server is not None:
+                    await server.close()
             await self._session.close()
 
     async def _provide_class(self) -> bool:
@@ -140,11 +157,14 @@ class IngressProxy:
     async def _sync(self) -> None:
         served = self._served()
         if served and self._server is None:
-            self._server = await self._listen()
-        if self._server is None:
-            return
-        wanted = [{"ip": "127.0.0.1", "ports": [{"port": self._server.port, "protocol": "TCP"}]}]
+            self._server = await self._listen(HTTP_PORT, None)
+        if self.certificates.hosts and self._tls_server is None:
+            self._tls_server = await self._listen(HTTPS_PORT, self.certificates.context)
         for (namespace, name), ingress in served.items():
+            with_tls = (ingress.get("spec") or {}).get("tls")
+            ports = [self.port, *([self.tls_port] if with_tls else [])]
+            listed = [{"port": port, "protocol": "TCP"} for port in ports if port is not None]
+            wanted = [{"ip": "127.0.0.1", "ports": listed}]
             now = (ingress.get("status") or {}).get("loadBalancer", {}).get("ingress")
             if now != wanted:
                 body = {"status": {"loadBalancer": {"ingress": wanted}}}
@@ -153,22 +173,33 @@ class IngressProxy:
                 except KubeApiError as exc:
                     if exc.code != 404:
                         raise
-            if self._why_elsewhere and (namespace, name) not in self._told:
-                self._told.add((namespace, name))
-                await self._recorder.event(ingress, "Normal", "ServedAtAnotherPort", self._why_elsewhere)
+            for port in (HTTP_PORT, *([HTTPS_PORT] if with_tls else [])):
+                if port in self._elsewhere:
+                    await self._tell_once(ingress, "Normal", "ServedAtAnotherPort", self._elsewhere[port])
+            for key in wanted_secrets([ingress]).values():
+                if problem := self.certificates.problem(key):
+                    text = f'Secret "{key[1]}" is not used: {problem}; a certificate of our own is shown'
+                    await self._tell_once(ingress, "Warning", "InvalidCertificate", text)
 
-    async def _listen(self) -> Server:
-        """Port 80, or the first free one after 30080.
+    async def _tell_once(self, ingress: Object, kind: Literal["Normal", "Warning"], reason: str, text: str) -> None:
+        key = (ingress["metadata"].get("namespace") or "default", ingress["metadata"]["name"])
+        told = self._told.setdefault(key, set())
+        if text not in told:
+            told.add(text)
+            await self._recorder.event(ingress, kind, reason, text)
+
+    async def _listen(self, usual: int, tls: ssl.SSLContext | None) -> Server:
+        """The usual port, or the first free one that is 30000 above it.
 
         Raises:
             ConfigError: none of them can be had.
         """
-        wanted = HTTP_PORT + self._offset
-        others = [ALTERNATIVE_PORT + self._offset + step for step in range(ALTERNATIVE_TRIES)]
+        wanted = usual + self._offset
+        others = [ALTERNATIVE_BASE + usual + self._offset + step for step in range(ALTERNATIVE_TRIES)]
         first: ConfigError | None = None
         for port in [wanted, *(port for port in others if port <= 65535)]:
             try:
-                server = await serve(self, port=port, allowed_hosts=None, name="Ingress")
+                server = await serve(self, port=port, tls=tls, allowed_hosts=None, name="Ingress")
             except ConfigError as exc:
                 first = first or exc
                 continue
@@ -180,7 +211,8 @@ class IngressProxy:
                     if denied
                     else "another program of this machine listens on it"
                 )
-                self._why_elsewhere = f"port {wanted} cannot be served ({why}); it is served at http://127.0.0.1:{port}"
+                at = f"http{'s' if tls else ''}://127.0.0.1:{port}"
+                self._elsewhere[usual] = f"port {wanted} cannot be served ({why}); it is served at {at}"
             return server
         assert first is not None
         raise first
@@ -237,7 +269,7 @@ class IngressProxy:
         ours = {
             "x-forwarded-for": f"{before}, {peer}" if before else peer,
             "x-forwarded-host": host,
-            "x-forwarded-proto": "http",
+            "x-forwarded-proto": "https" if scope.get("scheme") in ("https", "wss") else "http",
             "x-real-ip": peer,
         }
         return [*((name, value) for name, value in passed if name not in ours), *ours.items()]

@@ -10,7 +10,7 @@ from flyball import clock
 from flyball.errors import FlyballError, KubeApiError
 from flyball.http.server import Server, ServerTLS, serve
 from flyball.kube import EventRecorder, Informer, KubeClient
-from flyball.kube.kinds import ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, NODES, PODS, SERVICES
+from flyball.kube.kinds import ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, NODES, PODS, SECRETS, SERVICES
 from flyball.localcluster.node import environment, figures, runtimes
 from flyball.localcluster.node.httpapi import NodeApi
 from flyball.localcluster.node.ingress import IngressProxy
@@ -118,6 +118,9 @@ class Node:
                 classes: Informer[Object] = Informer(self._client, INGRESS_CLASSES)
                 ingresses.add_handler(lambda change, old, new: self.ingress.observe_ingress(change, _either(old, new)))
                 classes.add_handler(lambda change, old, new: self.ingress.observe_class(change, _either(old, new)))
+                # Of certificates alone; all others are read when a pod names them.
+                secrets: Informer[Object] = Informer(self._client, SECRETS, field_selector="type=kubernetes.io/tls")
+                secrets.add_handler(lambda change, old, new: self.ingress.observe_secret(change, _either(old, new)))
                 services.add_handler(lambda change, old, new: self.proxy.observe_service(change, _either(old, new)))
                 slices.add_handler(lambda change, old, new: self.proxy.observe_slice(change, _either(old, new)))
                 group.create_task(self._register(), name="node heartbeat")
@@ -125,6 +128,7 @@ class Node:
                 group.create_task(slices.run(), name="endpoint slices")
                 group.create_task(ingresses.run(), name="ingresses")
                 group.create_task(classes.run(), name="ingress classes")
+                group.create_task(secrets.run(), name="certificates")
                 group.create_task(self.ingress.run(), name="ingress proxy")
                 group.create_task(self.pending.run(), name="pending requests")
                 # Pods are told where Services are, so those come first.
