@@ -206,7 +206,7 @@ def decode(body: bytes, content_type: str, kind: str = "") -> Object:
     if content_type in ("", JSON) or (content_type == YAML and body.lstrip()[:1] == b"{"):
         try:
             value = msgspec.json.decode(body)
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, RecursionError) as exc:
             raise _unreadable(kind, body, str(exc)) from exc
     elif content_type in _YAML_TYPES:
         try:

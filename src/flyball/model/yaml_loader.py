@@ -14,6 +14,8 @@ from flyball.errors import ConfigError
 
 #: Nesting deeper than this is refused; Kubernetes objects stay below 30.
 DEPTH_MAX = 100
+#: A text with fewer of the marks that open a level cannot be so deep that composing it crashes.
+SHALLOW_OPENINGS = 2_000
 
 _TAG = "tag:yaml.org,2002:"
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)")
@@ -51,6 +53,7 @@ def load_all_yaml(text: str | bytes, what: str = "YAML") -> list[object]:
     """
     documents = []
     try:
+        _check_depth(text, what)
         loader = _Loader(text)
         try:
             while loader.check_node():
@@ -69,6 +72,24 @@ def load_all_yaml(text: str | bytes, what: str = "YAML") -> list[object]:
     except RecursionError as exc:
         raise ConfigError(f"{what}: nested deeper than {DEPTH_MAX} levels") from exc
     return documents
+
+
+def _check_depth(text: str | bytes, what: str) -> None:
+    """Refuses what is nested too deep before libyaml composes it, which does so on the C stack and would crash.
+
+    Only a text with enough openings to be dangerous is read twice.
+    """
+    shown = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    if sum(shown.count(opening) for opening in ("[", "{", "- ", "? ", ": ")) < SHALLOW_OPENINGS:
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEPTH_MAX:
+                raise ConfigError(f"{what}: nested deeper than {DEPTH_MAX} levels")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 def _build(node: Any, what: str, seen: set[int], depth: int) -> object:

@@ -5,7 +5,7 @@ import base64
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
@@ -20,8 +20,6 @@ from flyball.sources.base import Sample
 
 BODY_LIMIT_BYTES = 256 * 1024 * 1024
 CACHE_ENTRIES_MAX = 2_000
-
-T = TypeVar("T")
 
 #: (method, URL, headers, body) -> the headers of the signed request
 Signer = Callable[[str, str, dict[str, str], bytes], dict[str, str]]
@@ -145,25 +143,13 @@ class HttpSource:
 
     async def _query(self, expr: str, at_ms: int) -> list[Sample]:
         form = [("query", expr), ("time", f"{at_ms / 1000:.3f}"), ("timeout", f"{self._timeout_s:g}s")]
-        data = await self._data("/api/v1/query", form, f"query {_short(expr)}")
-        return self._decode(lambda: _samples(msgspec.json.decode(data, type=_Data)), "/api/v1/query")
+        return read_vector(await self._data("/api/v1/query", form, f"query {_short(expr)}"), self.url)
 
     async def series(self, match: str, start_ms: int, end_ms: int) -> list[Labels]:
         """See ``MetricsSource.series``."""
         form = [("match[]", match), ("start", f"{start_ms / 1000:.3f}"), ("end", f"{end_ms / 1000:.3f}")]
         data = await self._data("/api/v1/series", form, f"series {_short(match)}")
-        return self._decode(
-            lambda: [labels_of(item) for item in msgspec.json.decode(data, type=list[dict[str, str]] | None) or ()],
-            "/api/v1/series",
-        )
-
-    def _decode(self, decode: Callable[[], T], path: str) -> T:
-        try:
-            return decode()
-        except (msgspec.DecodeError, ValueError) as exc:
-            raise UpstreamError(
-                f"{self.url}{path}: the answer is not a Prometheus API's ({exc}); check the URL"
-            ) from exc
+        return [labels_of(item) for item in _decode(data, list[dict[str, str]] | None, self.url) or ()]
 
     async def _data(self, path: str, form: list[tuple[str, str]], what: str) -> msgspec.Raw:
         """The ``data`` of an answer.
@@ -206,7 +192,7 @@ class HttpSource:
             ) from exc
         except (aiohttp.ClientError, OSError) as exc:
             raise UpstreamError(f"{url}: cannot be reached ({exc}); check that the metrics server runs") from exc
-        return self._checked(url, response.status, body, what)
+        return read_answer(url, response.status, body, what)
 
     def _request_headers(self, url: str, body: bytes) -> dict[str, str]:
         headers = dict(self._headers)
@@ -219,29 +205,68 @@ class HttpSource:
             headers["Authorization"] = _basic(user, _read_secret(file))
         return headers if self._signer is None else self._signer(self._verb, url, headers, body)
 
-    def _checked(self, url: str, status: int, body: bytes, what: str) -> msgspec.Raw:
-        answer = _Answer()
-        decoded = False
-        try:
-            answer, decoded = msgspec.json.decode(body, type=_Answer), True
-        except msgspec.DecodeError:
-            pass
-        if status in (400, 422) and decoded and answer.error:
-            raise QueryError(f"{url} refused {what}: {answer.error_type}: {answer.error}")
-        if status in (401, 403):
-            raise UpstreamError(
-                f"{url}: HTTP {status}: the credentials are missing or refused; check token or password"
-            )
-        if 300 <= status < 400:
-            raise UpstreamError(f"{url}: HTTP {status}: a redirect, which is not followed; give the final URL")
-        if status == 404:
-            raise UpstreamError(f"{url}: HTTP 404: there is no Prometheus API; check the URL and its path prefix")
-        if not 200 <= status < 300:
-            detail = answer.error or body[:200].decode(errors="replace").strip()
-            raise UpstreamError(f"{url}: HTTP {status} to {what}: {detail or 'no message'}; check the server's log")
-        if not decoded or answer.status != "success":
-            raise UpstreamError(f"{url}: the answer is not a Prometheus API's; check the URL")
-        return answer.data
+
+def read_answer(url: str, status: int, body: bytes, what: str) -> msgspec.Raw:
+    """The ``data`` of an HTTP answer.
+
+    Args:
+        what: was asked, for messages.
+
+    Raises:
+        QueryError: the server refused the expression.
+        UpstreamError: it did not answer as a Prometheus API does.
+    """
+    answer = _Answer()
+    decoded = False
+    try:
+        answer, decoded = msgspec.json.decode(body, type=_Answer), True
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    if status in (400, 422) and decoded and answer.error:
+        raise QueryError(f"{url} refused {what}: {answer.error_type}: {answer.error}")
+    if status in (401, 403):
+        raise UpstreamError(f"{url}: HTTP {status}: the credentials are missing or refused; check token or password")
+    if 300 <= status < 400:
+        raise UpstreamError(f"{url}: HTTP {status}: a redirect, which is not followed; give the final URL")
+    if status == 404:
+        raise UpstreamError(f"{url}: HTTP 404: there is no Prometheus API; check the URL and its path prefix")
+    if not 200 <= status < 300:
+        detail = answer.error or body[:200].decode(errors="replace").strip()
+        raise UpstreamError(f"{url}: HTTP {status} to {what}: {detail or 'no message'}; check the server's log")
+    if not decoded or answer.status != "success":
+        raise UpstreamError(f"{url}: the answer is not a Prometheus API's; check the URL")
+    return answer.data
+
+
+def read_vector(data: msgspec.Raw, url: str) -> list[Sample]:
+    """The samples of an instant query's ``data``.
+
+    Raises:
+        QueryError: it is neither a vector nor a scalar.
+        UpstreamError: it is not what a Prometheus API gives.
+    """
+    found = _decode(data, _Data, url)
+    if found.result_type == "vector":
+        elements = _decode(found.result, list[_Element] | None, url) or []
+        # Histogram elements carry no value; nothing here can use them.
+        return [Sample(labels_of(item.metric), *_value(item.value, url)) for item in elements if item.value is not None]
+    if found.result_type == "scalar":
+        return [Sample((), *_value(_decode(found.result, tuple[float, str], url), url))]
+    raise QueryError(f"the query gives a {found.result_type or 'result without a type'}; it must give a vector")
+
+
+def _value(value: tuple[float, str], url: str) -> tuple[int, float]:
+    try:
+        return round(value[0] * 1000), float(value[1])
+    except (ValueError, OverflowError) as exc:
+        raise UpstreamError(f"{url}: the answer is not a Prometheus API's ({exc}); check the URL") from exc
+
+
+def _decode(data: msgspec.Raw, wanted: Any, url: str) -> Any:
+    try:
+        return msgspec.json.decode(data, type=wanted)
+    except (msgspec.DecodeError, RecursionError) as exc:
+        raise UpstreamError(f"{url}: the answer is not a Prometheus API's ({exc}); check the URL") from exc
 
 
 def _basic(user: str, password: str) -> str:
@@ -254,21 +279,6 @@ def _read_secret(path: str) -> str:
             return file.read().strip()
     except OSError as exc:
         raise UpstreamError(f"{path}: the credential cannot be read ({exc.strerror})") from exc
-
-
-def _samples(data: _Data) -> list[Sample]:
-    if data.result_type == "vector":
-        elements = msgspec.json.decode(data.result, type=list[_Element] | None) or []
-        # Histogram elements carry no value; nothing here can use them.
-        return [
-            Sample(labels_of(item.metric), round(item.value[0] * 1000), float(item.value[1]))
-            for item in elements
-            if item.value is not None
-        ]
-    if data.result_type == "scalar":
-        value: Any = msgspec.json.decode(data.result, type=tuple[float, str])
-        return [Sample((), round(value[0] * 1000), float(value[1]))]
-    raise QueryError(f"the query gives a {data.result_type or 'result without a type'}; it must give a vector")
 
 
 def _short(text: str) -> str:
