@@ -12,6 +12,11 @@ Labels = tuple[tuple[str, str], ...]
 
 METRIC_NAME = "__name__"
 
+#: Nobody asks a matcher for groups, and keeping track of thousands takes gigabytes.
+_WITHOUT_GROUPS = re2.Options()
+_WITHOUT_GROUPS.never_capture = True
+_WITHOUT_GROUPS.log_errors = False  # RE2 would also write to stderr
+
 
 def labels_of(pairs: Mapping[str, str] | Iterable[tuple[str, str]]) -> Labels:
     """The canonical label set: sorted by name, empty values dropped (an empty label is an absent label)."""
@@ -44,7 +49,7 @@ class Matcher:
 
     def __post_init__(self) -> None:
         if self.type in (MatchType.REGEX, MatchType.NOT_REGEX):
-            object.__setattr__(self, "_regex", re2.compile(f"(?s)^(?:{self.value})$"))
+            object.__setattr__(self, "_regex", re2.compile(f"(?s)^(?:{self.value})$", _WITHOUT_GROUPS))
 
     def matches(self, value: str) -> bool:
         """Whether a label value (``""`` when the label is absent) satisfies the matcher."""

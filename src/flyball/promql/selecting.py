@@ -263,9 +263,10 @@ def _without_reset_hints(table: Histograms) -> Histograms:
 def _subquery(ev: "Evaluator", expr: Subquery, starts: Times, ends: Times) -> tuple[Vec, Times]:
     step = ev.run.duration(expr.step_ms) if expr.step_ms != 0 else ev.run.options.subquery_step_ms
     first = int(starts.min()) // step * step + step
-    grid = np.arange(first, int(ends.max()) + 1, step, dtype=np.int64)
-    if grid.size > 1000 * ev.run.options.steps_max:
-        raise QueryLimitError(f"the subquery has {grid.size} steps; take a shorter range or a longer step")
+    steps = max(0, (int(ends.max()) - first) // step + 1)
+    if steps > 1000 * ev.run.options.steps_max:
+        raise QueryLimitError(f"the subquery has {steps} steps; take a shorter range or a longer step")
+    grid = first + step * np.arange(steps, dtype=np.int64)
     if grid.size == 0:
         return ev.empty(), grid
     inner = replace(ev, ts=grid, step_ms=step).eval(expr.expr)

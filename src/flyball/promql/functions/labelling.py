@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import re2
 
+from flyball.errors import QueryLimitError
 from flyball.model.labels import METRIC_NAME, Labels
 from flyball.promql.functions.scalars import warn_of_sorting
 from flyball.promql.syntax import Call
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 _QUIET = re2.Options()
 _QUIET.log_errors = False  # RE2 would also write to stderr
 _REFERENCE = re.compile(r"\$(?:(\$)|\{(\w+)\}|(\w+))")
+#: Groups of a regular expression: each costs memory with every match.
+_GROUPS_MAX = 1000
+#: Characters that a query's label_join() or label_replace() may make.
+_TEXT_MAX = 100_000_000
 _DIGITS = re.compile(r"(\d+|\D+)")
 
 
@@ -34,11 +39,16 @@ def label_replace(ev: "Evaluator", call: Call) -> Vec:
         regex = re2.compile(f"^(?s:{pattern})$", _QUIET)
     except (re2.error, UnicodeEncodeError) as exc:
         raise EvaluationError(f"invalid regular expression in label_replace(): {pattern}") from exc
+    if regex.groups > _GROUPS_MAX:
+        raise QueryLimitError(
+            f"the regular expression in label_replace() has {regex.groups} groups; {_GROUPS_MAX} are most"
+        )
     if not _is_label_name(target):
         raise EvaluationError(f"invalid destination label name in label_replace(): {target}")
     vec = ev.vector(call.args[0])
     expanded: dict[str, str | None] = {}
     labels: list[Labels] = []
+    made = 0
     drop = vec.drop.copy() if vec.drop is not None else np.zeros(len(vec.labels), bool)
     for i, series in enumerate(vec.labels):
         value = label_value(series, source)
@@ -47,6 +57,11 @@ def label_replace(ev: "Evaluator", call: Call) -> Vec:
             expanded[value] = None if found is None else _expand(template, found, regex)
         text = expanded[value]
         labels.append(series if text is None else with_label(series, target, text))
+        made += len(text or "")
+        if made > _TEXT_MAX:
+            raise QueryLimitError(
+                f"label_replace() would make more than {_TEXT_MAX} characters; use a shorter template"
+            )
         if text is not None and target == METRIC_NAME:
             drop[i] = False
     return merge(replace(vec, labels=tuple(labels), drop=drop if drop.any() else None))
@@ -72,6 +87,10 @@ def label_join(ev: "Evaluator", call: Call) -> Vec:
         if not _is_label_name(name):
             raise EvaluationError(f"invalid {what} label name in label_join(): {name}")
     vec = ev.vector(call.args[0])
+    if len(separator) * len(sources) * len(vec.labels) > _TEXT_MAX:
+        raise QueryLimitError(
+            f"label_join() would make more than {_TEXT_MAX} characters; join with a shorter separator"
+        )
     labels = tuple(
         with_label(series, target, separator.join(label_value(series, name) for name in sources))
         for series in vec.labels
