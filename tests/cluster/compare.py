@@ -51,6 +51,8 @@ def normal(value: Any, key: str = "", in_table: bool = False) -> Any:
             found["name"] = f"{value['generateName']}<random>"
         return found
     if isinstance(value, list):
+        if key == "managedFields":  # in the order of seconds, which two runs do not share
+            value = sorted(value, key=lambda one: (one["operation"], one["manager"], one.get("subresource", "")))
         return [normal(item, key, in_table) for item in value]
     if key == "nodePort" and value:
         return "<node port>"

@@ -176,11 +176,14 @@ def allocate_service(storage: Storage, obj: Object, old: Object | None) -> None:
         if kind == "LoadBalancer":
             spec.setdefault("allocateLoadBalancerNodePorts", True)
         _allocate_node_ports(name, spec, before, taken_ports)
-    else:
-        for port in spec.get("ports") or []:
-            port.pop("nodePort", None)
-        spec.pop("externalTrafficPolicy", None)
-        spec.pop("allocateLoadBalancerNodePorts", None)
+    elif before.get("type") in ("NodePort", "LoadBalancer"):  # what came with the former type goes with it
+        held = {port.get("nodePort") for port in before.get("ports") or ()}
+        for port in spec.get("ports") or ():
+            if port.get("nodePort") in held:
+                del port["nodePort"]
+        for name in ("externalTrafficPolicy", "allocateLoadBalancerNodePorts"):
+            if spec.get(name) == before.get(name):
+                spec.pop(name, None)
 
 
 def _invalid(name: str, field: str, message: str) -> failures.ApiFailure:
@@ -216,9 +219,10 @@ def _check_address(name: str, wanted: str, taken: set[str]) -> None:
     try:
         inside = ipaddress.IPv4Address(wanted) in CLUSTER_NETWORK
     except ValueError:
-        raise _invalid(name, "spec.clusterIPs[0]", f'Invalid value: "{wanted}": must be a valid IP address') from None
+        shown = f'Invalid value: "{wanted}": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)'
+        raise _invalid(name, "spec.clusterIPs[0]", shown) from None
     if not inside:
-        raise _invalid(name, "spec.clusterIPs", shown + f"the provided IP is not in the valid range {CLUSTER_NETWORK}")
+        raise _invalid(name, "spec.clusterIPs", shown + "the provided network does not match the current range")
     if wanted in taken:
         raise _invalid(name, "spec.clusterIPs", shown + "provided IP is already allocated")
 

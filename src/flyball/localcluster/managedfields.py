@@ -193,7 +193,10 @@ def after_update(live: Object, new: Object, given: Any, writer: Writer, views: V
     fields = fieldsets.union(fieldsets.difference(mine.fields, mine_removed), mine_set)
     if fields:
         changed = mine_set or fields != mine.fields
-        owners.by_key[writer.key] = Owned(writer, fields, rfc3339(now_ms) if changed or not mine.time else mine.time)
+        stamp = rfc3339(now_ms) if changed or not mine.time else mine.time
+        if writer.subresource == "scale":
+            stamp = ""  # upstream's owners pass through a Scale, which has no place for times
+        owners.by_key[writer.key] = Owned(writer, fields, stamp)
     else:
         owners.by_key.pop(writer.key, None)
     return owners.write()

@@ -203,6 +203,7 @@ class Resources:
         current = convert(record.copy(), served.group_version)
         patched = apply_patch(served, how, current, patch)
         check_body(request, served, patched, patch=True, known=self._known(served, namespace, name))
+        check_identity(served, patched, record.object)
         if patched.get("metadata", {}).get("resourceVersion") is None:
             patched.setdefault("metadata", {})["resourceVersion"] = record.object["metadata"]["resourceVersion"]
         updated = self._objects.update(
@@ -349,6 +350,18 @@ def _differing(new: Object, old: Object, levels: int = 2) -> Object:
             nested = levels > 1 and isinstance(value, dict) and isinstance(before, dict)
             found[name] = _differing(value, before, levels - 1) if nested else value  # type: ignore[arg-type]
     return found
+
+
+def check_identity(served: Served, patched: Object, live: Object) -> None:
+    """
+    Raises:
+        ApiFailure: 422, a patch makes another object of this one.
+    """
+    given = patched["metadata"].get("uid")
+    if given and given != live["metadata"]["uid"]:
+        message = f'Invalid value: "{given}": field is immutable'
+        cause = {"reason": "FieldValueInvalid", "message": message, "field": "metadata.uid"}
+        raise failures.invalid(served.kind.group, served.kind.kind, live["metadata"]["name"], [cause])
 
 
 def check_configuration(request: Request, served: Served, namespace: str, name: str, config: Object) -> None:

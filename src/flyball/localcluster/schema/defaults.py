@@ -198,6 +198,7 @@ def _pod(obj: Object, _version: str) -> None:
     spec = _child(obj, "spec")
     _pod_spec(spec)
     _set(spec, enableServiceLinks=True)
+    spec["terminationGracePeriodSeconds"] = abs(max(-1, spec["terminationGracePeriodSeconds"]))
     for group in ("initContainers", "containers"):  # these two only in pods, never in templates
         for container in _dicts(spec, group):
             resources = container["resources"]

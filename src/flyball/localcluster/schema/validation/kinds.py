@@ -7,7 +7,6 @@ from typing import Any
 
 from flyball.localcluster.schema.kinds import Kind
 from flyball.localcluster.schema.validation.causes import (
-    DUPLICATE,
     FORBIDDEN,
     TOO_LONG,
     Cause,
@@ -26,6 +25,7 @@ from flyball.localcluster.schema.validation.names import (
     label_name_problems,
     subdomain_problems,
     too_long,
+    wildcard_problems,
 )
 from flyball.localcluster.schema.validation.pods import (
     PROTOCOLS,
@@ -35,14 +35,16 @@ from flyball.localcluster.schema.validation.pods import (
 )
 from flyball.localcluster.schema.validation.workloads import check_percent_or_count
 
+# How upstream shows a port that stands twice: its internal type with only the two fields that must differ.
+_SAME_PORT = {"Name": "", "Protocol": "", "AppProtocol": None, "Port": 0, "TargetPort": 0, "NodePort": 0}
+
 
 def check_service(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     spec = obj.get("spec") or {}
     causes = []
     types = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
     kind = spec.get("type", "ClusterIP")
-    if kind not in types:
-        causes.append(unsupported("spec.type", kind, types))
+    is_outside = kind in ("NodePort", "LoadBalancer")
     ports = spec.get("ports") or []
     headless = spec.get("clusterIP") == "None"
     if not ports and not headless and kind != "ExternalName":
@@ -53,7 +55,7 @@ def check_service(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
             causes.append(required("spec.externalName"))
         else:
             causes += [invalid("spec.externalName", name, one) for one in subdomain_problems(name.rstrip("."))]
-    if headless and kind in ("NodePort", "LoadBalancer"):
+    if headless and is_outside:
         causes.append(invalid("spec.clusterIPs[0]", "None", f"may not be set to 'None' for {kind} services"))
     seen_names: set[str] = set()
     seen: set[tuple[Any, Any]] = set()
@@ -75,17 +77,22 @@ def check_service(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
         if port.get("targetPort") is not None:
             causes += check_int_or_port(port["targetPort"], f"{where}.targetPort")
         if port.get("nodePort"):
-            if kind not in ("NodePort", "LoadBalancer"):
+            if not is_outside:
                 causes.append(Cause(f"{where}.nodePort", FORBIDDEN, f"may not be used when `type` is '{kind}'"))
             else:
                 causes += check_port_number(port["nodePort"], f"{where}.nodePort")
         key = (protocol, port.get("port"))
         if key in seen:
-            causes.append(Cause(where, DUPLICATE, quoted({"protocol": protocol, "port": port.get("port")})))
+            causes.append(duplicate(where, _SAME_PORT | {"Protocol": protocol, "Port": port.get("port")}))
         seen.add(key)
     causes += check_labels(spec.get("selector"), "spec.selector")
+    if kind not in types:
+        causes.append(unsupported("spec.type", kind, types))
     outside = spec.get("externalTrafficPolicy")
-    if outside not in (None, "Cluster", "Local"):
+    if outside is not None and not is_outside:
+        why = "may only be set for externally-accessible services"
+        causes.append(invalid("spec.externalTrafficPolicy", outside, why))
+    elif outside not in (None, "Cluster", "Local"):
         causes.append(unsupported("spec.externalTrafficPolicy", outside, ("Cluster", "Local")))
     if spec.get("sessionAffinity") not in (None, "None", "ClientIP"):
         causes.append(unsupported("spec.sessionAffinity", spec["sessionAffinity"], ("ClientIP", "None")))
@@ -191,11 +198,15 @@ def check_role(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
     return causes
 
 
+_BUDGET_FIELDS = ("minAvailable", "selector", "maxUnavailable", "unhealthyPodEvictionPolicy")
+
+
 def check_disruption_budget(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
     spec = obj.get("spec") or {}
     causes = []
     if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
-        causes.append(invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set"))
+        shown = {name[:1].upper() + name[1:]: spec.get(name) for name in _BUDGET_FIELDS}
+        causes.append(invalid("spec", shown, "minAvailable and maxUnavailable cannot be both set"))
     for name in ("minAvailable", "maxUnavailable"):
         if spec.get(name) is not None:
             causes += check_percent_or_count(spec[name], f"spec.{name}")
@@ -221,12 +232,23 @@ def check_ingress(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
             backend = path.get("backend") or {}
             if not backend.get("service") and not backend.get("resource"):
                 causes.append(invalid(f"{where}.backend", "", "resource or service backend is required"))
+    return causes + _secured_hosts(spec)
+
+
+def _secured_hosts(spec: Object) -> list[Cause]:
+    causes = []
+    for index, one in enumerate(spec.get("tls") or ()):
+        for position, host in enumerate(one.get("hosts") or ()):
+            problems = wildcard_problems(host) if "*" in host else subdomain_problems(host)
+            causes += [invalid(f"spec.tls[{index}].hosts[{position}]", host, text) for text in problems]
     return causes
 
 
 def _host(host: str, field: str) -> list[Cause]:
-    if not host or host.startswith("*"):
+    if not host:
         return []
+    if "*" in host:
+        return [invalid(field, host, one) for one in wildcard_problems(host)]
     if re.fullmatch(r"[0-9]+(\.[0-9]+){3}", host):
         return [invalid(field, host, "must be a DNS name, not an IP address")]
     return [invalid(field, host, one) for one in subdomain_problems(host)]

@@ -11,13 +11,13 @@ from flyball.localcluster.schema.validation.causes import FORBIDDEN, TOO_LONG, C
 
 _LABEL_FORM = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN_FORM = rf"{_LABEL_FORM}(\.{_LABEL_FORM})*"
-_DNS1035_FORM = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _QUALIFIED_FORM = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _VALUE_FORM = f"({_QUALIFIED_FORM})?"
 _CONFIG_KEY_FORM = "[-._a-zA-Z0-9]+"
+_WILDCARD_FORM = rf"\*\.{_SUBDOMAIN_FORM}"
+_WILDCARD = re.compile(_WILDCARD_FORM)
 _LABEL = re.compile(_LABEL_FORM)
 _SUBDOMAIN = re.compile(_SUBDOMAIN_FORM)
-_DNS1035 = re.compile(_DNS1035_FORM)
 _QUALIFIED = re.compile(_QUALIFIED_FORM)
 _VALUE = re.compile(_VALUE_FORM)
 CONFIG_KEY = re.compile(_CONFIG_KEY_FORM)
@@ -31,10 +31,10 @@ _SUBDOMAIN_WORDS = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and "
     f"end with an alphanumeric character (e.g. 'example.com', regex used for validation is '{_SUBDOMAIN_FORM}')"
 )
-_DNS1035_WORDS = (
-    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, "
-    f"and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is "
-    f"'{_DNS1035_FORM}')"
+_WILDCARD_WORDS = (
+    "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of "
+    "lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', "
+    f"regex used for validation is '{_WILDCARD_FORM}')"
 )
 _QUALIFIED_WORDS = (
     "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character "
@@ -56,15 +56,20 @@ def too_long(most: int) -> str:
 
 
 def label_name_problems(text: str) -> list[str]:
-    return ([too_long(63)] if len(text) > 63 else []) + ([] if _LABEL.fullmatch(text) else [_LABEL_WORDS])
+    problems = [too_long(63)] if len(text) > 63 else []
+    if not _LABEL.fullmatch(text):
+        problems.append("must not contain dots" if _SUBDOMAIN.fullmatch(text) else _LABEL_WORDS)
+    return problems
+
+
+def wildcard_problems(text: str) -> list[str]:
+    """A host that stands for all below it (``*.example.com``)."""
+    problems = [too_long(253)] if len(text) > 253 else []
+    return problems if _WILDCARD.fullmatch(text) else [*problems, _WILDCARD_WORDS]
 
 
 def subdomain_problems(text: str) -> list[str]:
     return ([too_long(253)] if len(text) > 253 else []) + ([] if _SUBDOMAIN.fullmatch(text) else [_SUBDOMAIN_WORDS])
-
-
-def _dns1035(text: str) -> list[str]:
-    return ([too_long(63)] if len(text) > 63 else []) + ([] if _DNS1035.fullmatch(text) else [_DNS1035_WORDS])
 
 
 def path_segment_problems(text: str) -> list[str]:
@@ -96,7 +101,7 @@ def qualified_problems(text: str) -> list[str]:
     return problems
 
 
-def _label_value(text: str) -> list[str]:
+def label_value_problems(text: str) -> list[str]:
     return (["must be no more than 63 bytes"] if len(text) > 63 else []) + (
         [] if _VALUE.fullmatch(text) else [_VALUE_WORDS]
     )
@@ -106,7 +111,7 @@ def check_labels(labels: Any, field: str) -> list[Cause]:
     causes = []
     for key, value in (labels or {}).items():
         causes += [invalid(field, key, one) for one in qualified_problems(str(key))]
-        causes += [invalid(field, value, one) for one in _label_value(str(value))]
+        causes += [invalid(field, value, one) for one in label_value_problems(str(value))]
     return causes
 
 
@@ -155,16 +160,13 @@ def matches(selector: Any, labels: Any) -> bool:
     return True
 
 
-_LABEL_NAMED = {("", "Namespace")}
-_DNS1035_NAMED = {("", "Service")}
+_LABEL_NAMED = {("", "Namespace"), ("", "Service")}
 _PATH_NAMED = {"rbac.authorization.k8s.io"}
 
 
 def _name_rule(kind: Kind) -> Callable[[str], list[str]]:
     if (kind.group, kind.kind) in _LABEL_NAMED:
         return label_name_problems
-    if (kind.group, kind.kind) in _DNS1035_NAMED:
-        return _dns1035
     if kind.group in _PATH_NAMED:
         return path_segment_problems
     return subdomain_problems

@@ -18,7 +18,13 @@ from flyball.localcluster.schema.validation.causes import (
     required,
     unsupported,
 )
-from flyball.localcluster.schema.validation.names import check_labels, label_name_problems, subdomain_problems
+from flyball.localcluster.schema.validation.names import label_name_problems, subdomain_problems
+from flyball.localcluster.schema.validation.placement import check_placement
+from flyball.localcluster.schema.validation.volumes import (
+    ENVIRONMENT_FIELDS,
+    check_field_reference,
+    check_volumes,
+)
 
 _ENV_NAME = re.compile(r"[ -<>-~]+")
 _PORT_NAME = re.compile(r"[-a-z0-9]+")
@@ -63,25 +69,28 @@ def check_non_negative(value: Any, field: str) -> list[Cause]:
     return []
 
 
+def _handler(holder: Object, field: str) -> list[Cause]:
+    """What a probe or a lifecycle hook does."""
+    actions = [name for name in ("exec", "httpGet", "tcpSocket", "grpc", "sleep") if holder.get(name) is not None]
+    causes = [Cause(f"{field}.{one}", FORBIDDEN, "may not specify more than 1 handler type") for one in actions[1:]]
+    for name in actions[:1]:
+        action, where = holder[name], f"{field}.{name}"
+        if name == "exec" and not action.get("command"):
+            causes.append(required(f"{where}.command"))
+        if name == "httpGet" and not action.get("path", "/"):
+            causes.append(required(f"{where}.path"))
+        if name in ("httpGet", "tcpSocket"):
+            causes += check_int_or_port(action.get("port", 0), f"{where}.port")
+        scheme = action.get("scheme")
+        if scheme and scheme not in ("HTTP", "HTTPS"):
+            causes.append(unsupported(f"{where}.scheme", scheme, ("HTTP", "HTTPS")))
+    return causes if actions else [required(field, "must specify a handler type")]
+
+
 def _probe(probe: Any, field: str, startup_or_liveness: bool) -> list[Cause]:
     if not isinstance(probe, dict):
         return []
-    causes = []
-    actions = [name for name in ("exec", "httpGet", "tcpSocket", "grpc") if probe.get(name) is not None]
-    if not actions:
-        causes.append(required(field, "must specify a handler type"))
-    for extra in actions[1:]:
-        causes.append(Cause(f"{field}.{extra}", FORBIDDEN, "may not specify more than 1 handler type"))
-    if probe.get("exec") is not None and not probe["exec"].get("command"):
-        causes.append(required(f"{field}.exec.command"))
-    for name in ("httpGet", "tcpSocket"):
-        if probe.get(name) is not None:
-            if "port" not in probe[name]:
-                causes.append(invalid(f"{field}.{name}.port", 0, "must be between 1 and 65535, inclusive"))
-            else:
-                causes += check_int_or_port(probe[name]["port"], f"{field}.{name}.port")
-    if probe.get("httpGet") is not None and not probe["httpGet"].get("path", "/"):
-        causes.append(required(f"{field}.httpGet.path"))
+    causes = _handler(probe, field)
     for name in ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"):
         causes += check_non_negative(probe.get(name), f"{field}.{name}")
     if startup_or_liveness and probe.get("successThreshold") not in (None, 0, 1):
@@ -155,8 +164,8 @@ def _env(env: Any, field: str) -> list[Cause]:
             for key in ("configMapKeyRef", "secretKeyRef"):
                 if isinstance(source.get(key), dict) and not source[key].get("key"):
                     causes.append(required(f"{where}.valueFrom.{key}.key"))
-            if isinstance(source.get("fieldRef"), dict) and not source["fieldRef"].get("fieldPath"):
-                causes.append(required(f"{where}.valueFrom.fieldRef.fieldPath"))
+            if isinstance(source.get("fieldRef"), dict):
+                causes += check_field_reference(source["fieldRef"], ENVIRONMENT_FIELDS, f"{where}.valueFrom.fieldRef")
     return causes
 
 
@@ -211,6 +220,10 @@ def _container(container: Object, field: str, names: set[str], volumes: set[str]
             causes.append(invalid(f"{where}.mountPath", path, "must be unique"))
         mounted.add(path)
     causes += _resources(container.get("resources"), f"{field}.resources")
+    hooks = container.get("lifecycle") or {}
+    for hook in ("postStart", "preStop"):
+        if isinstance(hooks.get(hook), dict):
+            causes += _handler(hooks[hook], f"{field}.lifecycle.{hook}")
     sidecar = container.get("restartPolicy") == "Always"
     if not init or sidecar:
         causes += _probe(container.get("livenessProbe"), f"{field}.livenessProbe", True)
@@ -229,27 +242,7 @@ def _container(container: Object, field: str, names: set[str], volumes: set[str]
 
 def check_pod_spec(spec: Any, field: str) -> list[Cause]:
     spec = spec if isinstance(spec, dict) else {}
-    causes = []
-    volumes: set[str] = set()
-    for index, volume in enumerate(spec.get("volumes") or ()):
-        where = f"{field}.volumes[{index}]"
-        name = volume.get("name") or ""
-        if not name:
-            causes.append(required(f"{where}.name"))
-        else:
-            causes += [invalid(f"{where}.name", name, one) for one in label_name_problems(name)]
-            if name in volumes:
-                causes.append(duplicate(f"{where}.name", name))
-        volumes.add(name)
-        sources = [key for key, value in volume.items() if key != "name" and value is not None]
-        for extra in sources[1:]:
-            causes.append(Cause(f"{where}.{extra}", FORBIDDEN, "may not specify more than 1 volume type"))
-        secret = volume.get("secret")
-        if isinstance(secret, dict) and not secret.get("secretName"):
-            causes.append(required(f"{where}.secret.secretName"))
-        config = volume.get("configMap")
-        if isinstance(config, dict) and not config.get("name"):
-            causes.append(required(f"{where}.configMap.name"))
+    causes, volumes = check_volumes(spec.get("volumes"), f"{field}.volumes")
     names: set[str] = set()
     containers = spec.get("containers") or []
     if not containers:
@@ -264,13 +257,12 @@ def check_pod_spec(spec: Any, field: str) -> list[Cause]:
     ):
         if spec.get(name) and spec[name] not in allowed:
             causes.append(unsupported(f"{field}.{name}", spec[name], allowed, in_order=True))
-    causes += check_non_negative(spec.get("terminationGracePeriodSeconds"), f"{field}.terminationGracePeriodSeconds")
     deadline = spec.get("activeDeadlineSeconds")
     if isinstance(deadline, int) and deadline < 1:
         causes.append(
             invalid(f"{field}.activeDeadlineSeconds", deadline, "must be between 1 and 2147483647, inclusive")
         )
-    causes += check_labels(spec.get("nodeSelector"), f"{field}.nodeSelector")
+    causes += check_placement(spec, field)
     for name in ("serviceAccountName", "nodeName", "priorityClassName"):
         if spec.get(name):
             causes += [invalid(f"{field}.{name}", spec[name], one) for one in subdomain_problems(spec[name])]
@@ -279,16 +271,18 @@ def check_pod_spec(spec: Any, field: str) -> list[Cause]:
     return causes
 
 
-_POD_MUTABLE = ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "nodeName", "schedulingGates")
+_POD_MUTABLE = ("activeDeadlineSeconds", "schedulingGates")
 
 
 def check_pod(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     causes = check_pod_spec(obj.get("spec"), "spec")
     if old is not None and not causes:
         new_spec, old_spec = dict(obj.get("spec") or {}), dict(old.get("spec") or {})
+        new_tolerations, old_tolerations = (one.pop("tolerations", None) or () for one in (new_spec, old_spec))
+        only_added = all(one in new_tolerations for one in old_tolerations)
         if len(new_spec.get("containers") or ()) != len(old_spec.get("containers") or ()):
             return [Cause("spec.containers", FORBIDDEN, "pod updates may not add or remove containers")]
-        if _frozen_pod(new_spec) != _frozen_pod(old_spec):
+        if not only_added or _frozen_pod(new_spec) != _frozen_pod(old_spec):
             causes.append(
                 Cause(
                     "spec",

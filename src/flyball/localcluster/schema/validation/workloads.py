@@ -134,7 +134,8 @@ def _strategy(spec: Object) -> list[Cause]:
             ]
         return []
     if kind != "RollingUpdate":
-        return [unsupported(f"{field}.type", kind, ("Recreate", "RollingUpdate"))]
+        shown = {"Type": kind, "RollingUpdate": rolling}  # as upstream's internal type
+        return [unsupported(field, shown, ("Recreate", "RollingUpdate"))]
     rolling = rolling or {}
     unavailable, surge = rolling.get("maxUnavailable"), rolling.get("maxSurge")
     causes = check_percent_or_count(unavailable, f"{field}.rollingUpdate.maxUnavailable")
