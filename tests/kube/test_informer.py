@@ -259,6 +259,49 @@ def test_a_garbage_line_fails_the_watch_and_loses_nothing_before_it():
     assert informer.statistics()["failures"] == 1
 
 
+def test_events_out_of_their_order_make_it_list_again():
+    lists = [listing(10), listing(12, pod("a", 11), pod("b", 12))]
+    script = Script(lists, [[line("ADDED", pod("b", 12)), line("ADDED", pod("a", 11)), HANG]])
+
+    async def body(informer, seen):
+        await until(lambda: script.watch_versions == ["10", "12"])
+        assert seen == [("ADDED", "b", "12"), ("ADDED", "a", "11")]
+
+    assert run(script, body).statistics()["disordered"] == 1
+
+
+def test_a_late_word_of_a_deleted_object_does_not_bring_it_back():
+    script = Script(
+        [listing(10, pod("a", 1)), listing(12)], [[line("DELETED", pod("a", 12)), line("MODIFIED", pod("a", 11))]]
+    )
+
+    async def body(informer, seen):
+        await until(lambda: script.watch_versions == ["10", "12"])
+        assert seen == [("ADDED", "a", "1"), ("DELETED", "a", "12")] and not informer.cache
+
+    run(script, body)
+
+
+def test_an_event_told_twice_counts_once():
+    added, late = line("ADDED", pod("a", 11)), bookmark(5)
+    script = Script([listing(10)], [[added, added, late, line("ADDED", pod("b", 12)), HANG]])
+
+    async def body(informer, seen):
+        await until(lambda: len(seen) == 2)
+        assert informer.resource_version == "12"
+
+    assert run(script, body).statistics()["lists"] == 1
+
+
+def test_a_list_now_and_then_makes_up_for_an_event_that_was_lost():
+    script = Script([listing(10, pod("a", 1)), listing(11)], [[], [], []])
+
+    async def body(informer, seen):
+        await until(lambda: seen == [("ADDED", "a", "1"), ("DELETED", "a", "1")])
+
+    run(script, body, relist_s=0.02)
+
+
 def test_an_event_may_come_in_pieces():
     whole = line("ADDED", pod("a", 11)) + line("ADDED", pod("b", 12))
     script = Script([listing(10)], [[whole[:20], whole[20:90], whole[90:-3], whole[-3:], HANG]])

@@ -1,8 +1,10 @@
 """A live copy of a collection: list, then watch, and never a lost deletion.
 
-list (paged) -> watch with bookmarks -> resume from the last resourceVersion -> on 410 list again and tell handlers
-the difference, deletions included. Failures wait with jittered exponential back-off, which success resets. The cache
-is what the server last said; it may be late, so whoever acts on it must be able to act twice.
+list (paged) -> watch with bookmarks -> resume from the last resourceVersion -> on 410, or when events come out of
+their order, list again and tell handlers the difference, deletions included. Once an hour it lists in any case: an
+event that a server or a proxy lost without a trace is made up for. Failures wait with jittered exponential back-off,
+which success resets. The cache is what the server last said; it may be late, so whoever acts on it must be able to
+act twice.
 """
 
 import asyncio
@@ -12,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from flyball import clock
-from flyball.errors import FlyballError, KubeApiError
+from flyball.errors import FlyballError, KubeApiError, UpstreamError
 from flyball.kube.client import KubeClient, Meta, ObjectList, WatchEvent
 from flyball.kube.kinds import Resource
 
@@ -29,6 +31,11 @@ BACKOFF_MAX_S = 30.0
 WATCH_MIN_S = 1.0  # a stream that ends sooner, with nothing in it, is a failure
 WATCH_TIMEOUT_S = 300
 IDLE_TIMEOUT_S = 120.0
+RELIST_S = 3600.0
+
+
+class _OutOfOrderError(UpstreamError):
+    """An event older than one that came before it: what lies between them may be lost."""
 
 
 class Backoff:
@@ -47,6 +54,11 @@ class Backoff:
     def reset(self) -> None:
         """The last try succeeded."""
         self._failures = 0
+
+
+def _is_later(version: str, than: str) -> bool:
+    """Versions of one resource may be compared as numbers (KEP-5504); others are taken as they come."""
+    return int(version) > int(than) if version.isdigit() and than.isdigit() else True
 
 
 def _version_refused(exc: KubeApiError) -> bool:
@@ -86,6 +98,7 @@ class Informer(Generic[T]):
         watch_min_s: float = WATCH_MIN_S,
         watch_timeout_s: int = WATCH_TIMEOUT_S,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
+        relist_s: float = RELIST_S,
     ) -> None:
         self.resource = resource
         self.cache: dict[Key, T] = {}
@@ -100,12 +113,18 @@ class Informer(Generic[T]):
         self._watch_min_s = watch_min_s
         self._watch_timeout_s = watch_timeout_s
         self._idle_timeout_s = idle_timeout_s
+        self._relist_s = relist_s
+        self._relist_at_s = 0.0
         self._handlers: list[Handler] = []
         self._synced = asyncio.Event()
         self._version = ""
         self._last_error = ""
         self._counts = dict.fromkeys(
-            ("lists", "watches", "events", "bookmarks", "tombstones", "expired", "failures", "handler_errors"), 0
+            (
+                *("lists", "watches", "events", "bookmarks", "tombstones"),
+                *("expired", "disordered", "failures", "handler_errors"),
+            ),
+            0,
         )
 
     @property
@@ -151,18 +170,20 @@ class Informer(Generic[T]):
                     await self._list()
                     listed = True
                 await self._watch()
-            except KubeApiError as exc:
-                if exc.code == 410:
-                    # Our version is forgotten; only a list tells what happened since. Without back-off at first,
-                    # but a server that says 410 to a version it just gave must not be hammered.
-                    self._counts["expired"] += 1
+                listed = False
+            except FlyballError as exc:
+                expired = isinstance(exc, KubeApiError) and exc.code == 410
+                disordered = isinstance(exc, _OutOfOrderError)
+                self._counts["expired"] += expired
+                self._counts["disordered"] += disordered
+                if expired or disordered:
+                    # Only a list tells what happened since. Without back-off at first, but a server that says 410 to
+                    # a version it just gave must not be hammered.
                     fresh, listed = listed, False
                     if fresh and self._progressed:
                         continue
-                if _version_refused(exc):
+                if isinstance(exc, KubeApiError) and _version_refused(exc):
                     listed = False
-                await self._failed(exc)
-            except FlyballError as exc:
                 await self._failed(exc)
 
     async def _list(self) -> None:
@@ -173,23 +194,25 @@ class Informer(Generic[T]):
         self._progressed = False
         self._replace(found)
         self._version = found.resource_version
+        self._relist_at_s = clock.monotonic_s() + self._relist_s * self._rng.uniform(0.8, 1.2)
         self._synced.set()
 
     _progressed = False  # whether the watch has carried anything since the last list
 
     async def _watch(self) -> None:
-        """Watch, and watch again whenever the server ends the stream, until something fails."""
-        while True:
+        """Watch, and watch again whenever the server ends the stream, until something fails or a list is due."""
+        while (left_s := self._relist_at_s - clock.monotonic_s()) > 0:
             self._counts["watches"] += 1
             began_s, got = clock.monotonic_s(), 0
+            # Spread, so that a thousand informers do not come back in the same second.
+            timeout_s = min(left_s, self._watch_timeout_s * (1.0 + self._rng.random()))
             stream = self._client.watch(
                 self.resource,
                 self._namespace,
                 self._label_selector,
                 self._field_selector,
                 resource_version=self._version,
-                # Spread, so that a thousand informers do not come back in the same second.
-                timeout_s=round(self._watch_timeout_s * (1.0 + self._rng.random())),
+                timeout_s=max(1, round(timeout_s)),
                 idle_timeout_s=self._idle_timeout_s,
                 type=self._type,
             )
@@ -229,19 +252,21 @@ class Informer(Generic[T]):
             self._put(meta, obj)
 
     def _apply(self, event: WatchEvent[T]) -> None:
-        if event.type == "BOOKMARK":
-            self._counts["bookmarks"] += 1
-        else:
-            self._counts["events"] += 1
-            key = (event.meta.namespace, event.meta.name)
-            if event.type == "DELETED":
-                if key in self.cache and event.object is not None:
-                    self.cache[key] = event.object  # the state in which it was deleted
-                self._remove(key)
-            elif event.object is not None:
-                self._put(event.meta, event.object)
-        if event.meta.resource_version:
-            self._version = event.meta.resource_version
+        version, kind = event.meta.resource_version, event.type
+        key = (event.meta.namespace, event.meta.name)
+        self._counts["bookmarks" if kind == "BOOKMARK" else "events"] += 1
+        if not _is_later(version, self._version):
+            known = self._metas.get(key)
+            if kind == "BOOKMARK" or (kind != "DELETED" and known == event.meta):
+                return  # it says nothing new
+            raise _OutOfOrderError(f"{self.resource}: an event of version {version} came after {self._version}")
+        if kind == "DELETED":
+            if key in self.cache and event.object is not None:
+                self.cache[key] = event.object  # the state in which it was deleted
+            self._remove(key)
+        elif event.object is not None:
+            self._put(event.meta, event.object)
+        self._version = version or self._version
 
     def _put(self, meta: Meta, obj: T) -> None:
         key = (meta.namespace, meta.name)
