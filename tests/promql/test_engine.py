@@ -149,6 +149,13 @@ def test_pairs_that_an_operator_does_not_go_with_are_no_matches() -> None:
         result("h * on (run) f", held)
 
 
+def test_among_equals_topk_keeps_what_upstream_s_heap_keeps() -> None:
+    held = storage(m_0_0=5, m_1_0=5, m_2_0=7, m_3_0=5)
+    # a better one takes the place of the heap's top: of the first of the two equals
+    assert result("topk(2, m)", held) == {"m_1_0": 5, "m_2_0": 7}
+    assert result("bottomk(3, m)", held) == {"m_0_0": 5, "m_1_0": 5, "m_3_0": 5}
+
+
 def test_bounds_of_histograms_are_those_of_upstream_s_table() -> None:
     # of schemas 1, 2, 8 (of the last the one that is farthest from the rounded power) and below 0
     bounds = [upper_bound(-1, 1), upper_bound(3, 2), upper_bound(-6, 8), upper_bound(5, -1), upper_bound(1024, 0)]

@@ -9,7 +9,7 @@ from flyball.model.frames import Floats, Mask
 from flyball.model.histograms import Histogram
 from flyball.model.labels import METRIC_NAME, Labels
 from flyball.promql import compiled
-from flyball.promql.aggregation import Groups, quantile, ranks
+from flyball.promql.aggregation import Groups, chosen_among_equals, quantile, ranks
 from flyball.promql.aggregation import aggregate as aggregate_floats
 from flyball.promql.functions.over_ranges import KEEPS_NAME, Kernel, hint_counter, plain_range
 from flyball.promql.hashing import label_hash
@@ -202,7 +202,9 @@ def _selection(ev: "Evaluator", expr: Aggregate, vec: Vec, groups: Groups, param
         place = np.empty(vec.ok.shape, np.int64)
         place[groups.order] = order - np.repeat(before, groups.sizes, axis=0) - 1
         return replace(vec, ok=vec.ok & (place < k)).compact()
-    place = ranks(vec.values, vec.ok, groups, descending=expr.op == "topk")
+    descending = expr.op == "topk"
+    place = ranks(vec.values, vec.ok, groups, descending=descending)
+    place = chosen_among_equals(vec.values, vec.ok, groups, place, k, descending=descending)
     result = replace(vec, ok=vec.ok & (place < k))
     if ev.ts.size == 1:
         by_rank = np.lexsort((place[:, 0], groups.code))

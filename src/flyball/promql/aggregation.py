@@ -149,3 +149,53 @@ def ranks(values: Floats, ok: Mask, groups: Groups, *, descending: bool) -> Inde
     result = np.empty(values.shape, np.int64)
     np.put_along_axis(result, order, np.broadcast_to(place, values.shape), axis=0)
     return result
+
+
+def chosen_among_equals(
+    values: Floats, ok: Mask, groups: Groups, place: Index, k: Floats, *, descending: bool
+) -> Index:
+    """``place`` [n, T] corrected where the k-th and the next of a group are equal: which of the equals upstream keeps
+    depends on how its heap lies. ``k`` [T]."""
+    shape = (groups.count, values.shape[1])
+    last, after = np.full(shape, np.inf), np.full(shape, -np.inf)
+    for table, wanted in ((last, k - 1), (after, k)):
+        rows, steps = np.nonzero(ok & (place == wanted))
+        table[groups.code[rows], steps] = values[rows, steps]
+    tied = (last == after) | (np.isnan(last) & np.isnan(after))
+    for g, t in np.argwhere(tied).tolist():
+        rows = np.flatnonzero((groups.code == g) & ok[:, t])
+        kept = _heap(values[rows, t].tolist(), int(k[t]), descending)
+        order = rows[kept][np.argsort(place[rows[kept], t], kind="stable")]
+        place[rows, t] = rows.size
+        place[order, t] = np.arange(order.size)
+    return place
+
+
+def _heap(values: list[float], k: int, descending: bool) -> list[int]:
+    """Which of the values are kept by a heap of k, as Go's container/heap makes it, with the worst kept on top."""
+
+    def worse(i: int, j: int) -> bool:
+        a, b = values[heap[i]], values[heap[j]]
+        return a != a or (a < b if descending else a > b)
+
+    heap: list[int] = []
+    for i, value in enumerate(values):
+        if len(heap) < k:
+            heap.append(i)
+            at = len(heap) - 1
+            while at and worse(at, (at - 1) // 2):
+                heap[at], heap[(at - 1) // 2] = heap[(at - 1) // 2], heap[at]
+                at = (at - 1) // 2
+            continue
+        top = values[heap[0]]
+        if not ((top < value if descending else top > value) or (top != top and value == value)):
+            continue
+        heap[0], at = i, 0
+        while (child := 2 * at + 1) < k:
+            if child + 1 < k and worse(child + 1, child):
+                child += 1
+            if not worse(child, at):
+                break
+            heap[at], heap[child] = heap[child], heap[at]
+            at = child
+    return heap
