@@ -1,8 +1,8 @@
 """The only place that builds and wires the parts. Each process is one function that reads as a story.
 
-``control``: API server, workload controllers, operator, adapter, autoscaler. ``data``: scraping, store,
-PromQL and their HTTP API. ``node``: pods. They meet only over HTTP. Parts are imported where they are built,
-so that no process carries another's weight (the node never imports numpy).
+``control``: API server, workload controllers, operator, adapter, autoscaler. ``data``: scraping, store, PromQL, rules,
+alerting and their HTTP APIs. ``node``: pods. They meet only over HTTP. Parts are imported where they are built, so that
+no process carries another's weight (the node never imports numpy).
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from flyball.supervisor import report_ready
 
 log = logging.getLogger("flyball")
 
-METRICS_PORT, PROMETHEUS_PORT, NODE_PORT = 6444, 9090, 10250
+METRICS_PORT, PROMETHEUS_PORT, ALERTMANAGER_PORT, NODE_PORT = 6444, 9090, 9093, 10250
 SYSTEM_NAMESPACE = "flyball-system"
 ADAPTER_SERVICE = "flyball-adapter"
 STATSD_PORT = 8125
@@ -158,7 +158,10 @@ async def _control(settings: Settings, life: Life) -> None:
     source = HttpSource(f"http://127.0.0.1:{settings.port(PROMETHEUS_PORT)}")
     adapter = Adapter(client, source, share_s=SHARE_S)
     autoscaler = Autoscaler(client, journal, sync_period_s=settings.sync_period_s)
-    engines = [Engine("Prometheus", f"127.0.0.1:{settings.port(PROMETHEUS_PORT)}", 9090)]
+    engines = [
+        Engine("Prometheus", f"127.0.0.1:{settings.port(PROMETHEUS_PORT)}", 9090),
+        Engine("Alertmanager", f"127.0.0.1:{settings.port(ALERTMANAGER_PORT)}", 9093),
+    ]
     operator = Operator(client, engines, {"https-metrics": settings.port(NODE_PORT)})
     metrics_apis = await serve_adapter(
         adapter,
@@ -266,6 +269,7 @@ async def _data(settings: Settings, life: Life) -> None:
     from flyball.http.client import client_tls, new_session
     from flyball.http.server import serve
     from flyball.rules.configmaps import RuleFiles
+    from flyball.rules.evaluation import External
     from flyball.rules.manager import RuleManager
     from flyball.scrape import Demand, ScrapeManager, Waker
     from flyball.store import Database, StoreCollector
@@ -285,14 +289,17 @@ async def _data(settings: Settings, life: Life) -> None:
         manager.set_configs(jobs)
         discovery.set_configs(jobs)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="query") as executor:
+    async with contextlib.AsyncExitStack() as stack:
+        executor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="query"))
         control = new_session(timeout_s=10, tls=client_tls(ca_file=settings.pki / "ca.crt"))
         waker = Waker(control, _control_url(settings) + "/api/flyball/v1/wake", partial(_token, settings))
         pushed = Announced(store.head, waker.series)
-        receiver = Receiver(pushed, store.head.append_histograms, manager.exemplars.add)
+        receiver = Receiver(pushed, store.head)
         statsd = Statsd(pushed)
         in_thread = partial(asyncio.get_running_loop().run_in_executor, executor)
-        rules = RuleManager(store, store.head.append_all, in_thread)
+        external = External(url=f"http://127.0.0.1:{settings.port(PROMETHEUS_PORT)}")
+        notifier, alerting = await stack.enter_async_context(_alerting(settings, client, external.url))
+        rules = RuleManager(store, store.head.append_all, in_thread, external=external, on_alerts=notifier.notify)
         instance = Instance(
             targets=manager.describe,
             target_metadata=manager.metadata,
@@ -300,7 +307,9 @@ async def _data(settings: Settings, life: Life) -> None:
             started_ms=clock.now_ms(),
             rule_groups=rules.groups_json,
             alerts=rules.alerts_json,
-            exemplars=manager.exemplars,
+            alertmanagers=lambda: list(notifier.statistics()),
+            exemplars=store.head.exemplars,
+            stored_metadata=lambda: store.head.metadata,
         )
         routes = [
             *_control_routes(settings, control),
@@ -323,6 +332,7 @@ async def _data(settings: Settings, life: Life) -> None:
                     "scrape configuration": configs.run(configure),
                     "rules": rules.run(),
                     "rule files": RuleFiles(client).run(rules.set_groups),
+                    **alerting,
                 },
             )
         finally:
@@ -330,6 +340,41 @@ async def _data(settings: Settings, life: Life) -> None:
             await control.close()
             await client.close()
             await asyncio.to_thread(store.close)
+
+
+@contextlib.asynccontextmanager
+async def _alerting(
+    settings: Settings, client: Any, prometheus_url: str
+) -> AsyncIterator[tuple[Any, dict[str, Coroutine[Any, Any, Any]]]]:
+    """What rules tell, and the parts that run: the embedded Alertmanager, as another one would be, over HTTP."""
+    from flyball.alerting.api import create_app
+    from flyball.alerting.configsecret import ConfigSecret, nobody
+    from flyball.alerting.service import Alertmanager
+    from flyball.alerting.service import Settings as AlertingSettings
+    from flyball.http.server import serve
+    from flyball.journal.records import Records
+    from flyball.rules.notifier import Alertmanager as Target
+    from flyball.rules.notifier import Notifier
+
+    port, directory = settings.port(ALERTMANAGER_PORT), settings.data_dir / "alerting"
+    url = f"http://127.0.0.1:{port}"
+    records = Records(directory / "alerting.db")
+    alertmanager = Alertmanager(nobody(), AlertingSettings(url), records=records)
+    config = ConfigSecret(client, directory / "config")
+    notifier = Notifier()
+    notifier.external_url = prometheus_url
+    server = await serve(create_app(alertmanager), port=port, name="Alertmanager API")
+    notifier.set_targets([Target(f"{url}/api/v2/alerts")])
+    parts = {
+        "alerting": alertmanager.run(),
+        "alerting configuration": config.run(alertmanager.apply, alertmanager.refused),
+    }
+    try:
+        yield notifier, parts
+    finally:
+        await notifier.close()
+        await server.close()
+        records.close()
 
 
 def _control_url(settings: Settings) -> str:

@@ -168,6 +168,10 @@ class Alertmanager:
             log.error("%s", problem)
         self._wake.set()
 
+    def refused(self) -> None:
+        """A configuration was wrong; the one in force stays."""
+        self.metrics.config_ok.set(0)
+
     # -- alerts and silences
 
     def put_alerts(self, alerts: Iterable[Alert]) -> None:

@@ -90,7 +90,7 @@ async def run_alertmanager(settings: StandaloneSettings, ready: Callable[[list[s
         try:
             found = await asyncio.to_thread(load, settings.config_file, settings.mode)
         except ConfigError as exc:
-            alertmanager.metrics.config_ok.set(0)
+            alertmanager.refused()
             log.error("configuration not reloaded, what was in force stays: %s", exc)
             raise
         alertmanager.apply(*found)

@@ -60,7 +60,7 @@ def port_offset_option(function: Callable[..., Any]) -> Callable[..., Any]:
         type=click.IntRange(0, 50_000),
         default=0,
         metavar="N",
-        help="Add N to every port: 6443 Kubernetes, 6444 metrics APIs, 9090 Prometheus API, 10250 node.",
+        help="Add N to every port: 6443 Kubernetes, 6444 metrics APIs, 9090 Prometheus, 9093 Alertmanager, 10250 node.",
     )(function)
 
 

@@ -12,7 +12,7 @@ from flyball.clock import monotonic_s
 from flyball.errors import ConfigError
 from flyball.supervisor import Supervisor, lock_data_dir
 
-PORTS = {6443: "Kubernetes API", 6444: "metrics APIs", 9090: "Prometheus API", 10250: "node"}
+PORTS = {6443: "Kubernetes API", 6444: "metrics APIs", 9090: "Prometheus API", 9093: "Alertmanager API", 10250: "node"}
 SYNC_PERIOD_S = 5.0
 
 
@@ -124,6 +124,7 @@ async def _up(
         click.echo(f"ready in {monotonic_s() - started_s:.1f} s")
         click.echo(f"  kubectl          export KUBECONFIG={data_dir / 'kubeconfig'}")
         click.echo(f"  Prometheus API   http://127.0.0.1:{9090 + port_offset}")
+        click.echo(f"  Alertmanager API http://127.0.0.1:{9093 + port_offset}")
         click.echo("Ctrl-C stops everything; the data stays.")
         await stop.wait()
         click.echo("stopping ...", err=True)
