@@ -80,7 +80,7 @@ def test_pods(version: str, window: dict[str, int]) -> None:
     ]
     fake = fake_with(version, **{path: {"items": items}})
     (reading,) = read(fake, pods({"matchLabels": {"verb": "GET"}}))
-    assert reading.pods == {"p0": PodReading(1500, AT_MS, 30_000), "p1": PodReading(1, AT_MS, 60_000)}
+    assert reading.pods == {"p0": PodReading(1500, AT_MS, 30_000), "p1": PodReading(1, AT_MS, 0)}
     assert reading.at_ms == AT_MS
     assert fake.raw[-1] == (path, {"labelSelector": "app=web", "metricLabelSelector": "verb=GET"})
 

@@ -53,6 +53,31 @@ def test_fast_sizes_from_demand_without_tolerance_or_rate_limit() -> None:
     assert decide_governor(governor(profile="fast"), seen(4, 10.5), CALM, NOW)[0].desired == 5
 
 
+def test_fast_does_not_run_away_while_new_pods_take_their_share() -> None:
+    """A steady load over pods that become ready one after another, each scraped at its own phase."""
+    load, window_ms = 100.0, 2_000
+    since = {f"web-{at}": -100_000 if at < 2 else at * 300 for at in range(12)}
+    demands = []
+    for now_ms in range(0, 10_000, 100):
+        readings = {}
+        for at, (name, ready_ms) in enumerate(since.items()):
+            at_ms = now_ms - (now_ms + at * 370) % 1000  # the newest scrape of this pod
+            times = range(at_ms - window_ms, at_ms, 100)
+            value = sum(load / sum(s <= t for s in since.values()) for t in times if t >= ready_ms) / len(times)
+            if at_ms - 1000 >= ready_ms:
+                readings[name] = PodReading(int(value * 1000), NOW + at_ms, window_ms)
+        pods = tuple(
+            Pod(name, start_ms=0, ready="True" if ready_ms <= now_ms else "False", ready_since_ms=NOW + ready_ms)
+            for name, ready_ms in since.items()
+        )
+        look = Observation(12, 12, "app=web", pods=pods, readings=(Reading(pods=readings),))
+        decision, _ = decide_governor(governor(profile="fast"), look, CALM, NOW + now_ms)
+        assert decision.governed is not None and decision.governed.demand is not None
+        demands.append(decision.governed.demand)
+    assert min(demands) > 9.9 and max(demands) < 12.5
+    assert demands[-1] == pytest.approx(10.0, rel=0.01)
+
+
 def test_fast_honours_the_policies_it_is_given() -> None:
     behavior = {"scaleUp": {"policies": [{"type": "Pods", "value": 3, "periodSeconds": 60}]}}
     wish = governor(profile="fast", behavior=behavior)

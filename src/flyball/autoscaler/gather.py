@@ -225,7 +225,7 @@ class Gatherer:
             pods[item["describedObject"]["name"]] = PodReading(
                 parse_quantity(item["value"]).milli_value(),
                 self._ms(item.get("timestamp")),
-                60_000 if window is None else int(window) * 1000,
+                0 if window is None else int(window) * 1000,  # upstream's 60 s count for cpu alone
             )
         return Reading(pods=pods, at_ms=self._ms(items[0].get("timestamp")))
 

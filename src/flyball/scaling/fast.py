@@ -7,9 +7,10 @@ dead band. The constants, these and those of ``forecast``, are what ``tools/fit_
 """
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
-from flyball.scaling.types import MAX_INT32, Forecast, MetricEvaluation, Observation
+from flyball.scaling.types import MAX_INT32, Forecast, MetricEvaluation, Observation, Reading
 
 MARGIN = 0.186  # times the root of the spread; how far above the expected demand to size
 HEADROOM = 0.05  # added when scaling up, so that the next small rise needs no write
@@ -42,18 +43,42 @@ def sized(current: int, need: float, highest: int, *, foreseen: bool) -> int:
     return current
 
 
-def demand_of(evaluation: MetricEvaluation, seen: Observation) -> float | None:
+def demand_of(evaluation: MetricEvaluation, reading: Reading, seen: Observation) -> float | None:
     """Fractional replicas that one metric asks for; None when it says nothing.
 
-    A pod without a value is taken to carry as much as the others, so that a lost one never lowers the size.
+    A pod's value tells of the load that so many pods shared when it was sampled. That counts a pod without a value as
+    one of them, so that a lost one never lowers the size, and a pod that is about to take its share not yet.
     """
     if evaluation.error or evaluation.ratio is None:
         return None
+    target = evaluation.target
     if evaluation.type in ("Object", "External"):
-        if evaluation.target.average_value is not None:
+        if target.average_value is not None:
             return evaluation.ratio * seen.status_replicas
         return evaluation.ratio * (_running_ready(seen) if seen.spec_replicas else 1)
-    return evaluation.ratio * (evaluation.carrying or 0)
+    shared = list(_shared(reading, seen))
+    total = sum(value for value, _ in shared)
+    if not shared:
+        return None
+    if target.average_value is not None:
+        return sum(value * pods for value, pods in shared) / len(shared) / target.average_value
+    pods = sum(value * pods for value, pods in shared) / total if total else len(shared)
+    return evaluation.ratio * pods
+
+
+def _shared(reading: Reading, seen: Observation) -> Iterator[tuple[int, float]]:
+    """(value, how many pods shared that load) of each ready pod whose sample's window it was ready for."""
+    ready = {pod.name: pod for pod in seen.pods if pod.phase == "Running" and not pod.deleting and pod.ready != "False"}
+    samples = [(ready[name], sample) for name, sample in reading.pods.items() if name in ready]
+    oldest_ms = min((sample.at_ms - sample.window_ms for _, sample in samples), default=0)
+    young = Counter(pod.ready_since_ms for pod in ready.values() if pod.ready_since_ms > oldest_ms)
+    settled = len(ready) - young.total()
+    for pod, sample in samples:
+        window_ms = max(1, sample.window_ms)
+        if pod.ready_since_ms <= sample.at_ms - sample.window_ms:
+            parts = (count * (sample.at_ms - since_ms) / window_ms for since_ms, count in young.items())
+            joined = sum(min(count, max(0.0, part)) for count, part in zip(young.values(), parts, strict=True))
+            yield sample.value, settled + joined
 
 
 def _running_ready(seen: Observation) -> int:

@@ -201,7 +201,8 @@ def decide_governor(
         return replace(decision, governed=about), after
     lost = any(metric.error for metric in decision.metrics)
     failing_ms = (history.failing_since_ms or now_ms) if lost else None
-    demand = largest(demand_of(metric, seen) for metric in decision.metrics)
+    read = zip(decision.metrics, seen.readings, strict=False)  # what was not read has an error
+    demand = largest(demand_of(metric, reading, seen) for metric, reading in read)
     about = replace(about, demand=demand, forecast=forecast)
     if governor.profile == "fast" and demand is not None and seen.spec_replicas > 0:
         decision, after = _fast(governor, spec, seen, decision, history, about, now_ms)

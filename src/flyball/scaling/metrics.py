@@ -347,7 +347,6 @@ class _Work:
             else:
                 ready.append(pod.name)
         self._ready, self._unready, self._missing = len(ready), unready, missing
-        self._found(carrying=len(ready) + len(missing))
         self.groups = PodGroups(*(tuple(names[:_KEEP_NAMES]) for names in (ready, unready, missing, ignored)))
         dropped = {*ignored, *unready}
         metrics = {name: sample.value for name, sample in readings.items() if name not in dropped}

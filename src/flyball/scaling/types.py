@@ -212,8 +212,7 @@ class MetricEvaluation(msgspec.Struct, frozen=True):
 
     ``usage`` is what the status shows (milli-units), ``ratio`` the first ratio, ``adjusted_ratio`` the one
     after missing and unready pods were filled in; neither is set when not finite. ``multiplier`` is the pod
-    count that the ratio was multiplied with, ``carrying`` that of the pods which bear load, with a value or
-    without. ``rule`` says in words which branch was taken.
+    count that the ratio was multiplied with. ``rule`` says in words which branch was taken.
     """
 
     type: str
@@ -232,7 +231,6 @@ class MetricEvaluation(msgspec.Struct, frozen=True):
     pods: PodGroups = PodGroups()
     filled: dict[str, int] = {}
     multiplier: int | None = None
-    carrying: int | None = None
     proposal: int | None = None
     rule: str = ""
     error: str = ""
