@@ -101,7 +101,8 @@ async def _work() -> list[str]:
         else:
             found = current.answer(query)
             if found is None:
-                await asyncio.sleep(3600)
+                while message["type"] != "http.disconnect":  # it hangs for as long as anybody waits
+                    message = await receive()
                 return
             status, body = found
         await send({"type": "http.response.start", "status": status, "headers": [(b"location", b"/elsewhere")]})

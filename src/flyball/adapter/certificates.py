@@ -1,6 +1,7 @@
 """The serving certificate: given as files, or from an authority of our own that renews itself.
 
-The API server is told of our authority by the caBundle of our APIServices, so that nobody has to skip verification.
+The API server is told of our authority by the caBundle of our APIServices (``cabundle``), so that nobody has to skip
+verification.
 """
 
 import base64
@@ -13,11 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from flyball.errors import ConfigError, FlyballError, KubeApiError
+from flyball.errors import ConfigError, KubeApiError
 from flyball.http import certificates as made
 from flyball.http.certificates import Certificate, Pair, certificates_of, left_ms, names_of, pem_of, validity_ms
 from flyball.kube import KubeClient
-from flyball.kube.kinds import API_SERVICES, SECRETS
+from flyball.kube.kinds import SECRETS
 
 log = logging.getLogger(__name__)
 
@@ -173,34 +174,6 @@ async def keep(keeper: Keeper, names: Sequence[str], now_ms: int) -> Certificate
         if wanted == held or await keeper.save(wanted):
             return wanted
     raise ConfigError("the serving certificates are written by somebody else all the time; give each adapter a Secret")
-
-
-async def publish(client: KubeClient, service: tuple[str, str], authority: str) -> list[str]:
-    """Puts the authority into the caBundle of the APIServices that point to our Service; gives those it changed.
-
-    Raises:
-        UpstreamError: the API server refuses.
-    """
-    bundle = base64.b64encode(authority.encode()).decode()
-    changed = []
-    for item in await client.list(API_SERVICES):
-        spec = item.get("spec") or {}
-        target = spec.get("service") or {}
-        ours = (target.get("namespace"), target.get("name")) == service
-        if ours and (spec.get("caBundle") != bundle or spec.get("insecureSkipTLSVerify")):
-            patch = {"spec": {"caBundle": bundle, "insecureSkipTLSVerify": None}}
-            await client.patch(API_SERVICES, item["metadata"]["name"], patch)
-            changed.append(item["metadata"]["name"])
-    return changed
-
-
-async def publish_quietly(client: KubeClient, service: tuple[str, str], authority: str) -> None:
-    """As ``publish``; a refusal is a log line, for whoever installed us may do it instead."""
-    try:
-        for name in await publish(client, service, authority):
-            log.info("ca_bundle_published api_service=%s", name)
-    except FlyballError as exc:
-        log.warning("ca_bundle_refused service=%s/%s error=%s", *service, exc)
 
 
 # -- the server's side -------------------------------------------------------------------------------------------------

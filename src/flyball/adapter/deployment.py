@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from flyball import clock
 from flyball.adapter.access import DelegatedAccess, FrontProxy, FrontProxyWatch
 from flyball.adapter.api import MetricsApp
-from flyball.adapter.certificates import (
-    Certificates,
-    DirectoryKeeper,
-    Keeper,
-    LiveTLS,
-    SecretKeeper,
-    keep,
-    publish_quietly,
-)
+from flyball.adapter.cabundle import CaBundle
+from flyball.adapter.certificates import DirectoryKeeper, Keeper, LiveTLS, SecretKeeper, keep
 from flyball.adapter.onward import Onward, OnwardFlags
 from flyball.adapter.owners import Owners
 from flyball.adapter.service import Adapter
@@ -145,7 +138,7 @@ async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(adapter.run(), name="adapter"),
-                group.create_task(certificates.follow(tls), name="adapter certificates"),
+                group.create_task(certificates.run(tls), name="adapter certificates"),
             ]
             if flags.config is not None and text is not None:
                 following = _follow_config(adapter, flags.config, text)
@@ -251,8 +244,9 @@ class _Serving:
     """The certificate to serve with: given files, read again when they change, or our own authority's."""
 
     def __init__(self, client: KubeClient, flags: ServingFlags) -> None:
-        self._client, self._flags = client, flags
+        self._flags = flags
         self._keeper: Keeper | None = None
+        self._bundle = CaBundle(client, flags.service)
         if bool(flags.cert_file) != bool(flags.key_file):
             raise ConfigError("--tls-cert-file and --tls-private-key-file belong together; give both or none")
         if not flags.cert_file:
@@ -272,14 +266,17 @@ class _Serving:
         if self._keeper is None:
             return _read(Path(self._flags.cert_file)), _read(Path(self._flags.key_file))
         found = await keep(self._keeper, self._names, clock.now_ms())
-        await self._publish(found)
+        self._bundle.set_authority(found.authority)
         return found.certificate, found.key
 
-    async def _publish(self, found: Certificates) -> None:
-        await publish_quietly(self._client, self._flags.service, found.authority)
-
-    async def follow(self, tls: LiveTLS) -> None:
+    async def run(self, tls: LiveTLS) -> None:
         """Renews in time, and tells the APIServices."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow(tls), name="adapter renewal")
+            if self._keeper is not None:  # given files have an authority of their own, which others publish
+                group.create_task(self._bundle.run(), name="adapter ca bundle")
+
+    async def _follow(self, tls: LiveTLS) -> None:
         while True:
             await asyncio.sleep(CERTIFICATE_POLL_S)
             try:

@@ -15,6 +15,8 @@ API_GROUPS = (
     ("metrics.k8s.io", "v1beta1", 100),
 )
 EMPTY_CONFIG = "rules: []\n"
+#: On the APIServices alone: what takes the metrics APIs over, and so is applied last.
+TAKES_OVER = {"flyball.dev/takes-over": "true"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def _permissions(chosen: Installation) -> list[Object]:
     cluster = [
         _rule("", "pods nodes", "list watch"),
         *(_rule(api, resource, "list watch") for api, resource in chosen.described),
-        _rule("apiregistration.k8s.io", "apiservices", "list"),
+        _rule("apiregistration.k8s.io", "apiservices", "list watch"),
         _rule("apiregistration.k8s.io", "apiservices", "patch", api_services),
         _rule("autoscaling", "horizontalpodautoscalers", "list watch"),
         _rule("", "events", "create patch"),
@@ -232,4 +234,4 @@ def _api_service(chosen: Installation, group: str, version: str, priority: int) 
         "versionPriority": priority,
         "service": {"namespace": chosen.namespace, "name": chosen.name, "port": 443},
     }
-    return _object("apiregistration.k8s.io/v1", "APIService", f"{version}.{group}", spec=spec)
+    return _object("apiregistration.k8s.io/v1", "APIService", f"{version}.{group}", labels=TAKES_OVER, spec=spec)

@@ -37,6 +37,10 @@ COMMANDS = {
 }
 
 
+#: What we are called when kubectl runs us; the cluster is then kubectl's own.
+PLUGIN = "kubectl flyball"
+
+
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for name, about in COMMANDS.items() if about]
@@ -71,3 +75,8 @@ def main() -> None:
     Every option can be given as FLYBALL_COMMAND_OPTION in the environment. Completion:
     eval "$(_FLYBALL_COMPLETE=bash_source flyball)".
     """
+
+
+def plugin() -> None:
+    """The entry point ``kubectl-flyball``, which kubectl runs for ``kubectl flyball``."""
+    main(prog_name=PLUGIN)

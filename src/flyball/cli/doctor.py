@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from flyball.cli import PLUGIN
 from flyball.cli.options import data_dir_option, output_option
 from flyball.errors import FlyballError, KubeApiError, UpstreamError
 
@@ -62,9 +63,9 @@ def command(
     Walks pod, exporter, scrape, series, rule, metrics API, HPA and scale, for every HPA or the one named.
     Reads only; works on any cluster that the kubeconfig reaches. Exits 1 when a link is broken.
     """
-    embedded = data_dir / "kubeconfig"
-    if kubeconfig is None and context_name is None and embedded.is_file():
-        kubeconfig = embedded
+    if kubeconfig is None and context_name is None and ctx.find_root().info_name != PLUGIN:
+        embedded = data_dir / "kubeconfig"
+        kubeconfig = embedded if embedded.is_file() else None
     ctx.obj = {
         "kubeconfig": kubeconfig,
         "context": context_name,
