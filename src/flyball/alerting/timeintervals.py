@@ -120,8 +120,8 @@ def _ranges(reader: Reader, name: str, member: Callable[[str], int]) -> tuple[Ra
             first, last = member(parts[0]), member(parts[-1])
         except ValueError as exc:
             raise ConfigError(f'{what}: "{document}" is not valid; write {_EXAMPLES[name]}') from exc
-        # Counted from the end of a month of 28 days, which every month has.
-        if (first + 29 if first < 0 else first) > (last + 29 if last < 0 else last) or (first < 0 < last):
+        # Counted from the end of a month of 28 days, as upstream counts.
+        if (first + 28 if first < 0 else first) > (last + 28 if last < 0 else last) or (first < 0 < last):
             raise ConfigError(f'{what}: "{document}" ends before it starts; turn the two round')
         return first, last
 
