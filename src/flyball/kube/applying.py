@@ -1,4 +1,7 @@
-"""Client-side apply, with kubectl's own annotation, so that ``kubectl apply`` continues where this left off."""
+"""Client-side apply, with kubectl's own annotation, so that ``kubectl apply`` continues where this left off.
+
+What is too long for an annotation is applied server-side.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -6,21 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from flyball.errors import ConfigError, FlyballError, KubeApiError
-from flyball.kube.client import JSON_PATCH, KubeClient
+from flyball.kube.client import APPLY_PATCH, JSON_PATCH, KubeClient
 from flyball.kube.kinds import Resource
 from flyball.model.yaml_loader import load_all_yaml
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 FILE_MAX_BYTES = 10 << 20
+ANNOTATIONS_MAX_BYTES = 256 << 10
+FIELD_MANAGER = "flyball"
+_FIRST = ("Namespace", "CustomResourceDefinition")  # what other objects of the same directory need
 
 
 def read_manifests(path: Path) -> Iterator[tuple[str, dict[str, Any] | ConfigError]]:
-    """The objects of a file, or of a directory's .yaml, .yml and .json files in order of name.
+    """The objects of a file, or of the .yaml, .yml and .json files in and below a directory, in order of name.
 
     Yields where it stands and the object, or the error in its place: one bad document does not hide the rest.
     """
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml", ".json"))
+        files = sorted(p for p in path.rglob("*") if p.suffix in (".yaml", ".yml", ".json"))
         if not files:
             yield str(path), ConfigError(f"{path} holds no .yaml, .yml or .json file; name a directory of manifests")
     else:
@@ -72,12 +78,22 @@ async def apply(client: KubeClient, obj: dict[str, Any], default_namespace: str 
         wanted["metadata"]["namespace"] = namespace
     wanted["metadata"].setdefault("annotations", {}).pop(LAST_APPLIED, None)
     applied = json.dumps(wanted, separators=(",", ":"), sort_keys=True) + "\n"
-    wanted["metadata"]["annotations"][LAST_APPLIED] = applied
     try:
         live = await client.get(resource, metadata["name"], namespace)
     except KubeApiError as exc:
         if exc.code != 404:
             raise
+        live = None
+    if len(applied) > ANNOTATIONS_MAX_BYTES:
+        params = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        made = await client.patch(
+            resource, metadata["name"], wanted, namespace, content_type=APPLY_PATCH, params=params
+        )
+        before = live and live["metadata"]["resourceVersion"]
+        is_same = made["metadata"]["resourceVersion"] == before
+        return "created" if before is None else "unchanged" if is_same else "configured"
+    wanted["metadata"]["annotations"][LAST_APPLIED] = applied
+    if live is None:
         await client.create(resource, wanted, namespace)
         return "created"
     previous = json.loads(live["metadata"].get("annotations", {}).get(LAST_APPLIED) or "{}")
@@ -108,7 +124,8 @@ async def provide(client: KubeClient, is_ours: Callable[[dict[str, Any]], bool],
 def three_way_patch(previous: Any, wanted: Any, live: Any) -> Any:
     """The JSON merge patch from ``live`` to ``wanted``: fields of ``previous`` that are not wanted go.
 
-    Lists are replaced as a whole unless the live list only adds defaults to the wanted one.
+    Lists are replaced as a whole unless the live list only adds to the wanted one: defaults to its elements, or, where
+    the same list was applied before, elements of its own (a pod's token volume).
     """
     patch: dict[str, Any] = {}
     for key, value in wanted.items():
@@ -118,7 +135,7 @@ def three_way_patch(previous: Any, wanted: Any, live: Any) -> Any:
             inner = three_way_patch(before if isinstance(before, dict) else {}, value, old)
             if inner:
                 patch[key] = inner
-        elif not _covers(old, value):
+        elif not _covers(old, value) and not (previous.get(key) == value and _holds(old, value)):
             patch[key] = value
     for key in previous:
         if key not in wanted and isinstance(live, dict) and key in live:
@@ -137,6 +154,16 @@ def _covers(live: Any, wanted: Any) -> bool:
             and all(_covers(a, b) for a, b in zip(live, wanted, strict=True))
         )
     return bool(live == wanted)
+
+
+def _holds(live: Any, wanted: Any) -> bool:
+    """Whether every named element of a list is in the live one."""
+    if not isinstance(live, list) or not isinstance(wanted, list):
+        return False
+    named = {item.get("name"): item for item in live if isinstance(item, dict)}
+    return all(
+        isinstance(item, dict) and item.get("name") in named and _covers(named[item["name"]], item) for item in wanted
+    )
 
 
 async def _resource(client: KubeClient, api_version: str, kind: str) -> Resource:
@@ -158,15 +185,17 @@ async def apply_paths(client: KubeClient, paths: tuple[Path, ...]) -> tuple[list
     Returns:
         What was done, a line an object, and what failed, a line each with file, object and reason.
     """
-    done, failed = [], []
+    done, failed, found = [], [], []
     for path in paths:
         for where, obj in read_manifests(path):
             if isinstance(obj, ConfigError):
                 failed.append(str(obj))
-                continue
-            name = f"{obj['kind'].lower()}/{obj['metadata']['name']}"
-            try:
-                done.append(f"{name} {await apply(client, obj)}")
-            except FlyballError as exc:
-                failed.append(f"{where}: {name}: {exc}")
+            else:
+                found.append((where, obj))
+    for where, obj in sorted(found, key=lambda one: one[1]["kind"] not in _FIRST):
+        name = f"{obj['kind'].lower()}/{obj['metadata']['name']}"
+        try:
+            done.append(f"{name} {await apply(client, obj)}")
+        except FlyballError as exc:
+            failed.append(f"{where}: {name}: {exc}")
     return done, failed
