@@ -189,7 +189,13 @@ async def run(*command: str, home: Path, kubeconfig: Path, stdin: str | None = N
         stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "HOME": str(home), "KUBECONFIG": str(kubeconfig)},
+        # beside Python is where kubectl finds its plugin
+        env={
+            **os.environ,
+            "HOME": str(home),
+            "KUBECONFIG": str(kubeconfig),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        },
     )
     out, err = await process.communicate(stdin.encode() if stdin is not None else None)
     assert process.returncode is not None

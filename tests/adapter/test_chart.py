@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib.util
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.adapter.on_cluster import run as run_command
 
 from flyball.kube import KubeClient
 from flyball.kube.kinds import API_SERVICES, DEPLOYMENTS
@@ -48,43 +48,54 @@ def test_lint_and_refused_values(helm: Path) -> None:
 
 @pytest.mark.peer
 def test_install_upgrade_roll_back_and_uninstall(helm: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "HOME": str(tmp_path), "KUBECONFIG": str(tmp_path / "kubeconfig")}
-
-    async def run(*arguments: str) -> str:
-        process = await asyncio.create_subprocess_exec(
-            str(helm), *arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        output, _ = await process.communicate()
-        assert process.returncode == 0, output.decode()
-        return output.decode()
-
     async def main() -> None:
         server = ApiServer(tmp_path / "data", port=0)
         await server.start()
         text = (tmp_path / "data/kubeconfig").read_text().replace(":6443", f":{server.port}")
         (tmp_path / "kubeconfig").write_text(text)
-        namespace = ("--namespace", "metrics")
         try:
-            async with await KubeClient.from_kubeconfig(tmp_path / "kubeconfig") as client:
-                output = await run("install", "fly", str(CHART), *namespace, "--create-namespace")
-                assert "The metrics APIs are served by fly-adapter in metrics" in output
-                names = {item["metadata"]["name"] for item in await client.list(API_SERVICES)}
-                assert {"v1beta1.custom.metrics.k8s.io", "v1beta1.external.metrics.k8s.io"} <= names
-                assert "v1beta1.metrics.k8s.io" not in names
-                url = "http://thanos.monitoring:9090"
-                changes = ("--set", "adapter.replicas=3", "--set", f"adapter.prometheusUrl={url}")
-                await run("upgrade", "fly", str(CHART), *namespace, *changes, "--set", "adapter.resourceMetrics=true")
-                deployment = await client.get(DEPLOYMENTS, "fly-adapter", "metrics")
-                assert deployment["spec"]["replicas"] == 3
-                container = deployment["spec"]["template"]["spec"]["containers"][0]
-                assert f"--prometheus-url={url}" in container["args"]
-                await run("rollback", "fly", "1", *namespace)
-                deployment = await client.get(DEPLOYMENTS, "fly-adapter", "metrics")
-                assert deployment["spec"]["replicas"] == 2
-                await run("uninstall", "fly", *namespace)
-                assert not [d for d in await client.list(DEPLOYMENTS) if d["metadata"]["namespace"] == "metrics"]
+            await lifecycle(helm, tmp_path)
         finally:
             await server.close()
 
     asyncio.run(main())
     assert yaml.safe_load((CHART / "values.yaml").read_text())["adapter"]["enabled"]
+
+
+async def lifecycle(helm: Path, directory: Path) -> None:
+    """A release from its installation to its end, on the cluster of ``directory/kubeconfig``."""
+    namespace = ("--namespace", "metrics")
+
+    async def run(*arguments: str) -> str:
+        code, out, err = await run_command(
+            str(helm), *arguments, *namespace, home=directory, kubeconfig=directory / "kubeconfig"
+        )
+        assert code == 0, out + err
+        return out
+
+    async with await KubeClient.from_kubeconfig(directory / "kubeconfig") as client:
+
+        async def ours() -> dict[str, Any]:
+            services = await client.list(API_SERVICES)
+            return {item["metadata"]["name"]: item for item in services if item["spec"].get("service")}
+
+        async def container() -> Any:
+            deployment = await client.get(DEPLOYMENTS, "fly-adapter", "metrics")
+            return deployment["spec"]["replicas"], deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+
+        output = await run("install", "fly", str(CHART), "--create-namespace")
+        assert "The metrics APIs are served by fly-adapter in metrics" in output
+        names = {"v1beta1.custom.metrics.k8s.io", "v1beta2.custom.metrics.k8s.io", "v1beta1.external.metrics.k8s.io"}
+        assert set(await ours()) == names
+        first = await container()
+        assert first[0] == 2
+        url = "http://thanos.monitoring:9090"
+        changes = ("--set", "adapter.replicas=3", "--set", f"adapter.prometheusUrl={url}")
+        await run("upgrade", "fly", str(CHART), *changes, "--set", "adapter.resourceMetrics=true")
+        replicas, arguments = await container()
+        assert replicas == 3 and f"--prometheus-url={url}" in arguments
+        assert set(await ours()) == names | {"v1beta1.metrics.k8s.io"}
+        await run("rollback", "fly", "1")
+        assert await container() == first and set(await ours()) == names
+        await run("uninstall", "fly")
+        assert not await ours() and not await client.list(DEPLOYMENTS, "metrics")

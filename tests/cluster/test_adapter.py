@@ -26,6 +26,7 @@ from tests.adapter.on_cluster import (
     pods_of,
     program,
 )
+from tools.kubectl import find
 
 from flyball import clock
 from flyball.adapter.certificates import DAY_MS, SecretKeeper, signed
@@ -162,6 +163,21 @@ async def _trusted(found: Installed) -> None:
     assert {"custom.metrics.k8s.io", "external.metrics.k8s.io", "metrics.k8s.io"} <= groups
 
 
+def test_its_pods_are_admitted_where_others_are_not(on_cluster: Work) -> None:
+    """The namespace enforces the restricted pod security standard; its admission is kube-apiserver's own."""
+
+    async def work(found: Installed) -> None:
+        async def ready() -> bool:
+            deployment = await found.client.get(DEPLOYMENTS, NAME, SYSTEM)
+            return bool((deployment.get("status") or {}).get("readyReplicas") == 2)
+
+        await found.until(ready, "both replicas are admitted")
+        code, _, err = await found.run(find(), "-n", SYSTEM, "run", "plain", "--image=x")
+        assert code == 1 and 'violates PodSecurity "restricted:latest"' in err, err
+
+    on_cluster(work)
+
+
 def test_kubectl_top_and_get_raw(on_cluster: Work) -> None:
     on_cluster(_read)
 
@@ -206,16 +222,16 @@ def test_doctor_judges_with_the_cluster_role_view_and_writes_nothing(on_cluster:
 async def _doctor(found: Installed) -> None:
     await _all_at(found, 1)
     kubeconfig = await found.reader("viewer", "view")
-    command = (sys.executable, "-m", "flyball", "doctor", "--kubeconfig", str(found.directory / kubeconfig))
+    command = (find(), "flyball", "doctor", "--prometheus", found.prometheus_url, "hpa")
     for name in METRICS:
-        code, out, err = await found.run(*command, "--prometheus", found.prometheus_url, "hpa", name)
+        code, out, err = await found.run(*command, name, kubeconfig=kubeconfig)
         assert code == 0, out + err
     missing = hpa(
         "by-nothing", {**METRICS["by-pods"], "pods": {**METRICS["by-pods"]["pods"], "metric": {"name": "request"}}}
     )
     missing["spec"]["scaleTargetRef"]["name"] = "by-pods"
     await found.kubectl("apply", "-f", "-", stdin=json.dumps(missing))
-    code, out, err = await found.run(*command, "--prometheus", found.prometheus_url, "hpa", "by-nothing")
+    code, out, err = await found.run(*command, "by-nothing", kubeconfig=kubeconfig)
     await found.kubectl("delete", "hpa", "by-nothing")
     assert code == 1 and "first broken link: " in out and "requests" in out, out + err
     verbs = {event["verb"] for event in found.audited("system:serviceaccount:default:viewer")}

@@ -30,7 +30,7 @@ KNOWN = known_differences()
 NAMESPACE = "work"
 KINDS = (
     "deployments,replicasets,statefulsets,daemonsets,jobs,cronjobs,pods,endpointslices,endpoints,poddisruptionbudgets,"
-    "controllerrevisions"
+    "controllerrevisions,persistentvolumeclaims,persistentvolumes"
 )
 POD_IP = re.compile(r"10\.244\.0\.\d+")
 SETTLED_S = 60.0
@@ -50,6 +50,48 @@ def _cron(name: str, image: str, schedule: str = "@yearly", **spec: Any) -> Obje
         "batch/v1",
         spec={"schedule": schedule, "jobTemplate": {"spec": _once("", image)["spec"]}, **spec},
     )
+
+
+def _pod(name: str, labels: dict[str, str] | None = None, **spec: Any) -> Object:
+    containers = [{"name": "c", "image": "nginx", "resources": spec.pop("resources", {})}]
+    return obj("Pod", name, "v1", metadata={"labels": labels or {}}, spec={"containers": containers, **spec})
+
+
+def _volume(name: str, claim: str = "") -> Object:
+    spec: Object = {
+        "capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "manual",
+        "hostPath": {"path": f"/tmp/flyball-compared-{name}"},
+    }
+    if claim:
+        spec["claimRef"] = {"namespace": NAMESPACE, "name": claim}
+    return obj("PersistentVolume", name, "v1", spec=spec)
+
+
+def _claim(name: str) -> Object:
+    resources = {"requests": {"storage": "1Gi"}}
+    spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": "manual", "resources": resources}
+    return obj("PersistentVolumeClaim", name, "v1", spec=spec)
+
+
+def _mounting(claim: str) -> Object:
+    return {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]}
+
+
+def _affinity(kind: str, app: str) -> Object:
+    term = {"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": "kubernetes.io/hostname"}
+    return {"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
+
+
+def _spread(skew: int, when: str) -> Object:
+    constraint = {
+        "maxSkew": skew,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": when,
+        "labelSelector": {"matchLabels": {"app": "spread"}},
+    }
+    return {"topologySpreadConstraints": [constraint]}
 
 
 # Many starts have been missed since, and of a yearly schedule none comes while the test runs.
@@ -127,6 +169,93 @@ STAGES = (
     ),
     Stage("cron-replaces", [_cron("hold", "nginx", "@monthly", concurrencyPolicy="Replace")]),
     Stage("cron-ends", commands=("delete cronjob hold tick asleep",)),
+    Stage(
+        "volumes",
+        [_volume("disk"), _claim("disk"), _claim("waiting"), _pod("user", **_mounting("disk"))],
+        ("wait --for=condition=Ready pod/user --timeout=60s",),
+    ),
+    Stage("volumes-held", commands=("delete pvc disk --wait=false", "delete pv disk --wait=false")),
+    Stage("volumes-gone", commands=("delete pod user", "delete pvc waiting")),
+    Stage(
+        "stateful-volumes",
+        [
+            _volume("first", "data-store-0"),
+            _volume("second", "data-store-1"),
+            obj(
+                "StatefulSet",
+                "store",
+                "apps/v1",
+                spec={
+                    "replicas": 2,
+                    "serviceName": "store",
+                    "selector": {"matchLabels": {"app": "store"}},
+                    "template": template("store"),
+                    "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Retain"},
+                    "volumeClaimTemplates": [_claim("data")],
+                },
+            ),
+        ],
+        ("rollout status statefulset/store --timeout=60s", "scale statefulset store --replicas=1"),
+    ),
+    Stage("stateful-volumes-gone", commands=("delete statefulset store", "delete pv first second")),
+    Stage(
+        "unschedulable",
+        [
+            _pod("nowhere", nodeSelector={"disk": "tape"}),
+            _pod("greedy", resources={"requests": {"cpu": "100", "memory": "1Ti"}}),
+            _pod("claimless", **_mounting("missing")),
+            _pod("unclaimed", **_mounting("unbound")),
+            _claim("unbound"),
+            _pod("lonely", **_affinity("podAffinity", "nobody")),
+            _pod("gated", schedulingGates=[{"name": "example.com/wait"}]),
+        ],
+    ),
+    Stage(
+        "unschedulable-gone",
+        commands=("delete pod nowhere greedy claimless unclaimed lonely gated", "delete pvc unbound"),
+    ),
+    Stage(
+        "apart",
+        [workload("Deployment", "apart", replicas=3, pod=template("apart", **_affinity("podAntiAffinity", "apart")))],
+        ("wait --for=jsonpath={.status.availableReplicas}=2 deployment/apart --timeout=60s",),
+    ),
+    Stage("apart-gone", commands=("delete deployment apart",)),
+    Stage("spread-cordon", commands=("cordon two",)),
+    Stage(
+        "spread",
+        [
+            _pod("spread-1", {"app": "spread"}, nodeName="one"),
+            _pod("spread-2", {"app": "spread"}, **_spread(1, "DoNotSchedule")),
+            _pod("spread-3", {"app": "spread"}, **_spread(2, "DoNotSchedule")),
+            _pod("spread-4", {"app": "other"}, **_spread(1, "ScheduleAnyway")),
+        ],
+        ("wait --for=condition=Ready pod/spread-1 pod/spread-3 pod/spread-4 --timeout=60s",),
+    ),
+    Stage("spread-gone", commands=("delete pod spread-1 spread-2 spread-3 spread-4", "uncordon two")),
+    Stage(
+        "tainted",
+        [],
+        ("taint node one two dedicated=db:NoSchedule",),
+    ),
+    Stage(
+        "tainted-pods",
+        [_pod("refused"), _pod("tolerant", tolerations=[{"operator": "Exists"}]), workload("DaemonSet", "picky")],
+    ),
+    Stage(
+        "untainted",
+        commands=(
+            "taint node one two dedicated-",
+            "wait --for=condition=Ready pod/refused --timeout=60s",
+            "rollout status daemonset/picky --timeout=60s",
+        ),
+    ),
+    Stage("cordoned", [_pod("late")], ("delete pod refused tolerant", "cordon one two")),
+    Stage(
+        "uncordoned",
+        commands=("uncordon one two", "wait --for=condition=Ready pod/late --timeout=60s", "delete pod late"),
+    ),
+    Stage("evicted", commands=("taint node one two dedicated=db:NoExecute",)),
+    Stage("not-evicted", commands=("taint node one two dedicated-", "delete daemonset picky")),
     Stage("orphans", commands=("delete deployment web --cascade=orphan",)),
     Stage(
         "cascades", commands=("delete statefulset db --cascade=foreground", "delete daemonset agent", "delete job once")
@@ -218,7 +347,7 @@ def nameless(listed: list[Object]) -> dict[str, Any]:
     text = POD_IP.sub("<pod ip>", re.sub(r'"(one|two)"', '"<node>"', text))
     found: dict[str, Any] = {}
     events: dict[str, str] = {}
-    for item in json.loads(text):
+    for item in sorted(json.loads(text), key=lambda item: str((item.get("status") or {}).get("phase"))):
         if item["kind"] == "Event":
             about = item["involvedObject"]
             message = re.sub(r"<hash>-\w{5}\b", "<hash>-<random>", item.get("message", ""))
@@ -232,14 +361,19 @@ def nameless(listed: list[Object]) -> dict[str, Any]:
         (item.get("endpoints") or []).sort(key=lambda endpoint: str(endpoint.get("hostname")))
         if item["kind"] == "Endpoints":
             # Written with some changes and not with others, as their order happens to be.
-            (item["metadata"].get("annotations") or {}).pop(TRIGGER_TIME, None)
+            annotations = item["metadata"].get("annotations") or {}
+            if annotations.pop(TRIGGER_TIME, None) and not annotations:
+                del item["metadata"]["annotations"]
             for subset in item.get("subsets") or []:
                 subset["addresses"] = len(subset.get("addresses") or [])
         owned = item["kind"] == "EndpointSlice"  # its name is the controller's own affair
         name = item["metadata"]["labels"]["kubernetes.io/service-name"] if owned else item["metadata"]["name"]
         if owned:
             item["metadata"] = {"labels": item["metadata"]["labels"]}
-        found[f"{item['kind']} {name}"] = normal(without_managed_fields(item))
+        title = f"{item['kind']} {name}"
+        while title in found:
+            title += " again"
+        found[title] = normal(without_managed_fields(item))
     return {**found, "events": events}
 
 
