@@ -37,5 +37,9 @@ def nginx_exporter() -> Path:
     return program("prometheus-nginx-exporter", "usr/bin/prometheus-nginx-exporter")
 
 
+def blackbox_exporter() -> Path:
+    return program("prometheus-blackbox-exporter", "usr/bin/prometheus-blackbox-exporter")
+
+
 if __name__ == "__main__":
     print(program(*sys.argv[1:3]))

@@ -197,6 +197,32 @@ def nginx(
     asyncio.run(_serve(exporter.app(path), *address, "nginx exporter"))
 
 
+@command.command(
+    "blackbox",
+    context_settings=WITHOUT_EFFECT,
+    epilog="Example: flyball exporter blackbox --web.listen-address :9115; "
+    "curl 'localhost:9115/probe?target=example.com&module=http_2xx'",
+)
+@click.option(
+    "--config.file", "file", type=click.Path(dir_okay=False, path_type=Path), help="[default: http_2xx alone]"
+)
+@click.option(
+    "--timeout-offset", type=float, default=0.5, show_default=True, help="Taken off a scrape's time-out, in s."
+)
+@click.option("--web.listen-address", "address", type=ListenAddress(), default=":9115", show_default=True)
+@click.pass_context
+def blackbox(ctx: click.Context, file: Path | None, timeout_offset: float, address: tuple[str, int]) -> None:
+    """Probes over HTTP, TCP and DNS, from a configuration of blackbox_exporter. POST /-/reload reads it anew."""
+    import logging
+
+    from flyball.exporters.blackbox.exporter import Blackbox
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    say_without_effect(ctx)
+    exporter = Blackbox(file, timeout_offset_s=timeout_offset)
+    asyncio.run(_serve(exporter.app(), *address, "blackbox exporter"))
+
+
 async def _serve(app: Any, host: str, port: int, name: str) -> None:
     async with contextlib.AsyncExitStack() as stack:
         server = await _listen(stack, app, host, port, name)

@@ -71,6 +71,32 @@ def rbac_proxy(
     asyncio.run(main())
 
 
+@command.command(
+    "reload",
+    context_settings=WITHOUT_EFFECT,
+    epilog="Example: flyball sidecar reload --volume-dir /etc/config --webhook-url http://127.0.0.1:9115/-/reload",
+)
+@click.option("--volume-dir", "directories", multiple=True, required=True, type=click.Path(path_type=Path))
+@click.option("--webhook-url", "url", required=True)
+@click.option("--webhook-method", "method", default="POST", show_default=True)
+@click.option("--webhook-status-code", "status", type=int, default=200, show_default=True)
+@click.pass_context
+def reload(ctx: click.Context, directories: tuple[Path, ...], url: str, method: str, status: int) -> None:
+    """Tell a program over HTTP that files beside it have changed; takes configmap-reload's flags."""
+    say_without_effect(ctx)
+
+    async def main() -> None:
+        from flyball.http.client import new_session
+        from flyball.http.reloader import Webhook, keep_told
+
+        async with new_session(timeout_s=10) as session:
+            told = asyncio.create_task(keep_told(directories, Webhook(url, method, status), session))
+            await _told_to_stop().wait()
+            told.cancel()
+
+    asyncio.run(main())
+
+
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 

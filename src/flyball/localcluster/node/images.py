@@ -39,6 +39,8 @@ _NGINX_EXPORTER = Image((*OURS, "exporter", "nginx"))
 # It must not take over the APIServices of the embedded adapter, which its default Service's name would mean.
 _ADAPTER = Image((*OURS, "adapter", "--service", "flyball-system/none"))
 _STATE_METRICS = Image((*OURS, "exporter", "kube-state", "--host", "0.0.0.0", "--telemetry-port", "8081"))
+_BLACKBOX_EXPORTER = Image((*OURS, "exporter", "blackbox"))
+_RELOAD = Image((*OURS, "sidecar", "reload"))
 _RBAC_PROXY = Image((*OURS, "sidecar", "rbac-proxy"))
 
 IMAGES = {
@@ -62,6 +64,10 @@ IMAGES = {
     "quay.io/prometheus/node-exporter": _NODE_EXPORTER,
     "registry.k8s.io/kube-state-metrics/kube-state-metrics": _STATE_METRICS,
     "registry.k8s.io/prometheus-adapter/prometheus-adapter": _ADAPTER,
+    "prom/blackbox-exporter": _BLACKBOX_EXPORTER,
+    "quay.io/prometheus/blackbox-exporter": _BLACKBOX_EXPORTER,
+    "ghcr.io/jimmidyson/configmap-reload": _RELOAD,
+    "jimmidyson/configmap-reload": _RELOAD,
     "quay.io/brancz/kube-rbac-proxy": _RBAC_PROXY,
     "gcr.io/kubebuilder/kube-rbac-proxy": _RBAC_PROXY,
     "prom/pushgateway": Image(("pushgateway",)),

@@ -1,0 +1,1 @@
+"""Probes from outside: HTTP, TCP and DNS, under the names of blackbox_exporter."""
