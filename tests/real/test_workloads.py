@@ -1,8 +1,12 @@
 """StatefulSets, DaemonSets, Jobs, Ingresses, names and evictions through the whole cluster, with stock kubectl."""
 
+import hashlib
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -10,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from flyball.http import certificates
 
 from .conftest import ROOT, Flyball, eventually
 
@@ -212,6 +218,91 @@ def test_an_ingress_serves_its_host(cluster: Flyball) -> None:
     assert (code, text.split()[1]) == (200, "shop.example")
     assert text.startswith("db-")
     assert ask("elsewhere.example")[0] == 404
+
+
+def test_an_ingress_serves_its_host_over_tls(cluster: Flyball, tmp_path: Path) -> None:
+    now_ms = int(time.time() * 1000)
+    authority = certificates.authority("test", 1, now_ms)
+    pair = certificates.leaf(authority, "shop", 1, now_ms, names=["shop.example"])
+    for name, text in (("ca.crt", authority.certificate_pem), ("c.crt", pair.certificate_pem), ("c.key", pair.key_pem)):
+        (tmp_path / name).write_text(text)
+    cluster.kubectl("create", "secret", "tls", "shop", f"--cert={tmp_path / 'c.crt'}", f"--key={tmp_path / 'c.key'}")
+    tls = [{"hosts": ["shop.example"], "secretName": "shop"}]
+    cluster.kubectl("patch", "ingress", "web", "--type=merge", "-p", json.dumps({"spec": {"tls": tls}}))
+
+    def answer() -> str:
+        ports = cluster.get("ingress", "web")["status"]["loadBalancer"]["ingress"][0]["ports"]
+        at = f"shop.example:{ports[1]['port']}"
+        command = [
+            "curl",
+            "-sS",
+            "--cacert",
+            str(tmp_path / "ca.crt"),
+            "--resolve",
+            f"{at}:127.0.0.1",
+            f"https://{at}/x",
+        ]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert eventually(answer).startswith("db-")
+    assert cluster.kubectl("get", "ingress", "web", "--no-headers").split()[-2] == "443"
+
+
+# With -I it is a program that knows of us only what is in its resolv.conf.
+RESOLVER = """
+import dns.resolver
+for name, kind in (("web", "A"), ("db-0.db", "A"), ("_http._tcp.named", "SRV")):
+    print(kind, *sorted(str(one) for one in dns.resolver.resolve(name, kind, search=True)))
+"""
+
+
+def test_a_program_that_asks_a_server_finds_services_pods_and_ports(cluster: Flyball) -> None:
+    if os.getuid() != 0:
+        pytest.skip("an ordinary user has no port 53; names are in the hosts files")
+    spec = {"clusterIP": "None", "selector": {"app": "db"}, "ports": [{"name": "http", "port": 8000}]}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "named"}, "spec": spec}
+    cluster.kubectl("apply", "-f", "-", stdin=json.dumps(service))
+    ips = {name: cluster.get("pod", name)["status"]["podIP"] for name in ("db-0", "db-1")}
+    web = cluster.get("service", "web")["spec"]["clusterIP"]
+    # Each headless pod serves under the name of its address, unless the Service is its set's own.
+    named = sorted(f"0 50 8000 {ip.replace('.', '-')}.named.default.svc.cluster.local." for ip in ips.values())
+
+    def said() -> bool:
+        words = (sys.executable, "-I", "-c", RESOLVER)
+        lines = cluster.kubectl("exec", "db-0", "--", *words).splitlines()
+        return lines == [f"A {web}", f"A {ips['db-0']}", " ".join(["SRV", *named])]
+
+    eventually(said)
+
+
+def test_twenty_megabytes_through_a_port_forward(cluster: Flyball) -> None:
+    size = 20 << 20
+    script = (
+        "import http.server\nclass H(http.server.BaseHTTPRequestHandler):\n"
+        f"  def do_GET(s): s.send_response(200); s.end_headers(); s.wfile.write(bytes(range(256)) * {size // 256})\n"
+        "  def do_POST(s): n = int(s.headers['content-length']); b = s.rfile.read(n); s.send_response(200); "
+        "s.end_headers(); s.wfile.write(__import__('hashlib').sha256(b).hexdigest().encode())\n"
+        "http.server.ThreadingHTTPServer(('', 8123), H).serve_forever()"
+    )
+    cluster.kubectl("run", "large", "--image=python:3", "--command", "--", "python", "-c", script)
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/large", "--timeout=30s")
+    command = [cluster.kubectl_path, "--kubeconfig", str(cluster.data_dir / "kubeconfig")]
+    forward = subprocess.Popen([*command, "port-forward", "pod/large", ":8123"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert forward.stdout is not None
+        url = "http://" + forward.stdout.readline().split()[2]
+        wanted = bytes(range(256)) * (size // 256)
+
+        def down() -> bool:
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                return bool(answer.read() == wanted)
+
+        eventually(down)
+        with urllib.request.urlopen(urllib.request.Request(url, data=wanted), timeout=30) as answer:
+            assert answer.read().decode() == hashlib.sha256(wanted).hexdigest()
+    finally:
+        forward.kill()
+        forward.communicate()
 
 
 def test_an_eviction_waits_for_the_budget(cluster: Flyball) -> None:

@@ -115,9 +115,9 @@ def _root(pod_dir: Path, shim_dir: Path, container: Object, mounts: Sequence[tup
     directory.mkdir(exist_ok=True)
     fixed = volumes.read_only(container)
     binds = [("ro" if target in fixed else "rw", real, target) for target, real in mounts]
-    hosts = pod_dir / "hosts"
-    if hosts.exists():
-        binds.append(("rw", str(hosts), "/etc/hosts"))
+    for name in ("hosts", "resolv.conf"):
+        if (pod_dir / name).exists():
+            binds.append(("rw", str(pod_dir / name), f"/etc/{name}"))
     if not os.path.isdir(environment.rewrite_path(cwd, mounts)):
         binds.append(("rw", str(pod_dir / "work"), cwd))  # an image would have it
     # A volume at /tmp must not hide what the container needs of ours: its files, and the interpreter with its packages.

@@ -69,6 +69,37 @@ def search_list(namespace: str) -> list[str]:
     return [f"{namespace}.svc.{DOMAIN}", f"svc.{DOMAIN}", DOMAIN]
 
 
+def resolver_text(pod: Object, nameserver: str, host_text: str) -> str:
+    """A pod's /etc/resolv.conf, as a kubelet writes it.
+
+    Args:
+        nameserver: the cluster's.
+        host_text: the machine's own file.
+    """
+    metadata, spec = pod["metadata"], pod.get("spec") or {}
+    policy, extra = spec.get("dnsPolicy", "ClusterFirst"), spec.get("dnsConfig") or {}
+    host: dict[str, list[str]] = {}
+    for key, *words in (line.split() for line in host_text.splitlines() if line.strip() and line[0] not in "#;"):
+        # A later search line takes an earlier one's place; servers add up.
+        host[key] = [*host.get(key, []), *words] if key == "nameserver" else words
+    of_cluster = policy == "ClusterFirstWithHostNet" or (policy == "ClusterFirst" and not spec.get("hostNetwork"))
+    if of_cluster:
+        servers, options = [nameserver], ["ndots:5"]
+        searches = [*search_list(metadata.get("namespace") or "default"), *host.get("search", [])]
+    elif policy == "None":
+        servers, searches, options = [], [], []
+    else:
+        servers, searches, options = (host.get(key, []) for key in ("nameserver", "search", "options"))
+    given = {one["name"]: str(one.get("value") or "") for one in extra.get("options") or []}
+    options = [one for one in options if one.partition(":")[0] not in given]
+    options += [f"{name}:{value}" if value else name for name, value in given.items()]
+    searches = list(dict.fromkeys([*searches, *(extra.get("searches") or [])]))
+    lines = [f"nameserver {one}" for one in [*servers, *(extra.get("nameservers") or [])]]
+    lines += [f"search {' '.join(searches)}"] if searches else []
+    lines += [f"options {' '.join(options)}"] if options else []
+    return "\n".join(lines) + "\n"
+
+
 def hosts_text(pod: Object, ip: str, found: Mapping[str, Sequence[str]]) -> str:
     """A pod's /etc/hosts: itself, its ``hostAliases``, and the cluster's names in all their short forms."""
     metadata, spec = pod["metadata"], pod.get("spec") or {}

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from flyball.errors import FlyballError, KubeApiError
 from flyball.http.server import Server, ServerTLS, serve
 from flyball.kube import EventRecorder, Informer, KubeClient
 from flyball.kube.kinds import ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, NODES, PODS, SECRETS, SERVICES
-from flyball.localcluster.node import environment, figures, runtimes
+from flyball.localcluster.node import dnsserver, environment, figures, runtimes
+from flyball.localcluster.node.dnsserver import DnsServer
 from flyball.localcluster.node.httpapi import NodeApi
 from flyball.localcluster.node.ingress import IngressProxy
 from flyball.localcluster.node.names import NameTable
@@ -20,6 +22,8 @@ from flyball.localcluster.node.pending import PendingRequests
 from flyball.localcluster.node.pods import PodManager
 from flyball.localcluster.node.serviceproxy import ServiceProxy
 from flyball.localcluster.node.simulated import SimulatedNodes, follow
+
+log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 PORT = 10250
@@ -71,6 +75,7 @@ class Node:
         self.proxy = ServiceProxy(client, proxy_events, port_offset, self.pending)
         ingress_events = EventRecorder(client, "flyball-ingress", FIRST)
         self.ingress = IngressProxy(client, ingress_events, self.proxy, port_offset)
+        self.dns = DnsServer(self.proxy.records)
         self.name_table = NameTable(directory.resolve() / "names.json", self.proxy.table)
         self.proxy.on_change = self.name_table.changed
         self.name_table.on_write = self.pods.names_changed
@@ -133,6 +138,7 @@ class Node:
                 group.create_task(self.pending.run(), name="pending requests")
                 # Pods are told where Services are, so those come first.
                 await services.wait_synced()
+                await self._serve_names()
                 group.create_task(self.proxy.run(), name="service proxy")
                 group.create_task(self.name_table.run(), name="names")
                 pods.add_handler(self._on_pod)
@@ -145,12 +151,50 @@ class Node:
         finally:
             await asyncio.shield(self._close(server))
 
+    async def _serve_names(self) -> None:
+        """The cluster's DNS, at the address of its Service.
+
+        An ordinary user may not have its port: pods then know the cluster's names from their hosts file.
+        """
+        body: Object = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "kube-dns", "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}},
+            "spec": {
+                "clusterIP": dnsserver.address_of(self.data_dir, self.port - PORT),
+                # TCP is served too; a port of it here would be the Service proxy's to serve.
+                "ports": [{"name": "dns", "port": dnsserver.PORT, "protocol": "UDP"}],
+            },
+        }
+        try:
+            service = await self._client.get(SERVICES, "kube-dns", "kube-system")
+        except KubeApiError as exc:
+            if exc.code != 404:
+                raise
+            try:
+                service = await self._client.create(SERVICES, body)
+            except KubeApiError as taken:
+                if taken.code != 422:
+                    raise
+                del body["spec"]["clusterIP"]  # another Service has the usual address: any other will do
+                service = await self._client.create(SERVICES, body)
+        address = service["spec"]["clusterIP"]
+        try:
+            await self.dns.listen(address)
+        except OSError as exc:
+            log.warning(
+                "dns_not_served address=%s:%d error=%s; pods read names from /etc/hosts", address, dnsserver.PORT, exc
+            )
+        else:
+            self.pods.nameserver = address
+
     def _on_pod(self, change: str, old: Object | None, new: Object | None) -> None:
         pod = _either(old, new)
         if pod["spec"].get("nodeName") in self.names:
             self.pods.observe(change, pod)
 
     async def _close(self, server: Server | None) -> None:
+        self.dns.close()
         await self.pods.close(stop_pods=self._stop_pods)
         if server is not None:
             await server.close()
@@ -159,7 +203,8 @@ class Node:
         proxy = {f"service_{name}": float(value) for name, value in self.proxy.statistics().items()}
         ingress = {f"ingress_{name}": float(value) for name, value in self.ingress.statistics().items()}
         pending = {f"pending_{name}": float(value) for name, value in self.pending.statistics().items()}
-        return {**self.pods.statistics(), **proxy, **ingress, **pending}
+        dns = {f"dns_{name}": float(value) for name, value in self.dns.statistics().items()}
+        return {**self.pods.statistics(), **proxy, **ingress, **pending, **dns}
 
     # -- the Node object -----------------------------------------------------------------------------------------
 

@@ -60,6 +60,7 @@ class PodManager:
         self.workers: dict[str, PodWorker] = {}
         self.service_environment: Callable[[str], dict[str, str]] = lambda _namespace: {}
         self.names: Callable[[], Mapping[str, Sequence[str]]] = dict
+        self.nameserver = ""  # the cluster's; without one a pod's /etc/hosts has the names
         self.withdraw: Callable[[str], None] = lambda _ip: None
         self.yield_ports: Callable[[set[int], str], None] = lambda _ports, _ip: None
         self.take_back_ports: Callable[[set[int], str], None] = lambda _ports, _ip: None
@@ -183,7 +184,7 @@ class PodManager:
         """Programs that read /etc/hosts learn of it."""
         for worker in self.workers.values():
             with contextlib.suppress(OSError):
-                worker.write_hosts()
+                worker.write_network_files()
 
     def on_host_ports(self, ports: set[int], worker: PodWorker) -> None:
         self.yield_ports(ports, worker.ip)

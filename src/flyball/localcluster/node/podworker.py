@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from flyball import clock
 from flyball.errors import ConfigError, FlyballError, KubeApiError
 from flyball.kube.kinds import PODS
-from flyball.localcluster.node import environment, images, launch, names, process, runtimes, volumes
+from flyball.localcluster.node import dnsserver, environment, images, launch, names, process, runtimes, volumes
 from flyball.localcluster.node.container import STOP_GRACE_S, Container
 from flyball.localcluster.node.podobjects import PodObjects
 from flyball.localcluster.node.process import ContainerProcess
@@ -60,7 +60,7 @@ class PodWorker:
         self._volumes: dict[str, Path] | None = None
         self._volumes_at = 0.0
         self._volume_retry_s = VOLUME_RETRY_FIRST_S
-        self._hosts = ""
+        self._files: dict[str, str] = {}
         self._objects = PodObjects(manager.client, self.namespace)
         self._written: Object | None = None
         self._status_retry_at = 0.0
@@ -106,15 +106,19 @@ class PodWorker:
     def find(self, name: str) -> Container | None:
         return next((one for one in self.containers if one.name == name), None)
 
-    def write_hosts(self) -> None:
-        """The pod's own /etc/hosts, in place, for those of its programs that have it open or mounted."""
+    def write_network_files(self) -> None:
+        """The pod's own /etc/hosts and resolv.conf, in place, for its programs that have them open or mounted."""
         if self.manager.runtime != runtimes.MOUNT or not self.state.ip or self.deleting:
             return
-        text = names.hosts_text(self.pod, self.state.ip, self.manager.names())
-        if text != self._hosts:
-            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            (self.directory / "hosts").write_text(text)
-            self._hosts = text
+        nameserver = self.manager.nameserver
+        texts = {"hosts": names.hosts_text(self.pod, self.state.ip, {} if nameserver else self.manager.names())}
+        if nameserver:
+            texts["resolv.conf"] = names.resolver_text(self.pod, nameserver, dnsserver.host_resolver())
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name, text in texts.items():
+            if self._files.get(name) != text:
+                (self.directory / name).write_text(text)
+                self._files[name] = text
 
     # -- adoption ------------------------------------------------------------------------------------------------
 
@@ -298,7 +302,7 @@ class PodWorker:
         again = one.state.terminated is not None
         try:
             await self._objects.fetch_once(self.pod)
-            self.write_hosts()
+            self.write_network_files()
             ready = launch.prepare(
                 self.pod,
                 one.spec,

@@ -12,6 +12,7 @@ from flyball.errors import FlyballError
 from flyball.kube import EventRecorder, KubeClient
 from flyball.kube.kinds import SERVICES
 from flyball.localcluster.node import names
+from flyball.localcluster.node.dnsrecords import Records, records_of
 from flyball.localcluster.node.splicing import Backends, Downstream, Holding
 
 Object = dict[str, Any]
@@ -92,6 +93,7 @@ class ServiceProxy:
         self._recorder = recorder
         self._services: dict[Key, Object] = {}
         self._slices: dict[Key, Object] = {}
+        self._records: Records | None = None
         self._backends: dict[PortKey, Backends] = {}
         self._listeners: dict[tuple[PortKey, str, int], _Listener] = {}
         self._yielded: dict[int, str] = {}
@@ -105,6 +107,7 @@ class ServiceProxy:
 
     def observe_service(self, change: str, service: Object) -> None:
         key = _key(service)
+        self._records = None
         if change == "DELETED":
             self._services.pop(key, None)
             self._published.pop(key, None)
@@ -114,6 +117,7 @@ class ServiceProxy:
 
     def observe_slice(self, change: str, one: Object) -> None:
         key = _key(one)
+        self._records = None
         if change == "DELETED":
             old = self._slices.pop(key, None) or one
         else:
@@ -174,6 +178,12 @@ class ServiceProxy:
             "aliases": names.aliases_of(services),
             "ports": {f"{host}:{port}": served for (_, host, port), served in moved},
         }
+
+    def records(self) -> Records:
+        """What the cluster's DNS says."""
+        if self._records is None:
+            self._records = records_of(self._services.values(), self._slices.values())
+        return self._records
 
     def port_name(self, namespace: str, name: str, port: int | str) -> str | None:
         """The name of a Service's port, which may be given by number; None when there is none such."""
