@@ -350,8 +350,9 @@ def nameless(listed: list[Object]) -> dict[str, Any]:
     for item in sorted(json.loads(text), key=lambda item: str((item.get("status") or {}).get("phase"))):
         if item["kind"] == "Event":
             about = item["involvedObject"]
-            message = re.sub(r"<hash>-\w{5}\b", "<hash>-<random>", item.get("message", ""))
-            message = re.sub(r"\b(agent|once|bad|manual|(?:hold|tick)-\d+)-\w{5}\b", r"\1-<random>", message)
+            message = re.sub(r"\bapart-\w{8,10}\b", "apart-<hash>", item.get("message", ""))  # gone by now
+            message = re.sub(r"<hash>-\w{5}\b", "<hash>-<random>", message)
+            message = re.sub(r"\b(agent|picky|once|bad|manual|(?:hold|tick)-\d+)-\w{5}\b", r"\1-<random>", message)
             message = re.sub(r"to (one|two)$", "to <node>", message)
             source = item["source"].get("component") or item.get("reportingComponent")
             events[f"{about['kind']} {item['reason']}: {message}"] = f"{item['type']} {source}"

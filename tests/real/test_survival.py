@@ -77,10 +77,12 @@ def test_a_new_parent_adopts_the_pods_of_a_killed_one(cluster: Flyball, tmp_path
 
 
 WRITER = """
-import asyncio, itertools, json, sys
+import asyncio, itertools, json, logging, sys
 from pathlib import Path
 import aiohttp
 from flyball.http.client import client_tls
+from flyball.kube import Informer, KubeClient
+from flyball.kube.kinds import CONFIG_MAPS
 
 async def main(base, data_dir):
     stopped, acknowledged, refused = asyncio.Event(), [], 0
@@ -98,16 +100,61 @@ async def main(base, data_dir):
                         acknowledged.append(name)
             except aiohttp.ClientError:
                 refused += 1
-                await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)
 
     tls = client_tls(ca_file=data_dir / "pki" / "ca.crt")
     headers = {"Authorization": f"Bearer {token}"}
-    async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(ssl=tls)) as session:
+    async with (
+        await KubeClient.from_kubeconfig(data_dir / "kubeconfig") as client,
+        aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(ssl=tls)) as session,
+    ):
+        informer = Informer(client, CONFIG_MAPS, "default")
+        watching = asyncio.create_task(informer.run())
+        await informer.wait_synced()
+        print("ready", flush=True)
         await asyncio.gather(*(writer(session) for _ in range(4)))
-    print(json.dumps([acknowledged, refused]))
+        wanted = {("default", name) for name in acknowledged}
+        while not wanted <= informer.cache.keys():
+            await asyncio.sleep(0.1)
+        watching.cancel()
+    print(json.dumps([acknowledged, refused, informer.statistics()["lists"]]))
 
+logging.disable(logging.CRITICAL)
 asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
 """
+KILLS = int(os.environ.get("FLYBALL_KILLS", "2"))  # of each process; a hundred by hand
+
+
+def test_kills_of_each_process_lose_no_acknowledged_write_no_watch_and_no_pod(cluster: Flyball, tmp_path: Path) -> None:
+    (tmp_path / "sleeper.yaml").write_text(MANIFEST)
+    cluster.start("-f", str(tmp_path / "sleeper.yaml"))
+    before = eventually(lambda: sleepers(cluster))
+    pids = pids_of(cluster)
+    url = f"https://127.0.0.1:{6443 + cluster.offset}/api/v1/namespaces/default/configmaps"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, url, str(cluster.data_dir)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
+    for _ in range(KILLS):
+        for name in ("control", "data", "node"):
+            old = eventually(lambda name=name: cluster.child_pids().get(name))
+            os.kill(old, signal.SIGKILL)
+            eventually(lambda name=name, old=old: cluster.child_pids().get(name, old) != old)
+            # Adopted, each by the same process: none is started twice, none is restarted.
+            assert eventually(lambda: (found := sleepers(cluster)) == before and found, 60)
+            assert pids_of(cluster) == pids
+    output, _ = writer.communicate("stop\n", timeout=60)
+    acknowledged, refused, lists = json.loads(output)
+    assert len(acknowledged) > 100 and refused > 0
+    assert lists == 1  # every watch was resumed where it had ended
+    kept = {item["metadata"]["name"] for item in cluster.get("configmaps")["items"]}
+    assert set(acknowledged) - kept == set()
+    print(f"{3 * KILLS} kills, {len(acknowledged)} acknowledged writes kept, {refused} refused")
+
+
 HPA = """
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
@@ -128,16 +175,9 @@ def decisions(cluster: Flyball) -> dict[int, int]:
     return {item["id"]: item["first_ms"] for item in items}
 
 
-def test_a_killed_control_process_loses_no_acknowledged_write_and_no_decision(cluster: Flyball, tmp_path: Path) -> None:
+def test_a_killed_control_process_loses_no_decision(cluster: Flyball, tmp_path: Path) -> None:
     (tmp_path / "sleeper.yaml").write_text(MANIFEST)
     cluster.start("-f", str(tmp_path / "sleeper.yaml"))
-    arguments = [
-        f"https://127.0.0.1:{6443 + cluster.offset}/api/v1/namespaces/default/configmaps",
-        str(cluster.data_dir),
-    ]
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
     known: dict[int, int] = {}
     for least in (3, 2, 3, 2):  # each bound is a decision of its own
         cluster.kubectl("apply", "-f", "-", stdin=HPA % least)
@@ -147,11 +187,6 @@ def test_a_killed_control_process_loses_no_acknowledged_write_and_no_decision(cl
         os.kill(old, signal.SIGKILL)
         eventually(lambda pid=old: cluster.child_pids().get("control", pid) != pid)
         assert eventually(lambda: decisions(cluster)).items() >= known.items()
-    output, _ = writer.communicate("stop\n", timeout=60)
-    acknowledged, refused = json.loads(output)
-    assert len(acknowledged) > 100 and refused > 0
-    kept = {item["metadata"]["name"] for item in cluster.get("configmaps")["items"]}
-    assert set(acknowledged) - kept == set()
 
 
 def test_an_asked_stop_ends_the_pods_too(cluster: Flyball, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class NodeLifecycleController(Controller):
     def __init__(self, client: KubeClient, informers: Informers, *, orphan_grace_s: float = ORPHAN_GRACE_S) -> None:
         super().__init__(client)
         self._pods, self._nodes = informers.of(PODS), informers.of(NODES)
-        self._events = EventRecorder(client, self.name)
+        self._events = EventRecorder(client, "taint-eviction-controller")
         self._orphan_grace_s = orphan_grace_s
         self._due: dict[Key, float] = {}  # when a pod goes, monotonic seconds
         self._pods.add_handler(self._on_pod)

@@ -277,7 +277,7 @@ class StatefulSetController(Controller):
                     raise
                 continue
             pod = f"{name_of(stateful_set)}-{ordinal}"
-            message = f"create Claim {name} Pod {pod} in StatefulSet {name_of(stateful_set)} success"
+            message = f"Create Claim {name} Pod {pod} in StatefulSet {name_of(stateful_set)} success"
             await self._events.event(stateful_set, "Normal", "SuccessfulCreate", message)
 
     def _claims_for(self, stateful_set: Object, ordinal: int) -> list[Object]:
