@@ -81,7 +81,6 @@ class Exporter:
 
     node: FakeNode
     load: dict[str, float] = field(default_factory=dict)
-    port: int = 0
     _seconds: dict[str, float] = field(default_factory=dict)
     _read_s: float = field(default_factory=clock.monotonic_s)
 
@@ -114,6 +113,15 @@ class Exporter:
     def _counted(self, key: str, grown: float) -> float:
         self._seconds[key] = self._seconds.get(key, 0.0) + grown
         return self._seconds[key]
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[int]:
+        """Serves the page on a port of its own."""
+        server = await serve(self, port=0, name="exporter")
+        try:
+            yield server.port
+        finally:
+            await server.close()
 
     async def __call__(self, _scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
@@ -268,9 +276,8 @@ async def installed(directory: Path, prometheus: Path, *flags: str, config: str 
             client = await stack.enter_async_context(await KubeClient.from_kubeconfig(directory / "kubeconfig"))
             node = await stack.enter_async_context(fake_nodes(client))
             exporter = Exporter(node)
-            server = await serve(exporter, port=0, name="exporter")
-            stack.push_async_callback(server.close)
-            metrics, url = await stack.enter_async_context(metric_server(directory, prometheus, server.port))
+            port = await stack.enter_async_context(exporter.serving())
+            metrics, url = await stack.enter_async_context(metric_server(directory, prometheus, port))
             (directory / "config.yaml").write_text(config)
             arguments = await install(directory, url, *flags)
             adapter = await stack.enter_async_context(program(directory / "adapter.log", *arguments))
