@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class Collector:
     told: dict[str, list[Any]] = field(default_factory=dict)
     answer: Callable[[str], tuple[int, dict[str, str], bytes]] = lambda path: (200, {}, b"")
     url: str = ""
+    headers: list[Mapping[str, str]] = field(default_factory=list)
 
 
 @contextlib.contextmanager
@@ -54,6 +55,7 @@ def collecting() -> Iterator[Collector]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            collector.headers.append(self.headers)  # type: ignore[arg-type]
             status, headers, said = collector.answer(self.path)
             if status == 200:
                 collector.told.setdefault(self.path, []).append(json.loads(body))
@@ -67,7 +69,7 @@ def collecting() -> Iterator[Collector]:
             return
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     collector.url = f"http://127.0.0.1:{server.server_port}"
     try:
         yield collector

@@ -18,7 +18,7 @@ HERE = Path(__file__).parent / "record"
 CASES, GOLDEN = (json.loads((HERE / name).read_text()) for name in ("cases.json", "golden.json"))
 
 
-@pytest.mark.parametrize(("place", "mode"), enumerate((Mode.FALLBACK, Mode.UTF8, Mode.CLASSIC)))
+@pytest.mark.parametrize(("place", "mode"), list(enumerate((Mode.FALLBACK, Mode.UTF8, Mode.CLASSIC))))
 def test_matchers_parse_as_upstream(place: int, mode: Mode) -> None:
     wrong = []
     for text, answers in GOLDEN["matchers"].items():

@@ -122,6 +122,10 @@ class Email:
             said = exc.smtp_error.decode(errors="replace") if isinstance(exc.smtp_error, bytes) else exc.smtp_error
             temporary = 400 <= exc.smtp_code < 500 or exc.smtp_code < 0
             raise DeliveryError(f"{self.host}:{self.port} answered {exc.smtp_code}: {said}", retry=temporary) from exc
+        except smtplib.SMTPRecipientsRefused as exc:
+            answers = {to: f"{code} {said.decode(errors='replace')}" for to, (code, said) in exc.recipients.items()}
+            temporary = any(400 <= code < 500 for code, _ in exc.recipients.values())
+            raise DeliveryError(f"{self.host}:{self.port} refused {answers}", retry=temporary) from exc
         except (smtplib.SMTPException, OSError) as exc:
             raise DeliveryError(f"{self.host}:{self.port}: {exc or type(exc).__name__}", retry=True) from exc
 
