@@ -45,7 +45,7 @@ class Told:
 
 def firing(name: str, **labels: str) -> Alert:
     at_ms = now_ms()
-    return Alert(labels_of({"alertname": name, **labels}), (), at_ms * MS, (at_ms + 3_600_000) * MS, at_ms)
+    return Alert(labels_of({"alertname": name, **labels}), (), at_ms * MS, (at_ms + 9_000_000) * MS, at_ms)
 
 
 def alertmanager(told: Told, config: dict[str, Any] = CONFIG, **more: Any) -> Alertmanager:
