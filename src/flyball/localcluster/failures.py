@@ -111,8 +111,18 @@ def unprocessable() -> ApiFailure:
     return ApiFailure(422, "the server rejected our request due to an error in our request", details={})
 
 
-def bad_request(message: str) -> ApiFailure:
-    return ApiFailure(400, message)
+class BadRequestError(ApiFailure):
+    """The request, or the object in it, cannot be read."""
+
+
+def bad_request(message: str) -> BadRequestError:
+    return BadRequestError(400, message)
+
+
+def bad_patch(message: str) -> ApiFailure:
+    """A patch that leads to no object of its kind."""
+    cause = {"reason": "FieldValueInvalid", "message": f"Invalid value: {message}", "field": "patch"}
+    return invalid("", "", "", [cause])
 
 
 class NoSuchPathError(ApiFailure):

@@ -202,7 +202,10 @@ class Resources:
         record = self._objects.get(served, namespace, name)
         current = convert(record.copy(), served.group_version)
         patched = apply_patch(served, how, current, patch)
-        check_body(request, served, patched, patch=True, known=self._known(served, namespace, name))
+        try:
+            check_body(request, served, patched, patch=True, known=self._known(served, namespace, name))
+        except failures.BadRequestError as exc:
+            raise failures.bad_patch(exc.message) from exc
         check_identity(served, patched, record.object)
         if patched.get("metadata", {}).get("resourceVersion") is None:
             patched.setdefault("metadata", {})["resourceVersion"] = record.object["metadata"]["resourceVersion"]
