@@ -12,13 +12,13 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flyball.model.frames import Codes, Floats, Frame, Mask, Times, is_absent, is_stale
+from flyball.model.frames import Codes, Floats, Frame, Mask, Times
 from flyball.promql.aggregation import Index
 
 #: Series times steps from which on it pays to load numba.
@@ -86,7 +86,8 @@ def _shared(work: Callable[[slice], None], size: int, cells: int) -> None:
 @dataclass(slots=True, eq=False)
 class _Series:
     """Series as the kernels take them, those of a target one behind the other: tables are flat, with the cells from
-    one row to the next. ``runs`` [p + 1] is where the series of each target begin."""
+    one row to the next. ``runs`` [p + 1] is where the series of each target begin, ``row_of`` where the values of a
+    target's times are, when it is not in their row."""
 
     cells: Floats
     width: int
@@ -95,12 +96,13 @@ class _Series:
     rows: int
     target: Codes
     runs: Index
+    row_of: Codes
 
 
 def _series(values: Floats, times_ms: Times, target: Codes) -> _Series:
     (cells, width), (times, times_width) = _flat(values), _flat(times_ms)
     runs = np.searchsorted(target, np.arange(times_ms.shape[1] + 1)).astype(np.int64)
-    return _Series(cells, width, times, times_width, values.shape[0], target, runs)
+    return _Series(cells, width, times, times_width, values.shape[0], target, runs, np.zeros(0, np.int32))
 
 
 def _flat(table: NDArray[Any]) -> tuple[NDArray[Any], int]:
@@ -137,34 +139,40 @@ class RateSums:
             order = np.argsort(target, kind="stable")
             target, values, codes = target[order], values[:, order], codes[order]
         series = _series(values, frame.times_ms, target)
-        holed = np.zeros(target.size, bool)
-        falls = self._scan(series, holed)
-        columns = np.flatnonzero(holed)
-        nobody = self.totals.shape[1] - 1
-        used = self._add(series, falls, np.where(holed, nobody, codes))
-        if columns.size:  # apart, after their samples have moved up
-            packed = np.ascontiguousarray(values[:, columns])
-            hole = is_absent(packed) | is_stale(packed)
-            times = np.empty(packed.shape, np.int64)
-            own = np.ascontiguousarray(target[columns])
-            _kernels.close_up(series.times, series.times_width, own, hole, packed, times)
-            apart = _series(packed, times, np.arange(columns.size, dtype=np.int32))
-            used[columns] = self._add(apart, self._scan(apart, holed[columns]), codes[columns])
+        falls = np.zeros(series.rows, np.int64)
+        if not _kernels.scan(series.cells, series.width, series.rows, target.size, falls):
+            used = self._add(series, falls, codes)
+        else:
+            series, falls, holed = self._closed_up(series)
+            columns = np.flatnonzero(holed)
+            used = self._add(series, falls, np.where(holed, self.totals.shape[1] - 1, codes))
+            if columns.size:  # what they lack, others of their target have
+                own = target[columns]
+                each = np.arange(columns.size, dtype=np.int32)
+                apart, falls, _ = self._closed_up(_series(values[:, columns], frame.times_ms[:, own], each))
+                used[columns] = self._add(apart, falls, codes[columns])
         if order is not None:
             used[order] = used.copy()
         return used
 
-    def _scan(self, series: _Series, holed: Mask) -> Index:
-        falls = np.zeros(series.rows, np.int64)
-        _kernels.scan(series.cells, series.width, series.rows, series.target.size, holed, falls)
-        return falls
+    def _closed_up(self, series: _Series) -> tuple[_Series, Index, Mask]:
+        """Without the rows in which a target was not scraped; in how many series each row is below the one before, and
+        which series still have holes."""
+        targets = series.runs.size - 1
+        times, row_of = np.empty(series.rows * targets, np.int64), np.full(series.rows * targets, -1, np.int32)
+        holed, falls = np.zeros(series.target.size, bool), np.zeros(series.rows, np.int64)
+        _kernels.close_up(
+            series.cells, series.width, series.times, series.times_width, series.rows, series.runs,
+            int(self.starts[0]), int(self.ends[-1]), times, row_of, holed, falls,
+        )  # fmt: skip
+        return replace(series, times=times, times_width=targets, row_of=row_of), falls, holed
 
     def _add(self, series: _Series, falls: Index, codes: Index) -> Mask:
         counter, targets = self.name != "delta", series.runs.size - 1
         first_of = np.concatenate([[0], np.cumsum(falls) if counter else np.zeros_like(falls)])
         fallen, amounts = np.zeros(first_of[-1], np.int64), np.zeros(first_of[-1])
         if fallen.size:
-            _kernels.fallen(series.cells, series.width, series.rows, series.target.size, falls, fallen, amounts)
+            _kernels.fallen(series.cells, series.width, series.rows, series.runs, falls, series.row_of, fallen, amounts)
         stretches = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1], [True]]))
         used: list[Mask] = []
 
@@ -172,9 +180,10 @@ class RateSums:
             mine = np.zeros(targets, bool)
             used.append(mine)
             _kernels.add_rates(
-                series.cells, series.width, series.times, series.times_width, series.rows, series.target, series.runs,
-                codes, stretches, first_of, fallen, amounts, self.starts[steps], self.ends[steps], counter,
-                self.name == "rate", self.totals[steps], self.lost[steps], self.numbers[steps], mine, self.stop,
+                series.cells, series.width, series.times, series.times_width, series.rows, series.row_of,
+                series.target, series.runs, codes, stretches, first_of, fallen, amounts, self.starts[steps],
+                self.ends[steps], counter, self.name == "rate", self.totals[steps], self.lost[steps],
+                self.numbers[steps], mine, self.stop,
             )  # fmt: skip
 
         _shared(work, self.ends.size, self.ends.size * codes.size)

@@ -10,9 +10,12 @@ from typing import Any
 import numba as nb
 import numpy as np
 
+from flyball.model.frames import ABSENT_BITS, STALE_BITS
+
 _cells = nb.types.Array(nb.float64, 1, "C", readonly=True)  # a frame may be a part of the store
 _times = nb.types.Array(nb.int64, 1, "C", readonly=True)
 _rows, _row, _bytes = nb.int32[::1], nb.float64[::1], nb.uint8[::1]
+_ABSENT, _STALE, _LATEST = np.uint64(ABSENT_BITS), np.uint64(STALE_BITS), np.iinfo(np.int64).max
 _longs, _table, _i64, _bool = nb.int64[::1], nb.float64[:, ::1], nb.int64, nb.boolean
 
 
@@ -47,47 +50,78 @@ def _advance(times: Any, width: int, rows: int, edge_ms: int, at: Any) -> None:
         at[p] = row
 
 
-@_compiled(_cells, _i64, _i64, _i64, nb.boolean[::1], _longs)
-def scan(values: Any, width: int, rows: int, series: int, holed: Any, falls: Any) -> None:
-    """Marks the series that have a NaN in some row, and counts in how many series each row is below the one before."""
+@_compiled(_cells, _i64, _i64, _i64, _longs)
+def scan(values: Any, width: int, rows: int, series: int, falls: Any) -> int:
+    """Counts in how many series each row is below the one before; returns how many NaN there are."""
+    odd = 0
     for row in range(rows):
         here = values[row * width : row * width + series]
         for s in range(series):
-            holed[s] |= here[s] != here[s]
+            odd += here[s] != here[s]
         if row:
             before = values[(row - 1) * width : (row - 1) * width + series]
             count = 0
             for s in range(series):
                 count += here[s] < before[s]
             falls[row] = count
+    return odd
 
 
-@_compiled(_cells, _i64, _i64, _i64, _longs, _longs, _row)
-def fallen(values: Any, width: int, rows: int, series: int, falls: Any, columns: Any, amounts: Any) -> None:
-    """Which series fall, and from what, row by row; ``falls`` says in which rows some do."""
-    at = 0
+@_compiled(_cells, _i64, _times, _i64, _i64, _longs, _i64, _i64, _longs, _rows, nb.boolean[::1], _longs)
+def close_up(
+    values: Any, width: int, times: Any, times_width: int, rows: int, runs: Any, start_ms: int, end_ms: int,
+    own_times: Any, row_of: Any, holed: Any, falls: Any,
+) -> None:  # fmt: skip
+    """Leaves out the rows of each target in which it was not scraped, or that lie outside (start, end].
+
+    What is left of them moves up: ``own_times`` and ``row_of`` [rows * targets] are their times and where their values
+    are. Marks the series that have no sample in some row that is left, and counts falls as ``scan`` does.
+    """
+    targets, bits = runs.size - 1, values.view(np.uint64)
+    count = np.zeros(targets, np.int64)
+    own_times[:] = _LATEST
     for row in range(rows):
-        if falls[row]:
-            here, before = row * width, (row - 1) * width
-            for s in range(series):
-                if values[here + s] < values[before + s]:
-                    columns[at], amounts[at] = s, values[before + s]
+        for p in range(targets):
+            at_ms = times[row * times_width + p]
+            if at_ms <= start_ms or at_ms > end_ms:
+                continue
+            here, first, last = row * width, runs[p], runs[p + 1]
+            absent = 0
+            for s in range(first, last):
+                absent += bits[here + s] == _ABSENT or bits[here + s] == _STALE
+            if absent == last - first:
+                continue
+            for s in range(first, last if absent else first):
+                holed[s] |= bits[here + s] == _ABSENT or bits[here + s] == _STALE
+            own = count[p]
+            if own:
+                before = row_of[(own - 1) * targets + p] * width
+                fallen = 0
+                for s in range(first, last):
+                    fallen += values[here + s] < values[before + s]
+                falls[own] += fallen
+            own_times[own * targets + p] = at_ms
+            row_of[own * targets + p] = row
+            count[p] = own + 1
+
+
+@_compiled(_cells, _i64, _i64, _longs, _longs, _rows, _longs, _row)
+def fallen(values: Any, width: int, rows: int, runs: Any, falls: Any, row_of: Any, columns: Any, amounts: Any) -> None:
+    """Which series fall, and from what, row by row; ``falls`` says in which rows some do."""
+    targets, at = runs.size - 1, 0
+    for row in range(rows):
+        if falls[row] == 0:
+            continue
+        for p in range(targets):
+            here, before = row, row - 1
+            if row_of.size:
+                here, before = row_of[row * targets + p], row_of[(row - 1) * targets + p]
+                if here < 0:
+                    continue
+            for s in range(runs[p], runs[p + 1]):
+                if values[here * width + s] < values[before * width + s]:
+                    columns[at], amounts[at] = s, values[before * width + s]
                     at += 1
-
-
-@_compiled(_times, _i64, nb.int32[::1], nb.boolean[:, ::1], _table, nb.int64[:, ::1])
-def close_up(times: Any, width: int, target: Any, hole: Any, values: Any, own: Any) -> None:
-    """Moves the samples of every series up, in ``values`` and with their times to ``own``, so that no hole is left."""
-    rows, series = values.shape
-    for s in range(series):
-        at = 0
-        for row in range(rows):
-            if not hole[row, s]:
-                values[at, s] = values[row, s]
-                own[at, s] = times[row * width + target[s]]
-                at += 1
-        for row in range(at, rows):
-            own[row, s] = np.iinfo(np.int64).max
 
 
 # --- sums of rates
@@ -115,12 +149,16 @@ def _reach(
     return several
 
 
-@_compiled(_cells, _i64, _rows, _rows, _longs, _row, _row)
-def _grown(values: Any, width: int, lo: Any, hi: Any, runs: Any, firsts: Any, grown: Any) -> None:
+@_compiled(_cells, _i64, _rows, _rows, _rows, _longs, _row, _row)
+def _grown(values: Any, width: int, row_of: Any, lo: Any, hi: Any, runs: Any, firsts: Any, grown: Any) -> None:
     """The first values of all series, and their last less their first; ``runs`` is where each target's begin."""
-    for p in range(lo.size):
-        a, b = lo[p] * width, (hi[p] - 1) * width
+    targets = lo.size
+    for p in range(targets):
+        a, b = np.int64(lo[p]), np.int64(hi[p]) - 1
         if b > a:
+            if row_of.size:
+                a, b = np.int64(row_of[a * targets + p]), np.int64(row_of[b * targets + p])
+            a, b = a * width, b * width
             for s in range(runs[p], runs[p + 1]):
                 first = values[a + s]
                 firsts[s] = first
@@ -132,7 +170,8 @@ def _regain(first_of: Any, columns: Any, amounts: Any, target: Any, lo: Any, hi:
     """Adds what each fall within a window hid; ``first_of`` is where those of each row begin."""
     low, high = first_of.size, 0
     for p in range(lo.size):
-        low, high = min(low, lo[p]), max(high, hi[p])
+        if lo[p] < hi[p]:
+            low, high = min(low, lo[p]), max(high, hi[p])
     for row in range(low + 1, high):
         for event in range(first_of[row], first_of[row + 1]):
             s = columns[event]
@@ -204,8 +243,8 @@ def _add(items: Any, codes: Any, stretches: Any, totals: Any, lost: Any) -> None
 
 
 @_compiled(
-    _cells, _i64, _times, _i64, _i64, _rows, _longs, _longs, _longs, _longs, _longs, _row, _longs, _longs, _bool,
-    _bool, _table, _table, _table, nb.boolean[::1], nb.boolean[::1],
+    _cells, _i64, _times, _i64, _i64, _rows, _rows, _longs, _longs, _longs, _longs, _longs, _row, _longs, _longs,
+    _bool, _bool, _table, _table, _table, nb.boolean[::1], nb.boolean[::1],
 )  # fmt: skip
 def add_rates(
     values: Any,
@@ -213,6 +252,7 @@ def add_rates(
     times: Any,
     times_width: int,
     rows: int,
+    row_of: Any,
     target: Any,
     runs: Any,
     codes: Any,
@@ -254,7 +294,7 @@ def add_rates(
         if several == 0:
             continue
         seconds = (ends[k] - starts[k]) / 1000 if per_second else 1.0
-        _grown(values, width, lo, hi, runs, firsts, grown)
+        _grown(values, width, row_of, lo, hi, runs, firsts, grown)
         if counter and amounts.size:
             _regain(first_of, columns, amounts, target, lo, hi, grown)
         _extend(sampled, to_start, to_end, runs, firsts, counter, seconds, grown)
