@@ -2,16 +2,18 @@
 
 200 targets of 500 series each, a scrape every 15 s for 80 minutes: 10,000 counters with labels, 10,000 buckets, 2,000
 gauges, the rest plain counters, gauges and constants. 15 % of the targets restart once, 20 % jitter by 3 ms, 4 % miss
-nine scrapes. ``single`` are 10,000 targets of one series each.
+nine scrapes. ``single`` are 10,000 targets of one series each, ``churn`` 400 targets of which 200 live at a time.
+``day`` and ``scale`` are sets of their own: 24 hours, and up to a million series.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cramjam
 import numpy as np
 from numpy.typing import NDArray
 
+from flyball.model.frames import STALE_BITS
 from flyball.model.labels import Labels, labels_of
 from flyball.store import Head, Plan
 
@@ -25,13 +27,19 @@ BOUNDS = ("0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Targets of one layout: ``labels[target][series]``, ``values`` [rows, targets, series], ``times_ms`` [rows,
-    targets], ``missed`` [rows, targets]."""
+    targets], ``missed`` [rows, targets]. ``ends``: a target that is missed for good ends with staleness markers."""
 
     name: str
     labels: list[list[Labels]]
     values: NDArray[np.float64]
     times_ms: NDArray[np.int64]
     missed: NDArray[np.bool_]
+    ends: bool = False
+
+    def end_row(self, target: int) -> int:
+        """The row after a target's last scrape; -1 when it does not end."""
+        last = int(np.flatnonzero(~self.missed[:, target])[-1])
+        return last + 1 if self.ends and last + 1 < len(self.missed) else -1
 
 
 def _times(rng: np.random.Generator, start_ms: int, rows: int, targets: int) -> NDArray[np.int64]:
@@ -59,7 +67,7 @@ def _layout() -> list[tuple[str, dict[str, str], str]]:
 
 
 def make(start_ms: int, seed: int = 7) -> list[Block]:
-    """The 200 targets, and the 10,000 of one series."""
+    """The 200 targets, the 10,000 of one series, and those that come and go."""
     rng = np.random.default_rng(seed)
     layout = _layout()
     values = np.empty((ROWS, TARGETS, len(layout)))
@@ -101,18 +109,91 @@ def make(start_ms: int, seed: int = 7) -> list[Block]:
         for t in range(singles)
     ]  # fmt: skip
     times = _times(rng, start_ms, ROWS, singles)
-    return [first, Block("single", labels, alone, times, np.zeros((ROWS, singles), bool))]
+    single = Block("single", labels, alone, times, np.zeros((ROWS, singles), bool))
+    return [first, single, _churn(rng, start_ms)]
 
 
-def fill(head: Head, blocks: list[Block]) -> None:
-    """Scrapes the blocks into our store, round by round."""
+def _churn(rng: np.random.Generator, start_ms: int) -> Block:
+    """Each target lives for half of the time, one begins when another ends."""
+    targets, life = 2 * TARGETS, ROWS // 2
+    first = np.linspace(-life, ROWS, targets, endpoint=False).astype(int)
+    row = np.arange(ROWS)[:, None]
+    missed = (row < first) | (row >= first + life)
+    kept = np.flatnonzero(~missed.all(axis=0))
+    named = [
+        [
+            labels_of({"__name__": "churn_requests_total", "instance": f"10.2.{t // 250}.{t % 250}:80",
+                       "pod": f"churn-{t}", "service": f"svc-{t % SERVICES}", "job": "churn",
+                       "path": f"/p{i % 10}", "code": str(200 + i // 10)})
+            for i in range(50)
+        ]
+        for t in kept.tolist()
+    ]  # fmt: skip
+    values = np.cumsum(rng.integers(0, 50, (ROWS, kept.size, 50)), axis=0).astype(float)
+    return Block("churn", named, values, _times(rng, start_ms, ROWS, kept.size), missed[:, kept], ends=True)
+
+
+DAY_ROWS = 24 * 3600 * 1000 // INTERVAL_MS
+
+
+def day(start_ms: int, seed: int = 8) -> list[Block]:
+    """24 hours of ten targets: ten counters and ten gauges with ten series each, and as much that nobody asks for."""
+    rng = np.random.default_rng(seed)
+    targets, series = 10, 100
+    kinds = [("day_requests_total", True), ("day_depth", False)]
+    kinds += [(f"day_other_{i}_total" if i % 2 else f"day_other_{i}", bool(i % 2)) for i in range(8)]
+    values = rng.integers(0, 50, (DAY_ROWS, targets, series)).astype(float)
+    counters = np.repeat([counter for _, counter in kinds], 10)
+    values[:, :, counters] = np.cumsum(values[:, :, counters], axis=0)
+    named = [
+        [
+            labels_of({"__name__": kinds[i // 10][0], "instance": f"10.3.0.{t}:80", "pod": f"pod-{t}", "job": "day",
+                       "path": f"/p{i % 10}"})
+            for i in range(series)
+        ]
+        for t in range(targets)
+    ]  # fmt: skip
+    times = _times(rng, start_ms, DAY_ROWS, targets)
+    return [Block("day", named, values, times, np.zeros((DAY_ROWS, targets), bool))]
+
+
+SCALE_ROWS = 24
+SCALES = {"10k": 10_000, "100k": 100_000, "1M": 1_000_000}
+
+
+def scale(start_ms: int, seed: int = 9) -> list[Block]:
+    """Targets of 100 series each, of a metric of its own for each number of series."""
+    rng = np.random.default_rng(seed)
+    blocks = []
+    for name, series in SCALES.items():
+        targets = series // 100
+        values = np.cumsum(rng.integers(0, 50, (SCALE_ROWS, targets, 100)), axis=0, dtype=np.float64)
+        named = [
+            [
+                labels_of({"__name__": f"scale_{name}_total", "instance": f"t{t}", "service": f"svc-{t % SERVICES}",
+                           "path": f"/p{i}"})
+                for i in range(100)
+            ]
+            for t in range(targets)
+        ]  # fmt: skip
+        times = _times(rng, start_ms, SCALE_ROWS, targets)
+        blocks.append(Block(f"scale-{name}", named, values, times, np.zeros((SCALE_ROWS, targets), bool)))
+    return blocks
+
+
+def fill(head: Head, blocks: list[Block], after_round: Callable[[int], None] = lambda _: None) -> None:
+    """Scrapes the blocks into our store, round by round; ``after_round`` is told the time of each."""
     for block in blocks:
         writers = [head.writer(block.name, INTERVAL_MS, t) for t in range(len(block.labels))]
         plans = [Plan(list(w.refs(labels))) for w, labels in zip(writers, block.labels, strict=True)]
+        ends = [block.end_row(t) for t in range(len(writers))]
         for row in range(block.values.shape[0]):
             for t, (writer, plan) in enumerate(zip(writers, plans, strict=True)):
                 if not block.missed[row, t]:
                     writer.commit(int(block.times_ms[row, t]), plan, block.values[row, t])
+                elif row == ends[t]:
+                    writer.close(int(block.times_ms[row, t]))
+            after_round(int(block.times_ms[row].min()))
 
 
 # --- remote write
@@ -159,15 +240,23 @@ def write_requests(blocks: list[Block], rows_each: int = 80) -> Iterator[bytes]:
         ]
         for block in blocks
     }
-    for first in range(0, ROWS, rows_each):
+    for first in range(0, max(len(block.values) for block in blocks), rows_each):
         for block in blocks:
             body: list[bytes] = []
             rows = slice(first, first + rows_each)
             for t, target in enumerate(encoded[block.name]):
                 kept = ~block.missed[rows, t]
-                times = block.times_ms[rows, t][kept]
-                values = block.values[rows, t][kept]
+                values = block.values[rows, t]
+                if first <= (end := block.end_row(t)) < first + rows_each:
+                    kept[end - first] = True
+                    values = values.copy()
+                    values.view(np.uint64)[end - first] = STALE_BITS
+                times, values = block.times_ms[rows, t][kept], values[kept]
+                if not times.size:
+                    continue
                 body += [field_bytes(1, text + _samples(times, values[:, i])) for i, text in enumerate(target)]
-                if len(body) >= 2000 or t == len(encoded[block.name]) - 1:
+                if len(body) >= 2000:
                     yield snappy(b"".join(body))
                     body = []
+            if body:
+                yield snappy(b"".join(body))

@@ -83,7 +83,6 @@ def queries() -> Iterator[tuple[str, dict[str, str]]]:
 
 def run(quick: bool = False) -> list[str]:
     config = "global: {scrape_interval: 1s}\nscrape_configs: [{job_name: j, file_sd_configs: [{files: [t.json]}]}]\n"
-    kinds = list(queries())
     stop, waits = threading.Event(), []
     longest_s, statuses = 0.0, {}
     with tempfile.TemporaryDirectory() as directory, Targets(_answer) as played:
@@ -94,6 +93,7 @@ def run(quick: bool = False) -> list[str]:
             time.sleep(2 if quick else 20)
             for _ in range(20):
                 server.values(_READ)
+            kinds = list(queries())
             before = most = server.rss()
             reader = threading.Thread(target=_read, args=(server, stop, waits))
             reader.start()
