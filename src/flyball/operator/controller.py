@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flyball import clock
-from flyball.errors import FlyballError, KubeApiError
+from flyball.errors import ConfigError, FlyballError, KubeApiError
 from flyball.kube import EventRecorder, Informer, KubeClient, Resource
 from flyball.kube.client import APPLY_PATCH
 from flyball.kube.kinds import (
+    ALERTMANAGER_CONFIGS,
     ALERTMANAGERS,
     CONFIG_MAPS,
     KNOWN,
@@ -28,6 +29,7 @@ from flyball.kube.kinds import (
     SERVICE_MONITORS,
     STATEFUL_SETS,
 )
+from flyball.operator.alertmanagers import CONFIG_KEY, alerting, config_secret_name
 from flyball.operator.assets import ReadAssets, references
 from flyball.operator.engines import FIELD_MANAGER, Engine, kubelet_objects, objects_of, status_of, with_times
 from flyball.operator.generation import Generated, Key, generate, key_of
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 NAMESPACE = "flyball-system"
 SECRET_NAME = "flyball-scrape-config"
 SECRET_KEY = "prometheus.yaml.gz"
+ALERTING_SECRET_NAME = "flyball-alertmanager"
 RULES_PREFIX = "flyball-rulefiles-"
 RULES_LABEL = "flyball.dev/rulefiles"
 SETTLE_S = 0.2
@@ -46,7 +49,7 @@ RESYNC_S = 30.0  # Secrets and ConfigMaps that monitors name are not watched
 SIZE_MAX = 900_000  # a Secret holds 1 MiB
 
 CONFIGURED = (SERVICE_MONITORS, POD_MONITORS, PROBES, SCRAPE_CONFIGS, PROMETHEUS_RULES)
-WATCHED = (PROMETHEUSES, ALERTMANAGERS, *CONFIGURED)
+WATCHED = (PROMETHEUSES, ALERTMANAGERS, ALERTMANAGER_CONFIGS, *CONFIGURED)
 
 
 class Operator:
@@ -83,15 +86,16 @@ class Operator:
         self._wake = asyncio.Event()
         self._written = ""
         self._written_rules: list[dict[str, str]] = []
+        self._written_alerting: dict[str, str] = {}
+        self._refused_alerting: dict[Key, str] = {}
         self._written_objects: dict[Key, Any] = {}
         self._generated = Generated({})
         self._counts = dict.fromkeys(("writes", "failures", "jobs", "rule_files"), 0)
 
     def statistics(self) -> dict[str, Any]:
         """Counts since the start, and the objects that are left out."""
-        refused = {
-            f"{kind} {namespace}/{name}": why for (kind, namespace, name), why in self._generated.refused.items()
-        }
+        all_refused = {**self._generated.refused, **self._refused_alerting}
+        refused = {f"{kind} {namespace}/{name}": why for (kind, namespace, name), why in all_refused.items()}
         return {**self._counts, "refused": refused}
 
     async def run(self) -> None:
@@ -143,16 +147,14 @@ class Operator:
             for kind, informer in self._informers.items()
         }
         namespaces = {name: obj["metadata"].get("labels") or {} for (_, name), obj in self._namespaces.cache.items()}
-        generated = generate(objects, namespaces, await read_assets(self._client, objects))
-        for key, why in generated.refused.items():
-            if self._generated.refused.get(key) != why:
-                log.warning("operator_refused error=%s", why)
-                head = {"apiVersion": "monitoring.coreos.com/v1", "kind": key[0]}
-                obj = self._informers[key[0]].cache.get(key[1:], {"metadata": {"namespace": key[1], "name": key[2]}})
-                await self._recorder.event({**head, **obj}, "Warning", "InvalidConfiguration", why)
+        assets = await read_assets(self._client, objects)
+        generated = generate(objects, namespaces, assets)
+        await self._tell_refused(self._generated.refused, generated.refused)
         self._generated = generated
         await self._write_config(generated.config)
         await self._write_rules(generated.rule_files)
+        if "Alertmanager" in self._engines:
+            await self._write_alerting(objects, namespaces, assets)
         if self._kubelet_ports and self._nodes.cache:
             await self._apply(kubelet_objects(list(self._nodes.cache.values()), self._kubelet_ports))
         for kind, engine in self._engines.items():
@@ -161,6 +163,42 @@ class Operator:
         for resource in CONFIGURED:
             for obj in objects[resource.kind]:
                 await self._tell(resource, obj)
+
+    async def _tell_refused(self, before: Mapping[Key, str], now: Mapping[Key, str]) -> None:
+        for key, why in now.items():
+            if before.get(key) != why:
+                log.warning("operator_refused error=%s", why)
+                head = {"apiVersion": "monitoring.coreos.com/v1", "kind": key[0]}
+                obj = self._informers[key[0]].cache.get(key[1:], {"metadata": {"namespace": key[1], "name": key[2]}})
+                await self._recorder.event({**head, **obj}, "Warning", "InvalidConfiguration", why)
+
+    async def _write_alerting(
+        self,
+        objects: Mapping[str, Sequence[dict[str, Any]]],
+        namespaces: Mapping[str, Mapping[str, str]],
+        assets: ReadAssets,
+    ) -> None:
+        """The configuration of the first Alertmanager object by name whose own one can be used."""
+        refused: dict[Key, str] = {}
+        files: dict[str, str] = {} if not objects["Alertmanager"] else self._written_alerting
+        for obj in sorted(objects["Alertmanager"], key=key_of):
+            namespace = str(obj["metadata"].get("namespace"))
+            held = await _get(self._client, SECRETS, config_secret_name(obj), namespace)
+            secret = None if held is None else _texts(held.get("data") or {})
+            try:
+                wanted = alerting(obj, secret, objects["AlertmanagerConfig"], namespaces, assets)
+            except ConfigError as exc:
+                refused[key_of(obj)] = str(exc)
+                continue
+            refused |= wanted.refused
+            files = {CONFIG_KEY: json.dumps(wanted.config), **wanted.files}
+            break
+        if files != self._written_alerting:
+            data = {name: base64.b64encode(text.encode()).decode() for name, text in files.items()}
+            await self._write(SECRETS, ALERTING_SECRET_NAME, {}, type="Opaque", data=data)
+            self._written_alerting = files
+        await self._tell_refused(self._refused_alerting, refused)
+        self._refused_alerting = refused
 
     async def _write_config(self, config: Mapping[str, Any]) -> None:
         # JSON is YAML, and is read ten times as fast
@@ -200,7 +238,7 @@ class Operator:
         if held is None:
             self._written_objects.pop(("StatefulSet", namespace, name), None)  # somebody deleted it
         await self._apply(objects_of(engine, obj))
-        refused = self._generated.refused.get(key_of(obj), "")
+        refused = self._generated.refused.get(key_of(obj)) or self._refused_alerting.get(key_of(obj), "")
         resource = PROMETHEUSES if engine.kind == "Prometheus" else ALERTMANAGERS
         await self._set_status(resource, obj, status_of(obj, held, refused, clock.rfc3339(clock.now_ms())))
 
@@ -280,6 +318,15 @@ async def read_assets(client: KubeClient, objects: Mapping[str, Iterable[Mapping
                     held = await _get(client, SECRETS if what == "Secret" else CONFIG_MAPS, name, namespace)
                     found[what][namespace, name] = None if held is None else held.get("data") or {}
     return ReadAssets(found["Secret"], found["ConfigMap"])
+
+
+def _texts(data: Mapping[str, str]) -> dict[str, str]:
+    """A Secret's values; those that are compressed are unpacked, and lose the ``.gz`` of their names."""
+    found = {}
+    for name, value in data.items():
+        body = base64.b64decode(value)
+        found[name.removesuffix(".gz")] = (gzip.decompress(body) if name.endswith(".gz") else body).decode()
+    return found
 
 
 async def _get(client: KubeClient, resource: Resource, name: str, namespace: str) -> dict[str, Any] | None:
