@@ -12,7 +12,7 @@ from flyball.model.frames import Floats, Frame, Times
 from flyball.model.histograms import Histogram
 from flyball.model.labels import METRIC_NAME, Labels, Matcher, MatchType
 from flyball.store.buffers import SeriesBuffer
-from flyball.store.index import Entry, Metric, Selection
+from flyball.store.index import Entry, Metric, Picked, Selection
 from flyball.store.matrix import BEFORE, NOT_YET, Family, Group, Ref, Writer
 from flyball.store.merging import after
 from flyball.store.pieces import Piece, frames_of, merged
@@ -216,7 +216,7 @@ class Head:
         with self.lock:
             for matchers in matcher_sets:
                 for selection in self._selections(matchers):
-                    for family, columns, _ in selection.blocks:
+                    for family, columns, _, _ in selection.blocks:
                         for column in columns.tolist():
                             family.refs[column].delete(start_ms, end_ms)
                     for entry in selection.scattered:
@@ -351,20 +351,20 @@ class Head:
         may be under way there. What the matrices hold before ``sealed_ms`` is left to the blocks.
         """
         frames: list[Frame] = []
-        blocks: list[tuple[Family, NDArray[np.intp], tuple[Labels, ...], _Snapshot]] = []
+        blocks: list[tuple[Picked, _Snapshot]] = []
         scattered: list[tuple[Labels, list[Piece]]] = []
         histograms: dict[Labels, dict[int, Histogram]] = {}
         with self.lock:
             sealed_ms = BEFORE if self.sealed_ms is None else self.sealed_ms
             for selection in self._selections(matchers):
-                for family, columns, labels in selection.blocks:
-                    blocks.append((family, columns, labels, _snapshot(family, start_ms, end_ms)))
+                for picked in selection.blocks:
+                    blocks.append((picked, _snapshot(picked.family, start_ms, end_ms)))
                 for entry in selection.scattered:
                     scattered.append((entry.labels, pieces(entry, start_ms, end_ms, sealed_ms)))
                     if found := histograms_of(entry):
                         histograms[entry.labels] = found
-        for _, columns, labels, snapshot in blocks:
-            frame = _frame(columns, labels, snapshot, start_ms)
+        for picked, snapshot in blocks:
+            frame = _frame(picked, snapshot, start_ms)
             if frame is not None and start_ms < sealed_ms:
                 frame = after(frame, sealed_ms)
             if frame is not None:
@@ -392,7 +392,7 @@ class Head:
         with self.lock:
             for matchers in matcher_sets or [()]:
                 for selection in self._selections(matchers):
-                    for family, columns, labels in selection.blocks:
+                    for family, columns, labels, _ in selection.blocks:
                         refs = family.refs
                         found.update(
                             label_set
@@ -481,27 +481,24 @@ def _snapshot(family: Family, start_ms: int, end_ms: int) -> _Snapshot:
     )
 
 
-def _frame(columns: NDArray[np.intp], labels: tuple[Labels, ...], snapshot: _Snapshot, start_ms: int) -> Frame | None:
+def _frame(picked: Picked, snapshot: _Snapshot, start_ms: int) -> Frame | None:
     values, times, slots, ends = snapshot
     if not len(values):
         return None
-    alive = ends[columns] > start_ms
-    if not alive.all():  # pods that ended before the window
-        columns = columns[alive]
-        if not len(columns):
-            return None
-        labels = tuple([label_set for label_set, lives in zip(labels, alive.tolist(), strict=True) if lives])
+    columns, labels = picked.living(ends[picked.columns] > start_ms)  # some may have ended before the window
+    if not len(columns):
+        return None
     target = slots[columns]
     first, count = int(columns[0]), len(columns)
     if int(columns[-1]) - first == count - 1:
-        picked = values[:, first : first + count]
+        values = values[:, first : first + count]
     else:
-        picked = values[:, columns]
+        values = values[:, columns]
     used = target if count == 1 else np.unique(target)
     if len(used) * 2 < times.shape[1]:
         times = times[:, used]
         target = np.searchsorted(used, target).astype(np.int32)
-    return Frame(labels=labels, times_ms=_read_only(times), target=target, values=_read_only(picked))
+    return Frame(labels=labels, times_ms=_read_only(times), target=target, values=_read_only(values))
 
 
 def _read_only(array: Any) -> Any:

@@ -1,7 +1,7 @@
 """The index of one metric: label values as integer codes, so that a matcher runs once per distinct value."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: Distinct selections kept for each metric.
 _SELECTIONS_MAX = 64
+#: Of a selection, sets of series that are alive in some window.
+_NARROWED_MAX = 4
 
 _Codes = NDArray[np.int32]
 #: In ``Metric.family_of``: the series has several places, or a buffer of its own.
@@ -32,11 +34,35 @@ class Entry:
         self.places: list[Ref | SeriesBuffer] = []
 
 
+class Picked(NamedTuple):
+    """Series of one family: their columns, ascending, and their labels. ``ended`` is what ``living`` gave last."""
+
+    family: "Family"
+    columns: NDArray[np.intp]
+    labels: tuple[Labels, ...]
+    ended: dict[bytes, tuple[NDArray[np.intp], tuple[Labels, ...]]]
+
+    def living(self, alive: NDArray[np.bool_]) -> tuple[NDArray[np.intp], tuple[Labels, ...]]:
+        """Columns and labels of those that are alive; while these are the same, the very same tuple of labels, by which
+        queries remember what they made of it."""
+        if alive.all():
+            return self.columns, self.labels
+        key = alive.tobytes()
+        known = self.ended.get(key)
+        if known is None:
+            labels = tuple([label_set for label_set, lives in zip(self.labels, alive.tolist(), strict=True) if lives])
+            known = self.columns[alive], labels
+            if len(self.ended) >= _NARROWED_MAX:
+                self.ended.clear()
+            self.ended[key] = known
+        return known
+
+
 class Selection:
     """What a set of matchers selects of a metric, until its generation changes.
 
     Attributes:
-        blocks: (family, columns ascending, or None for all in order, their labels).
+        blocks: the series of one family each.
         scattered: the other series.
     """
 
@@ -45,7 +71,7 @@ class Selection:
     def __init__(
         self,
         generation: int,
-        blocks: list[tuple["Family", NDArray[np.intp], tuple[Labels, ...]]],
+        blocks: list[Picked],
         scattered: list[Entry],
     ) -> None:
         self.generation = generation
@@ -170,7 +196,7 @@ class Metric:
             picked = ids[families == index]
             picked = picked[np.argsort(self.column_of[picked], kind="stable")]
             labels = tuple([entry.labels for id_ in picked if (entry := self.entries[id_]) is not None])
-            blocks.append((family, self.column_of[picked].astype(np.intp), labels))
+            blocks.append(Picked(family, self.column_of[picked].astype(np.intp), labels, {}))
         scattered = [entry for id_ in ids[families == SCATTERED] if (entry := self.entries[id_]) is not None]
         found = Selection(self.generation, blocks, scattered)
         if len(self._selections) >= _SELECTIONS_MAX:
