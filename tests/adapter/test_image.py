@@ -1,0 +1,70 @@
+"""The container image's build context: what is in the tree, and that an unprivileged user can run it."""
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tools.image import SITE, USER, lay_out, wheel
+
+pytestmark = pytest.mark.real
+COMMANDS = ("adapter", "autoscaler", "operator", "server", "alertmanager", "exporter")
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("image")
+    for path in (directory, *list(directory.parents)[:2]):
+        path.chmod(0o755)  # so that another user reaches it
+    lay_out(directory)
+    return directory
+
+
+def files(tree: Path) -> Iterator[Path]:
+    return (path for path in tree.rglob("*") if not path.is_dir())
+
+
+def test_nobody_but_root_may_write_and_nothing_changes_its_user(context: Path) -> None:
+    for path in (context / "tree").rglob("*"):
+        mode = path.lstat().st_mode
+        assert not mode & (stat.S_ISUID | stat.S_ISGID), path
+        assert path.is_symlink() or not mode & (stat.S_IWGRP | stat.S_IWOTH), path
+
+
+def test_there_is_what_runs_and_no_more(context: Path) -> None:
+    tree = context / "tree"
+    assert {path.relative_to(tree).parts[0] for path in files(tree)} == {"etc", "opt"}
+    names = {path.name for path in (tree / SITE).iterdir()}
+    assert {"flyball", "aiohttp", "numpy"} <= names
+    assert not names & {"pytest", "mypy", "pip", "setuptools", "numba", "pyarrow", "bin"}
+    secret = (".key", ".pem", ".git", ".pyc")
+    found = [path for path in files(tree) if path.suffix in secret and path.name != "cacert.pem"]
+    assert not found
+    assert sum(path.stat().st_size for path in files(tree)) < 200 << 20
+
+
+def test_it_runs_as_a_user_without_rights(context: Path) -> None:
+    """As the image's own user where the tests run as root and a Python lies where others may go."""
+    environment = {"PYTHONPATH": str(context / "tree" / SITE), "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    system = Path("/usr/bin", version)
+    python, user = (system, USER) if system.exists() and os.getuid() == 0 else (Path(sys.executable).resolve(), None)
+    for command in COMMANDS:
+        done = subprocess.run(
+            [python, "-m", "flyball", command, "--help"], env=environment, user=user, cwd="/", capture_output=True
+        )
+        assert done.returncode == 0 and b"Usage:" in done.stdout, done.stderr.decode()
+    assert not list((context / "tree").rglob("__pycache__"))
+
+
+def test_the_recipe_names_an_unprivileged_user_and_no_floating_base(context: Path) -> None:
+    lines = (context / "Containerfile").read_text().splitlines()
+    assert f"USER {USER}:{USER}" in lines and "FROM ${BASE}" in lines and "ARG BASE" in lines
+
+
+def test_two_builds_give_the_same_wheel(tmp_path: Path) -> None:
+    one, other = (wheel(tmp_path / name) for name in ("one", "other"))
+    assert one.name == other.name and one.read_bytes() == other.read_bytes()
