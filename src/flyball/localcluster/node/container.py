@@ -65,6 +65,8 @@ class Container:
         self.isolated = False
         self.loopback: Loopback | None = None
         self.limits: Mapping[str, str] = {}
+        self.cgroup = ""  # its group's name, where the kernel holds it to its limits
+        self.oom_kills_before = 0  # of earlier attempts in that group
         self.oom_killed = False
         self.probed: Counter[tuple[str, str]] = Counter()
         """Probes of this process of the node by kind (``Liveness``) and result."""
@@ -95,6 +97,7 @@ class Container:
             "isolated": self.isolated,
             "loopback": self.loopback and self.loopback.text(),
             "limits": self.limits,
+            "cgroup": self.cgroup,
             "environment": self.environment,
             "cwd": self.cwd,
             "mounts": self.mounts,
@@ -108,6 +111,7 @@ class Container:
         self.isolated = bool(record.get("isolated"))
         self.loopback = Loopback.of(record["loopback"]) if record.get("loopback") else None
         self.limits = record.get("limits") or {}
+        self.cgroup = record.get("cgroup") or ""
         self.environment = record.get("environment") or {}
         self.cwd = record.get("cwd") or "/"
         self.mounts = [(pair[0], pair[1]) for pair in record.get("mounts") or []]
@@ -129,7 +133,7 @@ class Container:
         state.container_id = f"plain://{running.pid}"
         self.stop_tasks()
         limit = self.limits.get("memory")
-        if limit is not None:
+        if limit is not None and not self.cgroup:
             self._spawn("memory limit", self._watch_memory(running, parse_quantity(limit).value()))
         hook = {} if adopted else (self.spec.get("lifecycle") or {}).get("postStart") or {}
         if hook:

@@ -12,7 +12,7 @@ from flyball.errors import FlyballError, KubeApiError
 from flyball.http.server import Server, ServerTLS, serve
 from flyball.kube import EventRecorder, Informer, KubeClient
 from flyball.kube.kinds import ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, NODES, PODS, SECRETS, SERVICES
-from flyball.localcluster.node import dnsserver, environment, figures, runtimes
+from flyball.localcluster.node import cgroups, dnsserver, environment, figures, runtimes
 from flyball.localcluster.node.dnsserver import DnsServer
 from flyball.localcluster.node.httpapi import NodeApi
 from flyball.localcluster.node.ingress import IngressProxy
@@ -67,6 +67,7 @@ class Node:
             nodes=self.names,
             runtime=self.runtime,
             addressed=runtimes.gives_addresses(),
+            groups=cgroups.probe(directory.resolve()),
             image_commands=images,
             capacity=self.capacity,
         )

@@ -13,6 +13,7 @@ from typing import Any
 from flyball.kube import EventRecorder, KubeClient
 from flyball.localcluster.node import images, names, process, procfs, runtimes
 from flyball.localcluster.node.addresses import Addresses
+from flyball.localcluster.node.cgroups import Cgroups
 from flyball.localcluster.node.container import Container
 from flyball.localcluster.node.limiter import CpuLimiter
 from flyball.localcluster.node.nodeobjects import FIRST
@@ -39,6 +40,7 @@ class PodManager:
         nodes: Sequence[str] = (FIRST,),
         runtime: str = runtimes.PLAIN,
         addressed: bool = False,
+        groups: Cgroups | None = None,
         image_commands: Sequence[str] = (),
         capacity: Mapping[str, str] | None = None,
         backoff_first_s: float = BACKOFF_FIRST_S,
@@ -50,6 +52,7 @@ class PodManager:
         self.nodes = tuple(nodes)
         self.runtime = runtime
         self.addressed = addressed
+        self.cgroups = groups
         self.images = images.with_own(image_commands)
         self.capacity = dict(capacity or {})
         self.backoff_first_s = backoff_first_s
@@ -204,6 +207,8 @@ class PodManager:
     def limiter_release(self, worker: PodWorker) -> None:
         for one in worker.containers:
             self.limiter.remove((worker.uid, one.name))
+            if self.cgroups is not None and one.cgroup:
+                self.cgroups.release(one.cgroup)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work)
@@ -229,6 +234,8 @@ class PodManager:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.to_thread(self.limiter.close)
+        if self.cgroups is not None:
+            self.cgroups.release_all()
 
     def statistics(self) -> dict[str, float]:
         running = [one for worker in self.workers.values() for one in worker.containers if one.state.running]

@@ -23,6 +23,7 @@ import time
 LOG_MAX_BYTES = int(os.environ.pop("FLYBALL_LOG_MAX_BYTES", "") or 10 << 20)
 ROOT = os.environ.pop("FLYBALL_ROOT", "")  # the new root's directory, then a line for each mount: mode, source, target
 NET = os.environ.pop("FLYBALL_NET", "")  # the pod's address, the directory of its ports, and 1 when containers share it
+CGROUPS = os.environ.pop("FLYBALL_CGROUPS", "").splitlines()  # the groups that hold the program to its limits
 STDIN = os.environ.pop("FLYBALL_STDIN", "").split()  # "pipe" or "tty", and "once", of a container that wants an input
 LOG_FILES = 5
 LINE_MAX_BYTES = 16 << 10
@@ -194,6 +195,10 @@ def start(cwd, argv, out, err, attachments):
         stage = "start"
         try:
             os.setsid()
+            for group in CGROUPS:
+                stage = group
+                with open(group + "/cgroup.procs", "w") as file:
+                    file.write("0")
             if attachments:
                 stage = "terminal"
                 attachments.become()

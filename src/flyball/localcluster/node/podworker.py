@@ -353,6 +353,7 @@ class PodWorker:
         one.started_anew()
         if again:
             one.backoff_s = min(self.manager.backoff_max_s, one.backoff_s * 2 or self.manager.backoff_first_s)
+        groups = self._groups(one)
         self._save()
         try:
             running = await process.start(
@@ -365,6 +366,7 @@ class PodWorker:
                 root=ready.root,
                 loopback=ready.loopback,
                 stdin=ready.stdin,
+                cgroups=groups,
             )
         except process.StartError as exc:
             ended = process.Exit(128, 0, clock.now_ms(), 0, str(exc))
@@ -376,10 +378,31 @@ class PodWorker:
         self.spawn(self.event("Normal", "Started", f"Started container {one.name}"))
         return now + 3600.0
 
+    def _groups(self, one: Container) -> list[Path]:
+        """The control groups that hold the container to its limits; none where it is watched instead."""
+        one.cgroup = ""
+        if self.manager.cgroups is None or not {"cpu", "memory"} & one.limits.keys():
+            return []
+        name = f"{self.uid}-{one.name}"
+        try:
+            self.manager.cgroups.release(name)  # with its counts of an earlier attempt
+            groups = self.manager.cgroups.hold(name, one.limits)
+        except OSError:
+            return []
+        one.cgroup, one.oom_kills_before = name, self.manager.cgroups.oom_kills(name)
+        return groups
+
+    def _kernel_killed(self, one: Container) -> bool:
+        """Whether the kernel has killed in the container's group for want of memory."""
+        groups = self.manager.cgroups
+        if groups is None or not one.cgroup:
+            return False
+        return groups.oom_kills(one.cgroup) > one.oom_kills_before
+
     def _attach(self, one: Container, running: ContainerProcess, *, adopted: bool = False) -> None:
         one.attach(running, adopted=adopted)
         limit = one.limits.get("cpu")
-        if limit is not None:
+        if limit is not None and not one.cgroup:
             cores = parse_quantity(limit).as_float()
             self.manager.limiter.add((self.uid, one.name), running.shim_pid, running.pid, cores)
 
@@ -396,7 +419,7 @@ class PodWorker:
         self.manager.limiter.remove((self.uid, one.name))
         one.detach(ended.cpu_ns)
         state = one.state
-        if one.oom_killed:
+        if one.oom_killed or (ended.code == 137 and self._kernel_killed(one)):
             reason = "OOMKilled"
         state.terminated = {
             "exitCode": ended.code,

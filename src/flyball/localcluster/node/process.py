@@ -176,6 +176,7 @@ async def start(
     root: "Root | None" = None,
     loopback: "Loopback | None" = None,
     stdin: str = "",
+    cgroups: Sequence[Path] = (),
 ) -> ContainerProcess:
     """Starts ``argv`` (``argv[0]`` an absolute path) in a session of its own.
 
@@ -183,6 +184,7 @@ async def start(
         root: its file system, in a mount namespace of its own; None: the machine's.
         loopback: the pod's address where it would listen on every one; None: it listens on every one.
         stdin: ``pipe`` or ``tty``, and ``once`` when it ends with its first client; "": the program has no input.
+        cgroups: the groups that it enters before it begins.
 
     Raises:
         StartError: it could not be started.
@@ -197,6 +199,8 @@ async def start(
             shim_env["FLYBALL_ROOT"] = root.text()
         if loopback is not None:
             shim_env["FLYBALL_NET"] = loopback.text()
+        if cgroups:
+            shim_env["FLYBALL_CGROUPS"] = "\n".join(map(str, cgroups))
         if stdin:
             shim_env["FLYBALL_STDIN"] = stdin
         if log_max_bytes is not None:
