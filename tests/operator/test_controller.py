@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from flyball.errors import KubeApiError
 from flyball.kube import KubeClient
@@ -26,6 +27,7 @@ from flyball.kube.kinds import (
 from flyball.localcluster.server import ApiServer
 from flyball.operator import Engine, Operator
 from flyball.operator.controller import NAMESPACE, RULES_LABEL, SECRET_KEY, SECRET_NAME
+from flyball.operator.telemetry import Telemetry
 
 
 def run(tmp_path: Path, story: Callable[[KubeClient], Awaitable[None]]) -> None:
@@ -191,5 +193,26 @@ def test_kubelets_have_a_service(tmp_path: Path) -> None:
         await client.create(NODES, {"metadata": {"name": "n"}, "status": {"addresses": address}})
         made = await until(lambda: client.get(ENDPOINT_SLICES, "kubelet", "kube-system"))
         assert made["endpoints"][0]["addresses"] == ["10.0.0.7"] and made["ports"][0]["port"] == 10250
+
+    run(tmp_path, story)
+
+
+def test_one_that_only_observes_writes_nothing_and_shows_what_it_would_do(tmp_path: Path) -> None:
+    async def story(client: KubeClient) -> None:
+        observer = Operator(client, leads=lambda: False)
+        telemetry = Telemetry(observer.statistics)
+        task = asyncio.create_task(observer.run())
+        await client.create(SERVICE_MONITORS, monitor("right"), "default")
+        await client.create(SERVICE_MONITORS, monitor("wrong", interval="soon"), "default")
+        rejected = (
+            'prometheus_operator_managed_resources{controller="prometheus",resource="ServiceMonitor",state="rejected"}'
+        )
+        while f"{rejected} 1.0" not in (page := TestClient(telemetry.app()).get("/metrics").text):
+            await asyncio.sleep(0.05)
+        assert f"{rejected.replace('rejected', 'selected')} 1.0" in page
+        assert 'prometheus_operator_ready{controller="prometheus"} 1.0' in page
+        assert observer.statistics()["writes"] == 0
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
     run(tmp_path, story)

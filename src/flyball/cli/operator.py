@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flyball.cli.options import ListenAddress
+
 if TYPE_CHECKING:
     from flyball.kube import KubeClient
     from flyball.operator import Generated
@@ -18,11 +20,29 @@ if TYPE_CHECKING:
 Objects = dict[str, list[dict[str, Any]]]
 
 
-@click.group("operator", invoke_without_command=True, epilog="Example: flyball operator render -f monitors/")
+class _Operator(click.Group):
+    """Takes prometheus-operator's flags (``--name=value``), most of which say nothing here."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {name for parameter in self.params for name in parameter.opts} | {"-h", "--help"}
+        if not any(word in self.commands for word in args):
+            ctx.meta["ignored"] = [w for w in args if w.startswith("-") and "=" in w and w.partition("=")[0] not in own]
+            args = [word for word in args if word not in ctx.meta["ignored"]]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    "operator",
+    cls=_Operator,
+    invoke_without_command=True,
+    epilog="Example: flyball operator render -f monitors/",
+)
 @click.option("--kubeconfig", default=None, help="The cluster.  [default: the one we run in]")
 @click.option("--lease", default="flyball-system/flyball-operator", show_default=True, help="NAMESPACE/NAME.")
+@click.option("--web.listen-address", "address", type=ListenAddress(), default=":8080", show_default=True)
+@click.option("--observe", is_flag=True, help="Write nothing; only show on /metrics what would be done.")
 @click.pass_context
-def command(ctx: click.Context, kubeconfig: str | None, lease: str) -> None:
+def command(ctx: click.Context, kubeconfig: str | None, lease: str, address: tuple[str, int], observe: bool) -> None:
     """Turn ServiceMonitors, PodMonitors, Probes, ScrapeConfigs and PrometheusRules into configuration, until SIGTERM.
 
     It is written to the Secret flyball-system/flyball-scrape-config and to ConfigMaps beside it. One of several
@@ -30,17 +50,22 @@ def command(ctx: click.Context, kubeconfig: str | None, lease: str) -> None:
     """
     if ctx.invoked_subcommand is None:
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-        asyncio.run(_run(kubeconfig, lease))
+        if ctx.meta["ignored"]:
+            names = " ".join(word.partition("=")[0] for word in ctx.meta["ignored"])
+            logging.getLogger("flyball").info("flags_without_effect %s", names)
+        asyncio.run(_run(kubeconfig, lease, address, observe))
 
 
-async def _run(kubeconfig: str | None, lease: str) -> None:
+async def _run(kubeconfig: str | None, lease: str, address: tuple[str, int], observe: bool) -> None:
     import os
     import socket
 
     from flyball.errors import ConfigError
+    from flyball.http.server import serve
     from flyball.kube import KubeClient
     from flyball.kube.leases import LeaderElection
     from flyball.operator import Operator
+    from flyball.operator.telemetry import Telemetry
 
     namespace, slash, name = lease.partition("/")
     if not (namespace and slash and name):
@@ -50,11 +75,19 @@ async def _run(kubeconfig: str | None, lease: str) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with await KubeClient.from_environment(kubeconfig) as client:
         election = LeaderElection(client, namespace, name, f"{socket.gethostname()}_{os.getpid()}")
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(election.run()), group.create_task(Operator(client, leads=election.leads).run())]
-            await stopping.wait()
-            for task in tasks:
-                task.cancel()
+        operator = Operator(client, leads=(lambda: False) if observe else election.leads)
+        host, port = address
+        app = Telemetry(operator.statistics).app()
+        server = await serve(app, host=host, port=port, allowed_hosts=None, name="operator")
+        parts = [operator.run(), *([] if observe else [election.run()])]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(part) for part in parts]
+                await stopping.wait()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            await server.close()
 
 
 @command.command(

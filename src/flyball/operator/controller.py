@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,7 @@ SETTLE_S = 0.2
 RESYNC_S = 30.0  # Secrets and ConfigMaps that monitors name are not watched
 SIZE_MAX = 900_000  # a Secret holds 1 MiB
 
+_COUNTS = ("reconciliations", "failures", "writes", "status_writes", "jobs", "rule_files")
 CONFIGURED = (SERVICE_MONITORS, POD_MONITORS, PROBES, SCRAPE_CONFIGS, PROMETHEUS_RULES)
 WATCHED = (PROMETHEUSES, ALERTMANAGERS, ALERTMANAGER_CONFIGS, *CONFIGURED)
 
@@ -90,13 +92,24 @@ class Operator:
         self._refused_alerting: dict[Key, str] = {}
         self._written_objects: dict[Key, Any] = {}
         self._generated = Generated({})
-        self._counts = dict.fromkeys(("writes", "failures", "jobs", "rule_files"), 0)
+        self._told: Mapping[Key, str] = {}
+        self._counts = dict.fromkeys(_COUNTS, 0)
 
     def statistics(self) -> dict[str, Any]:
-        """Counts since the start, and the objects that are left out."""
-        all_refused = {**self._generated.refused, **self._refused_alerting}
-        refused = {f"{kind} {namespace}/{name}": why for (kind, namespace, name), why in all_refused.items()}
-        return {**self._counts, "refused": refused}
+        """Counts since the start, what is watched, and the objects that are left out."""
+        refused = {**self._generated.refused, **self._refused_alerting}
+        watched = [informer.statistics() for informer in self._informers.values()]
+        return {
+            **self._counts,
+            "refused": {f"{kind} {namespace}/{name}": why for (kind, namespace, name), why in refused.items()},
+            "synced": all(one["synced"] for one in watched),
+            "lists": sum(one["lists"] for one in watched),
+            "watches": sum(one["watches"] for one in watched),
+            "watch_failures": sum(one["failures"] for one in watched),
+            "objects": {kind: len(informer.cache) for kind, informer in self._informers.items()},
+            "objects_refused": Counter(kind for kind, _, _ in refused),
+            "objects_unselected": Counter(kind for kind, _, _ in self._generated.unselected),
+        }
 
     async def run(self) -> None:
         """Watches and writes until cancelled."""
@@ -124,8 +137,6 @@ class Operator:
                     await self._wake.wait()
             self._wake.clear()
             await asyncio.sleep(SETTLE_S)
-            if not self._leads():
-                continue
             try:
                 await self.reconcile()
                 delay_s = 1.0
@@ -137,7 +148,7 @@ class Operator:
                 self._wake.set()
 
     async def reconcile(self) -> None:
-        """Generates everything anew and writes what changed.
+        """Generates everything anew; the leader writes what changed.
 
         Raises:
             FlyballError: the API server does not take it.
@@ -149,8 +160,12 @@ class Operator:
         namespaces = {name: obj["metadata"].get("labels") or {} for (_, name), obj in self._namespaces.cache.items()}
         assets = await read_assets(self._client, objects)
         generated = generate(objects, namespaces, assets)
-        await self._tell_refused(self._generated.refused, generated.refused)
-        self._generated = generated
+        self._counts["reconciliations"] += 1
+        if not self._leads():
+            self._generated = generated
+            return
+        await self._tell_refused(self._told, generated.refused)
+        self._generated, self._told = generated, generated.refused
         await self._write_config(generated.config)
         await self._write_rules(generated.rule_files)
         if "Alertmanager" in self._engines:
@@ -277,6 +292,7 @@ class Operator:
         if all(before.get(name) == value for name, value in status.items()):
             return
         metadata = obj["metadata"]
+        self._counts["status_writes"] += 1
         try:
             await self._client.patch(
                 resource, metadata["name"], {"status": status}, metadata.get("namespace"), "status"

@@ -39,6 +39,8 @@ _NGINX_EXPORTER = Image((*OURS, "exporter", "nginx"))
 # It must not take over the APIServices of the embedded adapter, which its default Service's name would mean.
 _ADAPTER = Image((*OURS, "adapter", "--service", "flyball-system/none"))
 _STATE_METRICS = Image((*OURS, "exporter", "kube-state", "--host", "0.0.0.0", "--telemetry-port", "8081"))
+# The embedded operator acts; the pod that people look for shows on its own what comes of their objects.
+_OPERATOR = Image((*OURS, "operator", "--observe"))
 _BLACKBOX_EXPORTER = Image((*OURS, "exporter", "blackbox"))
 _RELOAD = Image((*OURS, "sidecar", "reload"))
 _RBAC_PROXY = Image((*OURS, "sidecar", "rbac-proxy"))
@@ -66,6 +68,7 @@ IMAGES = {
     "registry.k8s.io/prometheus-adapter/prometheus-adapter": _ADAPTER,
     "prom/blackbox-exporter": _BLACKBOX_EXPORTER,
     "quay.io/prometheus/blackbox-exporter": _BLACKBOX_EXPORTER,
+    "quay.io/prometheus-operator/prometheus-operator": _OPERATOR,
     "ghcr.io/jimmidyson/configmap-reload": _RELOAD,
     "jimmidyson/configmap-reload": _RELOAD,
     "quay.io/brancz/kube-rbac-proxy": _RBAC_PROXY,

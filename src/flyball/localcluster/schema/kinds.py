@@ -167,6 +167,10 @@ _ROWS: dict[tuple[str, str], tuple[tuple[str, str, str, str, str], ...]] = {
         ("PrometheusRule", "prometheusrules", "promrule", "status", "prometheus-operator"),
         ("ServiceMonitor", "servicemonitors", "smon", "status", "prometheus-operator"),
     ),
+    ("monitoring.coreos.com", "v1alpha1"): (
+        ("AlertmanagerConfig", "alertmanagerconfigs", "amcfg", "status", "prometheus-operator"),
+        ("ScrapeConfig", "scrapeconfigs", "scfg", "status", "prometheus-operator"),
+    ),
 }
 
 
