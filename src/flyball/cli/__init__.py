@@ -27,7 +27,7 @@ COMMANDS = {
     "promql": "Run scenario files of the query language; print an expression in its plain form.",
     "query": "Evaluate PromQL: a table, JSON or a plot in the terminal.",
     "tsdb": "Look into the store's files; export and import samples.",
-    "check": "Check a prometheus.yml or a page of metrics.",
+    "check": "Check a prometheus.yml, an alertmanager.yml or a page of metrics.",
     "replay": "Try policies on recorded load before they go live.",
     "tune": "Find the cheapest settings of an HPA that keep an objective on recorded load.",
     "convert": "Print HorizontalPodAutoscalers as Governors.",

@@ -43,6 +43,31 @@ def config(files: tuple[Path, ...]) -> None:
     sys.exit(1 if failed else 0)
 
 
+@command.command("alertmanager", epilog="Example: flyball check alertmanager alertmanager.yml")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+def alertmanager(files: tuple[Path, ...]) -> None:
+    """Check alertmanager.yml files with the templates that they name."""
+    from flyball.alerting.loading import load
+
+    code = 0
+    for file in files:
+        try:
+            config, _ = load(file)
+        except ConfigError as exc:
+            click.echo(f"{file}: FAILED")
+            for line in str(exc).splitlines():
+                click.echo(f"  {line}", err=True)
+            code = 1
+            continue
+        routes, integrations = list(config.route.walk()), [one.integrations for one in config.receivers.values()]
+        counts = f"{len(routes)} routes, {len(integrations)} receivers, {sum(map(len, integrations))} integrations"
+        click.echo(f"{file}: OK, {counts}, {len(config.inhibit_rules)} inhibit rules")
+        for problem in config.problems:
+            click.echo(f"  {problem}", err=True)
+            code = code or LINT
+    sys.exit(code)
+
+
 @command.command("metrics", epilog="Example: curl -s http://127.0.0.1:8080/metrics | flyball check metrics")
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option(
