@@ -54,7 +54,8 @@ def test_human_duration(seconds: int, text: str) -> None:
 @pytest.mark.parametrize("kind", schema.KINDS, ids=lambda k: f"{k.group}.{k.kind}")
 def test_every_kind_prints_an_empty_object(kind: schema.Kind) -> None:
     columns, rows = schema.table(kind, [{}, {"metadata": {"name": "x"}, "spec": {}, "status": {}}], NOW)
-    assert [len(cells) for cells in rows] == [len(columns)] * 2
+    more = 1 if kind.kind == "IPAddress" else 0  # upstream prints its age without a column
+    assert [len(cells) - more for cells in rows] == [len(columns)] * 2
     assert {column["priority"] for column in columns} <= {0, 1}
 
 

@@ -24,12 +24,20 @@ _NO_GENERATION = frozenset(
         "/persistentvolumes",
         "/persistentvolumeclaims",
         "/resourcequotas",
+        "networking.k8s.io/servicecidrs",
+        "resource.k8s.io/resourceclaims",
+        "storage.k8s.io/csinodes",
+        "storage.k8s.io/volumeattachments",
+        "storagemigration.k8s.io/storageversionmigrations",
         "apiregistration.k8s.io/apiservices",
     }
 )
 # And those that count them without one.
 _GENERATION_WITHOUT_STATUS = frozenset(
     {
+        "/podtemplates",
+        "resource.k8s.io/deviceclasses",
+        "resource.k8s.io/resourceslices",
         "admissionregistration.k8s.io/mutatingadmissionpolicies",
         "admissionregistration.k8s.io/mutatingadmissionpolicybindings",
         "admissionregistration.k8s.io/mutatingwebhookconfigurations",
@@ -45,6 +53,13 @@ _GENERATION_WITHOUT_STATUS = frozenset(
 
 # What a claim or volume is born with, so that it does not go while it is used (StorageObjectInUseProtection).
 _PROTECTION = {
+    "/persistentvolumeclaims": "kubernetes.io/pvc-protection",
+    "/persistentvolumes": "kubernetes.io/pv-protection",
+}
+
+
+# Kinds in whose use a controller holds them.
+_PROTECTORS = {
     "/persistentvolumeclaims": "kubernetes.io/pvc-protection",
     "/persistentvolumes": "kubernetes.io/pv-protection",
 }
@@ -72,6 +87,9 @@ def initial_state(storage: Storage, store: str, obj: Object, now_ms: int) -> Non
     protection = _PROTECTION.get(store)
     if protection and protection not in obj["metadata"].setdefault("finalizers", []):
         obj["metadata"]["finalizers"].append(protection)
+    protector = _PROTECTORS.get(store)
+    if protector and protector not in (finalizers := obj["metadata"].setdefault("finalizers", [])):
+        finalizers.append(protector)
     if store == "/namespaces":
         spec = obj.setdefault("spec", {})
         if "kubernetes" not in spec.setdefault("finalizers", []):

@@ -485,6 +485,60 @@ def _webhooks(obj: Object, _version: str) -> None:
             _set(service, port=443)
 
 
+def _match(resources: Any) -> None:
+    """What an admission policy looks at."""
+    if isinstance(resources, dict):
+        _set(resources, namespaceSelector={}, objectSelector={}, matchPolicy="Equivalent")
+        for name in ("resourceRules", "excludeResourceRules"):
+            for rule in _dicts(resources, name):
+                _set(rule, scope="*")
+
+
+def _admission_policy(obj: Object, _version: str) -> None:
+    spec = _child(obj, "spec")
+    _set(spec, failurePolicy="Fail")
+    _match(spec.get("matchConstraints"))
+
+
+def _admission_policy_binding(obj: Object, _version: str) -> None:
+    _match(_child(obj, "spec").get("matchResources"))
+
+
+def _device_requests(spec: Any) -> None:
+    for request in _dicts((spec or {}).get("devices"), "requests"):
+        for one in (request.get("exactly"), *_dicts(request, "firstAvailable")):
+            if isinstance(one, dict):
+                _set(one, allocationMode="ExactCount")
+                if one["allocationMode"] == "ExactCount" and not one.get("count"):
+                    one["count"] = 1
+
+
+def _resource_claim(obj: Object, _version: str) -> None:
+    _device_requests(obj.get("spec"))
+
+
+def _resource_claim_template(obj: Object, _version: str) -> None:
+    _device_requests(_child(obj, "spec").get("spec"))
+
+
+def _priority_level(obj: Object, _version: str) -> None:
+    spec = _child(obj, "spec")
+    if isinstance(spec.get("exempt"), dict):
+        _set(spec["exempt"], nominalConcurrencyShares=0, lendablePercent=0)
+    limited = spec.get("limited")
+    if isinstance(limited, dict):
+        _set(limited, nominalConcurrencyShares=30, lendablePercent=0)
+        queuing = _child(limited, "limitResponse").get("queuing")
+        for name, value in (("queues", 64), ("handSize", 8), ("queueLengthLimit", 50)):
+            if isinstance(queuing, dict) and not queuing.get(name):
+                queuing[name] = value
+
+
+def _flow_schema(obj: Object, _version: str) -> None:
+    spec = _child(obj, "spec")
+    spec["matchingPrecedence"] = spec.get("matchingPrecedence") or 1000
+
+
 def _binding(obj: Object, _version: str) -> None:
     group = "rbac.authorization.k8s.io"
     if isinstance(obj.get("roleRef"), dict):
@@ -509,6 +563,7 @@ def _csi_driver(obj: Object, _version: str) -> None:
         volumeLifecycleModes=["Persistent"],
         requiresRepublish=False,
         seLinuxMount=False,
+        preventPodSchedulingIfMissing=False,
     )
 
 
@@ -549,6 +604,14 @@ _HANDLERS: dict[tuple[str, str], Callable[[Object, str], None]] = {
     ("scheduling.k8s.io", "PriorityClass"): _priority_class,
     ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"): _webhooks,
     ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"): _webhooks,
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy"): _admission_policy,
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding"): _admission_policy_binding,
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"): _admission_policy,
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding"): _admission_policy_binding,
+    ("resource.k8s.io", "ResourceClaim"): _resource_claim,
+    ("resource.k8s.io", "ResourceClaimTemplate"): _resource_claim_template,
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"): _priority_level,
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema"): _flow_schema,
     ("rbac.authorization.k8s.io", "RoleBinding"): _binding,
     ("rbac.authorization.k8s.io", "ClusterRoleBinding"): _binding,
 }

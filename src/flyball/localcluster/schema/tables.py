@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from flyball.localcluster.schema import fields, printers
-from flyball.localcluster.schema.cells import Object, Row, human_duration, int_at, text_at
+from flyball.localcluster.schema import fields, printers, rareprinters
+from flyball.localcluster.schema.cells import Object, Row, human_duration, int_at, list_at, text_at
 from flyball.localcluster.schema.kinds import Kind
 from flyball.localcluster.schema.printers import with_age
 
@@ -61,6 +61,26 @@ _PRINTERS: dict[str, Callable[[Object, int], Row]] = {
     "rbac.authorization.k8s.io/RoleBinding": printers.role_binding,
     "scheduling.k8s.io/PriorityClass": printers.priority_class,
     "storage.k8s.io/StorageClass": printers.storage_class,
+    "/PodTemplate": rareprinters.pod_template,
+    "admissionregistration.k8s.io/MutatingAdmissionPolicy": rareprinters.admission_policy,
+    "admissionregistration.k8s.io/MutatingAdmissionPolicyBinding": rareprinters.admission_policy_binding,
+    "admissionregistration.k8s.io/ValidatingAdmissionPolicy": rareprinters.admission_policy,
+    "admissionregistration.k8s.io/ValidatingAdmissionPolicyBinding": rareprinters.admission_policy_binding,
+    "certificates.k8s.io/CertificateSigningRequest": rareprinters.signing_request,
+    "certificates.k8s.io/ClusterTrustBundle": rareprinters.trust_bundle,
+    "certificates.k8s.io/PodCertificateRequest": rareprinters.pod_certificate_request,
+    "flowcontrol.apiserver.k8s.io/FlowSchema": rareprinters.flow_schema,
+    "flowcontrol.apiserver.k8s.io/PriorityLevelConfiguration": rareprinters.priority_level,
+    "networking.k8s.io/IPAddress": rareprinters.ip_address,
+    "networking.k8s.io/ServiceCIDR": rareprinters.service_range,
+    "resource.k8s.io/DeviceTaintRule": rareprinters.device_taint_rule,
+    "resource.k8s.io/ResourceClaim": rareprinters.resource_claim,
+    "resource.k8s.io/ResourceSlice": rareprinters.resource_slice,
+    "storage.k8s.io/CSIDriver": rareprinters.csi_driver,
+    "storage.k8s.io/CSINode": with_age(lambda o: len(list_at(o, "spec", "drivers"))),
+    "storage.k8s.io/CSIStorageCapacity": printers.created_at,
+    "storage.k8s.io/VolumeAttachment": rareprinters.volume_attachment,
+    "storage.k8s.io/VolumeAttributesClass": with_age(lambda o: text_at(o, "driverName", absent="")),
 }
 _OTHER = "/ServiceAccount"  # NAME and AGE, for kinds without a printer here
 

@@ -24,7 +24,9 @@ from flyball.localcluster.schema.validation.kinds import (
     check_role,
     check_secret,
     check_service,
+    check_signing_request,
     check_storage_class,
+    check_trust_bundle,
 )
 from flyball.localcluster.schema.validation.names import check_metadata
 from flyball.localcluster.schema.validation.pods import check_pod
@@ -51,6 +53,8 @@ _HANDLERS: dict[tuple[str, str], Callable[[Kind, Object, Object | None], list[Ca
     ("networking.k8s.io", "Ingress"): check_ingress,
     ("apiregistration.k8s.io", "APIService"): check_api_service,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): check_definition,
+    ("certificates.k8s.io", "CertificateSigningRequest"): check_signing_request,
+    ("certificates.k8s.io", "ClusterTrustBundle"): check_trust_bundle,
     ("coordination.k8s.io", "Lease"): check_lease,
     ("storage.k8s.io", "StorageClass"): check_storage_class,
     ("rbac.authorization.k8s.io", "RoleBinding"): check_binding,

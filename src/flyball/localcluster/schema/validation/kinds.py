@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from typing import Any
 
 from flyball.localcluster.schema.kinds import Kind
@@ -162,6 +163,23 @@ def check_secret(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
         if old.get("immutable") and (old.get("data") or {}) != (obj.get("data") or {}):
             causes.append(Cause("data", FORBIDDEN, "field is immutable when `immutable` is set"))
     return causes
+
+
+def check_signing_request(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
+    request = (obj.get("spec") or {}).get("request") or ""
+    if _pem_blocks(b64decode(request), "CERTIFICATE REQUEST"):
+        return []
+    return [invalid("spec.request", request, "PEM block type must be CERTIFICATE REQUEST")]
+
+
+def check_trust_bundle(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
+    if _pem_blocks(((obj.get("spec") or {}).get("trustBundle") or "").encode(), "CERTIFICATE"):
+        return []
+    return [invalid("spec.trustBundle", "<value omitted>", "at least one trust anchor must be provided")]
+
+
+def _pem_blocks(text: bytes, kind: str) -> int:
+    return text.count(f"-----BEGIN {kind}-----".encode())
 
 
 _SUBJECTS = ("ServiceAccount", "User", "Group")
