@@ -62,6 +62,10 @@ class Index:
         """The objects filed under a word, oldest first."""
         return list(self._found.get(word, {}).values())
 
+    def count(self, word: str) -> int:
+        """How many objects are filed under a word."""
+        return len(self._found.get(word, ()))
+
     def _changed(self, _change: str, old: Object | None, new: Object | None) -> None:
         stale = set(self._words_of(old)) if old is not None else set()
         fresh = set(self._words_of(new)) if new is not None else set()

@@ -23,6 +23,8 @@ from flyball.model.selectors import selector_of
 
 EXPECTATION_MAX_S = 60.0
 PARALLEL_MAX = 32  # more requests at once would only open more connections
+LOOK_AT_ONCE = 50  # pods of one owner
+LOOK_S = 1e-4  # for each pod of one owner, more than a look costs
 
 
 def pod_of(owner: Object, template: Object, name: str = "") -> Object:
@@ -126,7 +128,18 @@ class PodControl:
         key = key_of(new or old or {})
         if change == "DELETED":
             self._expectations.forget(key)
-        self._queue.add(key)
+        if old is not None and new is not None and _asked(old) == _asked(new):
+            self._look(key, new["metadata"]["uid"])  # only its status, as we have written it
+        else:
+            self._queue.add(key)
+
+    def _look(self, key: Key, uid: str) -> None:
+        """Queue an owner. Every look costs as much as it has pods: changes of a large set are looked at together."""
+        count = self._by_owner.count(uid)
+        if count > LOOK_AT_ONCE:
+            self._queue.add_after(key, count * LOOK_S)
+        else:
+            self._queue.add(key)
 
     def _on_pod(self, change: str, old: Object | None, new: Object | None) -> None:
         for pod in (old, new):
@@ -138,7 +151,7 @@ class PodControl:
                 self._expectations.created(key)
             if change == "DELETED" or is_terminating(pod):
                 self._expectations.deleted(key, pod["metadata"]["uid"])
-            self._queue.add(key)
+            self._look(key, reference["uid"])
         if new is not None and controller_of(new) is None:
             for key, owner in self._owners.cache.items():
                 if key[0] == new["metadata"]["namespace"] and selects(owner, new):
@@ -244,6 +257,11 @@ class PodControl:
         except KubeApiError as exc:
             if exc.code != 404:
                 raise
+
+
+def _asked(owner: Object) -> tuple[object, ...]:
+    metadata = owner["metadata"]
+    return metadata.get("generation"), metadata.get("deletionTimestamp"), metadata["uid"]
 
 
 def first_failure(failures: list[BaseException]) -> FlyballError:

@@ -66,7 +66,7 @@ def plan(replica_set: Object, active: list[Object]) -> Plan:
     """How many pods to create, or which to delete, at most BURST_MAX at a time."""
     wanted = replica_set["spec"].get("replicas", 1)
     missing = wanted - len(active)
-    if missing > 0:
+    if missing >= 0:
         return Plan(create=min(missing, BURST_MAX))
     return Plan(delete=tuple(sorted(active, key=deletion_rank)[: min(-missing, BURST_MAX)]))
 
