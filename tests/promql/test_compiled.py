@@ -104,6 +104,13 @@ def test_odd_samples_are_taken_as_numpy_takes_them(seed: int, function: str, mon
     alike(fast, plain)
 
 
+@pytest.mark.parametrize("query", ["max by (code) (max_over_time(c_total[2m]))", "min_over_time(c_total[10m])"])
+def test_extremes_of_the_compiled_pass_and_of_numpy(head: Head, query: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    alike(*both(query, head, monkeypatch))
+    for seed in range(4):
+        alike(*both(query, Drawn(seed), monkeypatch))
+
+
 def test_an_absent_sample_is_no_zero() -> None:
     """A group whose series are all absent has no value."""
     times = 1000 * np.arange(10, dtype=np.int64)[:, None]

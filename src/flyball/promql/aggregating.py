@@ -65,7 +65,7 @@ def _in_blocks(ev: "Evaluator", expr: Aggregate) -> Vec | None:
         return None
     found = plain_range(ev, call, call.args[0])
     cells = sum(len(frame.labels) for frame in found.frames) * ev.ts.size if found is not None else 0
-    if found is None or cells < _BLOCK_CELLS:
+    if found is None or not cells:
         return None
     everything = joined(tuple(frame.labels for frame in found.frames))
     features = ev.run.options.features

@@ -1,5 +1,6 @@
-"""Sums of rates, and answers as JSON, in compiled passes where numba is installed (the extra ``fast``); the same
-results without it.
+"""Sums of rates, extremes, and answers as JSON in compiled passes where numba is installed (the extra ``fast``).
+
+The results are the same without it.
 
 numba takes seconds and over 100 MB to load, so it is loaded in a thread of its own once a query is large enough to gain
 from it; until it is ready, numpy answers. A pass runs on several cores, some steps on each.
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from flyball.model.frames import Codes, Floats, Frame, Mask, Times
 from flyball.promql.aggregation import Index
+from flyball.promql.windows import Windows
 
 #: Series times steps from which on it pays to load numba.
 CELLS_MIN = 1 << 19
@@ -189,6 +191,28 @@ class RateSums:
         _shared(work, self.ends.size, self.ends.size * codes.size)
         found: Mask = np.logical_or.reduce(used)[series.target]
         return found
+
+
+def extremes(w: Windows, *, greatest: bool) -> Floats:
+    """The greatest or least value of every window [n, T], NaN where there is none but NaN.
+
+    The series of a target lie one behind the other.
+    """
+    cells, width = _flat(w.values)
+    (rows, series), (targets, steps) = w.values.shape, w.lo.shape
+    runs = np.searchsorted(w.target, np.arange(targets + 1)).astype(np.int64)
+    blocks = np.full((rows // _kernels._BLOCK, series), np.nan)
+    _kernels.block_extremes(cells, width, series, greatest, blocks)
+    lo, hi = np.ascontiguousarray(w.lo.T, np.int64), np.ascontiguousarray(w.hi.T, np.int64)
+    out = np.full((steps, series), np.nan)
+    stop = w.stop.flag if w.stop is not None else np.zeros(1, bool)
+
+    def work(part: slice) -> None:
+        _kernels.extremes(cells, width, runs, lo[part], hi[part], blocks.ravel(), greatest, out[part], stop)
+
+    _shared(work, steps, out.size)
+    w.check_stopped()
+    return out.T
 
 
 #: Room for a number's text: all digits of the smallest and the greatest, or of those that are not that extreme.

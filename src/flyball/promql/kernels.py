@@ -124,6 +124,52 @@ def fallen(values: Any, width: int, rows: int, runs: Any, falls: Any, row_of: An
                     at += 1
 
 
+# --- extremes
+
+_BLOCK = 16  # rows of which the extreme is known at once
+
+
+@_compiled(_cells, _i64, _i64, _i64, _i64, _bool, _row)
+def _take_extreme(values: Any, at: int, width: int, count: int, series: int, greatest: bool, best: Any) -> None:
+    """Makes ``best`` the greatest (or least) of itself and of some rows from a cell on; NaN is nothing."""
+    for row in range(count):
+        here = values[at + row * width : at + row * width + series]
+        if greatest:
+            for s in range(series):
+                best[s] = here[s] if here[s] > best[s] or best[s] != best[s] else best[s]
+        else:
+            for s in range(series):
+                best[s] = here[s] if here[s] < best[s] or best[s] != best[s] else best[s]
+
+
+@_compiled(_cells, _i64, _i64, _bool, _table)
+def block_extremes(values: Any, width: int, series: int, greatest: bool, blocks: Any) -> None:
+    """The extremes of every ``_BLOCK`` rows; ``blocks`` [rows / _BLOCK, n] are NaN before."""
+    for row in range(blocks.shape[0] * _BLOCK):
+        _take_extreme(values, row * width, width, 1, series, greatest, blocks[row // _BLOCK])
+
+
+@_compiled(_cells, _i64, _longs, nb.int64[:, ::1], nb.int64[:, ::1], _cells, _bool, _table, nb.boolean[::1])
+def extremes(
+    values: Any, width: int, runs: Any, lo: Any, hi: Any, blocks: Any, greatest: bool, out: Any, stop: Any
+) -> None:
+    """The extremes of all windows: ``lo`` and ``hi`` [T, p], ``out`` [T, n] (NaN before)."""
+    series = out.shape[1]
+    for k in range(lo.shape[0]):
+        if stop[0]:
+            return
+        for p in range(lo.shape[1]):
+            first, count = runs[p], runs[p + 1] - runs[p]
+            best = out[k, first : first + count]
+            row, end = lo[k, p], hi[k, p]
+            begin, last = -(-row // _BLOCK), end // _BLOCK
+            if begin < last:
+                _take_extreme(values, row * width + first, width, begin * _BLOCK - row, count, greatest, best)
+                _take_extreme(blocks, begin * series + first, series, last - begin, count, greatest, best)
+                row = last * _BLOCK
+            _take_extreme(values, row * width + first, width, end - row, count, greatest, best)
+
+
 # --- sums of rates
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from flyball.model.frames import Floats, Mask, Times
+from flyball.promql import compiled
 from flyball.promql.windows import Index, Windows
 
 Result = tuple[Floats, Mask]
@@ -102,6 +103,8 @@ def _extreme(w: Windows, pick: Callable[..., Floats]) -> Result:
     ok = _any(w)
     if longest == 0:
         return np.zeros(w.shape), ok
+    if pick in (np.fmax, np.fmin) and compiled.ready(ok.size) and (np.diff(w.target) >= 0).all():
+        return compiled.extremes(w, greatest=pick is np.fmax), ok
     if w.starts.size * longest <= 4 * w.values.shape[0]:
         result = w.take(w.lo)
         for value, inside, _ in w.positions():

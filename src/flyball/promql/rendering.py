@@ -7,7 +7,7 @@ from threading import Lock
 import msgspec
 import numpy as np
 
-from flyball.model.frames import Floats, Mask, is_absent
+from flyball.model.frames import Floats, Mask, Times, is_absent
 from flyball.model.histograms import Histogram
 from flyball.model.labels import Labels
 from flyball.promql import compiled
@@ -17,6 +17,13 @@ from flyball.promql.values import Matrix, Scalar, String, Value, Vector, format_
 _encode = msgspec.json.encode
 #: Points from which on the compiled pass gains.
 _COMPILED_MIN = 500
+
+
+def _stamps(times_ms: Times, opening: str) -> list[bytes]:
+    """Times as texts, as the points of a series begin."""
+    if (times_ms % 1000 == 0).all():
+        return [f'{opening}{at},"'.encode() for at in (times_ms // 1000).tolist()]
+    return [f'{opening}{_seconds(at)},"'.encode() for at in times_ms.tolist()]
 
 
 def _seconds(at_ms: int) -> str:
@@ -91,7 +98,7 @@ def data_json(value: Value, limit: int = 0) -> bytes:
 def _written(value: Matrix, count: int) -> list[bytes | memoryview]:
     """The series, by the compiled pass."""
     single = isinstance(value, Vector)
-    stamps = [f'[{_seconds(at)},"'.encode() for at in value.times_ms.tolist()]
+    stamps = _stamps(value.times_ms, "[")
     heads = _heads(value.labels[:count], b'"value":' if single else b'"values":[')
     return compiled.series_json(heads, value.values[:count], stamps, b"}" if single else b"]}")
 
@@ -141,7 +148,7 @@ def _points(stamps: Sequence[bytes], texts: Sequence[bytes]) -> bytes:
 
 
 def _matrix(value: Matrix, count: int) -> list[bytes]:
-    stamps = [f'"],[{_seconds(at)},"'.encode() for at in value.times_ms.tolist()]
+    stamps = _stamps(value.times_ms, '"],[')
     rows = np.ascontiguousarray(value.values[:count])
     present: Mask = ~is_absent(rows)
     if value.histograms is not None:
