@@ -1,12 +1,15 @@
 """flyball adapter migrate."""
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from click.testing import CliRunner
 
 from flyball.adapter.migration import Migration, migrate
 from flyball.cli.adapter import command
+from flyball.errors import ConfigError
 from flyball.metricrules import KindTable, parse_config
 from flyball.metricrules.resources import BUILT_IN_KINDS
 from flyball.model.yaml_loader import load_all_yaml
@@ -91,3 +94,36 @@ def test_the_command_reads_lists_and_writes_manifests() -> None:
     assert (config_map["kind"], hpa["kind"]) == ("ConfigMap", "HorizontalPodAutoscaler")
     assert parse_config(config_map["data"]["config.yaml"]).external_rules
     assert "kafka" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- 5", '"[5]" is no object'),
+        ("kind: 5", "5 default/: nothing to do"),
+        ("kind: List\nitems: [5]", '"5" is no object'),
+        ("kind: ScaledObject\nspec: {triggers: [5]}", "at `$.spec.triggers[0]`"),
+        ("kind: ScaledObject\nmetadata: 5\nspec: {triggers: [{type: cpu}]}", 'value: "" is not a whole number'),
+        (
+            "kind: ScaledObject\nspec: {triggers: [{type: cpu, metadata: {value: 80.5}}]}",
+            '"80.5" is not a whole number',
+        ),
+        (
+            "kind: ScaledObject\nspec: {triggers: [{type: prometheus, metadata: {query: x, threshold: 5, "
+            "serverAddress: 'http://[::1'}}]}",
+            "is not the URL of a Prometheus API",
+        ),
+        ("kind: ConfigMap\ndata: {config.yaml: 5}", "ConfigMap default/: Expected `str`"),
+    ],
+)
+def test_what_is_malformed_is_in_the_report_and_nowhere_else(text: str, says: str) -> None:
+    done = migrated(text)
+    assert done.manifests == [] and done.config == {}
+    assert any(says in line for line in done.report), done.report
+
+
+@pytest.mark.parametrize("name", ["check", "migrate"])
+def test_a_file_that_is_not_utf_8_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes(b"rules: [] # \xff")
+    result = CliRunner().invoke(command, [name, str(tmp_path / "latin.yaml")])
+    assert isinstance(result.exception, ConfigError) and "latin.yaml: byte 12 is not UTF-8" in str(result.exception)

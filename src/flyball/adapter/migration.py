@@ -4,10 +4,12 @@ Pure: objects in; a configuration, manifests and a report out. What cannot be ca
 silently dropped.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
+
+import msgspec
 
 from flyball.adapter.checking import check
 from flyball.errors import ConfigError, QueryError
@@ -29,89 +31,148 @@ class Migration:
     report: list[str] = field(default_factory=list)
 
 
-def migrate(objects: Iterable[Object], mapper: RestMapper) -> Migration:
-    """Takes what it knows among the objects; the rest is named in the report.
+def migrate(documents: Iterable[object], mapper: RestMapper) -> Migration:
+    """Takes what it knows among objects and lists of them; the rest is named in the report.
 
     Raises:
         ConfigError: a configuration as a whole cannot be read.
     """
     done = Migration()
-    for obj in objects:
-        kind = obj.get("kind", "")
-        if kind == "ConfigMap" or {"rules", "externalRules", "resourceRules"} & set(obj):
-            _configuration(obj, done, mapper)
-        elif kind == "ScaledObject":
-            _scaled_object(obj, done)
-        elif kind:
-            done.report.append(f"{kind} {_name(obj)}: nothing to do")
+    for obj in _objects(documents):
+        if not isinstance(obj, dict):
+            done.report.append(f'"{str(obj)[:50]}" is no object; nothing to do')
+        elif {"rules", "externalRules", "resourceRules"} & set(obj):
+            import yaml
+
+            _configuration(yaml.safe_dump(obj, sort_keys=False), "configuration", done, mapper)
+        elif obj.get("kind") in ("ConfigMap", "ScaledObject"):
+            take = _config_map if obj["kind"] == "ConfigMap" else _scaled_object
+            try:
+                take(obj, done, mapper)
+            except msgspec.ValidationError as exc:
+                done.report.append(f"{obj['kind']} {_name(obj)}: {exc}; it is left as it is")
+        else:
+            done.report.append(f"{obj.get('kind')} {_name(obj)}: nothing to do")
     return done
 
 
+def _objects(documents: Iterable[object]) -> Iterator[object]:
+    for document in documents:
+        items = document.get("items") if isinstance(document, dict) else None
+        if isinstance(document, dict) and str(document.get("kind", "")).endswith("List") and isinstance(items, list):
+            yield from items
+        else:
+            yield document
+
+
 def _name(obj: Mapping[str, Any]) -> str:
-    metadata = obj.get("metadata") or {}
-    return f"{metadata.get('namespace') or 'default'}/{metadata.get('name', '')}"
+    metadata = obj.get("metadata")
+    given = metadata if isinstance(metadata, dict) else {}
+    return f"{given.get('namespace') or 'default'}/{given.get('name', '')}"
 
 
 # -- prometheus-adapter ------------------------------------------------------------------------------------------------
 
 
-def _configuration(obj: Object, done: Migration, mapper: RestMapper) -> None:
-    import yaml
+class _ConfigMap(msgspec.Struct):
+    data: dict[str, str] | None = None
 
-    if obj.get("kind") == "ConfigMap":
-        where = f"ConfigMap {_name(obj)}"
-        texts = [text for key, text in (obj.get("data") or {}).items() if key.endswith((".yaml", ".yml"))]
-        if not texts:
-            done.report.append(f"{where}: has no .yaml key, so it is no adapter configuration")
-            return
-    else:
-        where, texts = "configuration", [yaml.safe_dump(obj, sort_keys=False)]
+
+def _config_map(obj: Object, done: Migration, mapper: RestMapper) -> None:
+    where, data = f"ConfigMap {_name(obj)}", msgspec.convert(obj, _ConfigMap).data or {}
+    texts = [text for key, text in data.items() if key.endswith((".yaml", ".yml"))]
+    if not texts:
+        done.report.append(f"{where}: has no .yaml key, so it is no adapter configuration")
     for text in texts:
-        config = parse_config(text, where)
-        done.report += [f"{finding.level}: {finding.where}: {finding.message}" for finding in check(config, mapper)]
-        done.report += [f"{where}: {line}" for line in differences(config)]
-        document = load_yaml(text, where)
-        assert isinstance(document, dict)
-        for section, value in document.items():
-            if isinstance(value, list) and isinstance(done.config.get(section), list):
-                done.config[section] += value
-            else:
-                done.config[section] = value
-        rules = len(config.rules) + len(config.external_rules)
-        done.report.append(f"{where}: {rules} rules are taken as they are, {len(config.refusals)} are refused")
+        _configuration(text, where, done, mapper)
+
+
+def _configuration(text: str, where: str, done: Migration, mapper: RestMapper) -> None:
+    config = parse_config(text, where)
+    done.report += [f"{finding.level}: {finding.where}: {finding.message}" for finding in check(config, mapper)]
+    done.report += [f"{where}: {line}" for line in differences(config)]
+    document = load_yaml(text, where) or {}
+    assert isinstance(document, dict)  # parse_config has taken it
+    for section, value in document.items():
+        if isinstance(value, list) and isinstance(done.config.get(section), list):
+            done.config[section] += value
+        else:
+            done.config[section] = value
+    rules = len(config.rules) + len(config.external_rules)
+    done.report.append(f"{where}: {rules} rules are taken as they are, {len(config.refusals)} are refused")
 
 
 # -- KEDA --------------------------------------------------------------------------------------------------------------
 
 
-def _scaled_object(obj: Object, done: Migration) -> None:
-    where, spec = f"ScaledObject {_name(obj)}", obj.get("spec") or {}
-    namespace, name = _name(obj).split("/")
+class _Trigger(msgspec.Struct, rename="camel"):
+    type: str = ""
+    name: str = ""
+    metadata: dict[str, str | int | float | bool] = {}
+    metric_type: str = ""
+    authentication_ref: Object | None = None
+
+    def text(self, key: str, default: str = "") -> str:
+        """A field of the metadata; KEDA's own are all text, but hand-written ones may be numbers."""
+        value = self.metadata.get(key, default)
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class _Target(msgspec.Struct, rename="camel"):
+    api_version: str = "apps/v1"
+    kind: str = "Deployment"
+    name: str = ""
+
+
+class _HpaConfig(msgspec.Struct):
+    behavior: Object | None = None
+
+
+class _Advanced(msgspec.Struct, rename="camel"):
+    horizontal_pod_autoscaler_config: _HpaConfig | None = None
+    scaling_modifiers: Object | None = None
+
+
+class _Spec(msgspec.Struct, rename="camel"):
+    triggers: list[_Trigger] = []
+    scale_target_ref: _Target = msgspec.field(default_factory=_Target)
+    min_replica_count: int | None = None
+    max_replica_count: int | None = None
+    advanced: _Advanced | None = None
+
+
+class _ScaledObject(msgspec.Struct):
+    spec: _Spec = msgspec.field(default_factory=_Spec)
+
+
+def _scaled_object(obj: Object, done: Migration, _mapper: RestMapper) -> None:
+    where, spec = f"ScaledObject {_name(obj)}", msgspec.convert(obj, _ScaledObject).spec
+    namespace, _, name = _name(obj).partition("/")
     metrics = []
-    for index, trigger in enumerate(spec.get("triggers") or []):
+    for index, trigger in enumerate(spec.triggers):
         here = f"{where}: triggers[{index}]"
-        metric = _trigger(trigger, f"{namespace}-{name}-{trigger.get('name') or index}", here, done)
+        try:
+            metric = _metric(trigger, f"{namespace}-{name}-{trigger.name or index}", here, done)
+        except ConfigError as exc:
+            done.report.append(f"{here}: {exc}")
+            continue
         if metric is not None:
             metrics.append(metric)
     if not metrics:
         done.report.append(f"{where}: no trigger can be carried over; it stays with KEDA")
         return
-    target = spec.get("scaleTargetRef") or {}
-    low = spec.get("minReplicaCount", 0)
-    advanced = spec.get("advanced") or {}
-    behavior = (advanced.get("horizontalPodAutoscalerConfig") or {}).get("behavior")
+    low = spec.min_replica_count or 0
+    advanced = spec.advanced or _Advanced()
+    behavior = (advanced.horizontal_pod_autoscaler_config or _HpaConfig()).behavior
+    target = spec.scale_target_ref
     hpa: Object = {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
         "metadata": {"name": name, "namespace": namespace},
         "spec": {
-            "scaleTargetRef": {
-                "apiVersion": target.get("apiVersion", "apps/v1"),
-                "kind": target.get("kind", "Deployment"),
-                "name": target.get("name", ""),
-            },
+            "scaleTargetRef": {"apiVersion": target.api_version, "kind": target.kind, "name": target.name},
             "minReplicas": max(1, low),
-            "maxReplicas": spec.get("maxReplicaCount", KEDA_MAX_REPLICAS),
+            "maxReplicas": KEDA_MAX_REPLICAS if spec.max_replica_count is None else spec.max_replica_count,
             "metrics": metrics,
             **({"behavior": behavior} if behavior else {}),
         },
@@ -128,50 +189,58 @@ def _scaled_object(obj: Object, done: Migration) -> None:
         ("pollingInterval", "the HPA's own sync period holds"),
         ("cooldownPeriod", "only for zero replicas; behavior.scaleDown holds above"),
     ):
-        if key in spec:
+        if key in obj["spec"]:
             done.report.append(f"{where}: {key}: {why}")
-    if advanced.get("scalingModifiers"):
+    if advanced.scaling_modifiers:
         done.report.append(f"{where}: scalingModifiers: write the formula as one PromQL query")
     done.report.append(
         f'{where}: apply the HPA after "kubectl delete scaledobject -n {namespace} {name}": two HPAs would fight'
     )
 
 
-def _trigger(trigger: Object, name: str, here: str, done: Migration) -> Object | None:
-    kind, metadata = trigger.get("type"), trigger.get("metadata") or {}
-    if kind in ("cpu", "memory"):
-        target_type = trigger.get("metricType") or metadata.get("type") or "Utilization"
-        key = "averageUtilization" if target_type == "Utilization" else "averageValue"
-        value = metadata.get("value", "")
-        target = {"type": target_type, key: int(value) if key == "averageUtilization" else value}
-        return {"type": "Resource", "resource": {"name": kind, "target": target}}
-    if kind != "prometheus":
-        done.report.append(f"{here}: type {kind} is not Prometheus; it stays with KEDA, or export it to Prometheus")
+def _metric(trigger: _Trigger, name: str, here: str, done: Migration) -> Object | None:
+    """The HPA's metric for one trigger; None where there is none, which the report says.
+
+    Raises:
+        ConfigError: the trigger is wrong.
+    """
+    if trigger.type in ("cpu", "memory"):
+        return _resource_metric(trigger)
+    if trigger.type != "prometheus":
+        done.report.append(
+            f"{here}: type {trigger.type} is not Prometheus; it stays with KEDA, or export it to Prometheus"
+        )
         return None
-    try:
-        rule = _external_rule(metadata, name)
-    except ConfigError as exc:
-        done.report.append(f"{here}: {exc}")
-        return None
-    source = _source(metadata, done)
+    rule = _external_rule(trigger, name)
+    source = _source(trigger.text("serverAddress"), done)
     if source:
         rule["source"] = source
     done.config.setdefault("externalRules", []).append(rule)
-    if metadata.get("ignoreNullValues", "true") != "false":
+    if trigger.text("ignoreNullValues", "true") != "false":
         done.report.append(f"{here}: an empty result was 0 to KEDA; here it is no value, and the HPA holds")
     for key in ("activationThreshold", "customHeaders", "authModes", "queryParameters", "unsafeSsl"):
-        if metadata.get(key):
+        if trigger.text(key):
             done.report.append(f"{here}: {key} is not carried over; see sources in the adapter's configuration")
-    if trigger.get("authenticationRef"):
+    if trigger.authentication_ref:
         done.report.append(f"{here}: authenticationRef: give the source its credentials in the adapter's configuration")
-    target_type = trigger.get("metricType", "AverageValue")
-    target = {"type": target_type, "averageValue" if target_type == "AverageValue" else "value": metadata["threshold"]}
+    kind = trigger.metric_type or "AverageValue"
+    target = {"type": kind, "averageValue" if kind == "AverageValue" else "value": trigger.text("threshold")}
     return {"type": "External", "external": {"metric": {"name": name}, "target": target}}
 
 
-def _external_rule(metadata: Mapping[str, Any], name: str) -> Object:
-    query = metadata.get("query", "")
-    if "threshold" not in metadata:
+def _resource_metric(trigger: _Trigger) -> Object:
+    kind, value = trigger.metric_type or trigger.text("type") or "Utilization", trigger.text("value")
+    target: Object = {"type": kind, "averageValue": value}
+    if kind == "Utilization":
+        if not value.isdigit():
+            raise ConfigError(f'value: "{value}" is not a whole number of percent; KEDA would refuse it too')
+        target = {"type": kind, "averageUtilization": int(value)}
+    return {"type": "Resource", "resource": {"name": trigger.type, "target": target}}
+
+
+def _external_rule(trigger: _Trigger, name: str) -> Object:
+    query = trigger.text("query")
+    if not trigger.text("threshold"):
         raise ConfigError("threshold is missing")
     if "<<" in query:
         raise ConfigError("the query has << in it, which is a template's delimiter; write the rule by hand")
@@ -192,12 +261,20 @@ def _external_rule(metadata: Mapping[str, Any], name: str) -> Object:
     }
 
 
-def _source(metadata: Mapping[str, Any], done: Migration) -> str:
-    """The name of the trigger's server among ``sources``."""
-    url = metadata.get("serverAddress", "")
+def _source(url: str, done: Migration) -> str:
+    """The name of the trigger's server among ``sources``.
+
+    Raises:
+        ConfigError: the address is no URL.
+    """
     if not url:
         return ""
-    name = (urlsplit(url).hostname or "prometheus").split(".")[0]
+    try:
+        name = (urlsplit(url).hostname or "").split(".")[0]
+    except ValueError:
+        name = ""
+    if not name or not url.startswith(("http://", "https://")):
+        raise ConfigError(f'serverAddress: "{url}" is not the URL of a Prometheus API; write http://host:9090')
     sources: list[Object] = done.config.setdefault("sources", [])
     for known in sources:
         if known["url"] == url:

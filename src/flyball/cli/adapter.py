@@ -286,6 +286,13 @@ def check_command(file: Path, prometheus_url: str, lister_kubeconfig: str, outpu
     sys.exit(any(finding.level == "error" for finding in findings))
 
 
+def _text(data: bytes, what: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{what}: byte {exc.start} is not UTF-8; save the file as UTF-8") from exc
+
+
 async def _check(file: Path, prometheus_url: str, kubeconfig: str) -> list[Any]:
     from flyball.adapter.checking import check, check_live
     from flyball.adapter.kinds import ServedKinds
@@ -294,7 +301,7 @@ async def _check(file: Path, prometheus_url: str, kubeconfig: str) -> list[Any]:
     from flyball.metricrules.resources import BUILT_IN_KINDS
     from flyball.sources import HttpSource, SourceSet
 
-    config = parse_config(file.read_text(encoding="utf-8"), str(file))
+    config = parse_config(_text(file.read_bytes(), str(file)), str(file))
     mapper = KindTable(BUILT_IN_KINDS)
     if kubeconfig:
         async with await KubeClient.from_kubeconfig(kubeconfig) as client:
@@ -360,7 +367,7 @@ async def _explain(path: str, config: Path, prometheus_url: str, kubeconfig: str
     async with await KubeClient.from_environment(kubeconfig or None) as client:
         source = HttpSource(prometheus_url)
         recorder = Recorder(source)
-        text = config.read_text(encoding="utf-8")
+        text = _text(config.read_bytes(), str(config))
         adapter = Adapter(client, recorder, text, config_name=str(config), watch_config_maps=False)
         running = asyncio.create_task(adapter.run())
         try:
@@ -391,13 +398,11 @@ def migrate_command(files: tuple[str, ...], name: tuple[str, str]) -> None:
     from flyball.metricrules.resources import BUILT_IN_KINDS
     from flyball.model.yaml_loader import load_all_yaml
 
-    objects: list[dict[str, Any]] = []
+    documents: list[object] = []
     for file in files:
-        with click.open_file(file) as stream:
-            for document in load_all_yaml(stream.read(), file):
-                if isinstance(document, dict):
-                    objects += document.get("items") or [] if document.get("kind", "").endswith("List") else [document]
-    done = migrate(objects, KindTable(BUILT_IN_KINDS))
+        with click.open_file(file, "rb") as stream:
+            documents += load_all_yaml(_text(stream.read(), file), file)
+    done = migrate(documents, KindTable(BUILT_IN_KINDS))
     for line in done.report:
         click.echo(line, err=True)
     manifests = list(done.manifests)

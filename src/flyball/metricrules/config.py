@@ -115,7 +115,7 @@ def parse_config(text: str, what: str = "config") -> AdapterConfig:
             wrong type. A wrong rule is no error: it is in ``refusals``.
     """
     document = load_yaml(text, what)
-    top = fields.mapping(document or {}, what)
+    top = fields.mapping({} if document is None else document, what)
     fields.known(top, what, "rules", "externalRules", "resourceRules", "compatibility", "sources")
     switches = _switches(top.get("compatibility"), f"{what}: compatibility")
     refusals: list[Refusal] = []
