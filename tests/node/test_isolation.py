@@ -97,6 +97,32 @@ def test_volumes_stand_where_the_manifest_wants_them(tmp_path, mount_runtime):
     asyncio.run(main())
 
 
+def test_a_program_leaves_its_last_words_and_finds_its_part_of_a_volume(tmp_path, mount_runtime):
+    async def main():
+        (tmp_path / "node").mkdir()
+        client, recorder = FakeClient(), FakeRecorder()
+        manager = PodManager(tmp_path / "node", 0, client, recorder, runtime=runtimes.MOUNT)
+        script = "echo mine > /logs/word; echo because > /flyball-words; exit 2"
+        one = pod("p", ["sh", "-c", script], terminationMessagePath="/flyball-words")
+        one["spec"] |= {"volumes": [{"name": "logs", "emptyDir": {}}], "restartPolicy": "Never"}
+        one["spec"]["containers"][0] |= {
+            "env": [{"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+            "volumeMounts": [{"name": "logs", "mountPath": "/logs", "subPathExpr": "of/$(POD)"}],
+        }
+        manager.observe("ADDED", one)
+        try:
+            await until(lambda: client.status("p").get("phase") == "Failed")
+            ended = client.status("p")["containerStatuses"][0]["state"]["terminated"]
+            assert (ended["exitCode"], ended["message"]) == (2, "because\n")
+            volume = manager.directory / "pods" / "uid-p" / "volumes" / "logs"
+            assert (volume / "of" / "p" / "word").read_text() == "mine\n"
+            assert not os.path.lexists("/flyball-words")
+        finally:
+            await manager.close(stop_pods=True, grace_s=0.5)
+
+    asyncio.run(main())
+
+
 def test_a_later_node_finds_the_way_into_a_container_again(tmp_path, mount_runtime):
     async def main():
         (tmp_path / "node").mkdir()

@@ -138,6 +138,24 @@ def test_more_memory_than_the_limit_is_an_oom_kill(tmp_path):
     run(tmp_path, story, backoff_first_s=0.1)
 
 
+def test_a_failed_container_tells_the_end_of_its_log_where_the_manifest_wants_it(tmp_path):
+    script = "for n in $(seq 100); do echo line $n; done; exit 3"
+    wanted = pod("p", ["sh", "-c", script], terminationMessagePolicy="FallbackToLogsOnError")
+    silent = pod("q", ["sh", "-c", script])
+    for one in (wanted, silent):
+        one["spec"]["restartPolicy"] = "Never"
+
+    async def story(manager, client, recorder):
+        for one in (wanted, silent):
+            manager.observe("ADDED", one)
+        await until(lambda: all(client.status(name).get("phase") == "Failed" for name in "pq"))
+        ended = {name: containers(client, name)["main"]["state"]["terminated"] for name in "pq"}
+        assert ended["p"]["message"].splitlines() == [f"line {number}" for number in range(21, 101)]
+        assert "message" not in ended["q"]
+
+    run(tmp_path, story)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: loopback addresses of a pod's own")
 @pytest.mark.parametrize("kind", ["httpGet", "tcpSocket", "exec", "grpc"])
 def test_readiness_follows_its_probe(tmp_path, kind):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from flyball import clock
-from flyball.localcluster.node import environment, images, launch, probes, procfs, runtimes
+from flyball.localcluster.node import containerlogs, environment, images, launch, probes, procfs, runtimes
 from flyball.localcluster.node.process import ContainerProcess, Loopback
 from flyball.localcluster.node.status import ContainerState
 from flyball.model.quantities import parse_quantity
@@ -18,6 +18,7 @@ from flyball.model.quantities import parse_quantity
 Object = dict[str, Any]
 STOP_GRACE_S = 30.0  # Kubernetes' default
 POST_START_MAX_S = 600.0
+MESSAGE_MAX_BYTES, FALLBACK_LINES_AND_BYTES = 4096, (80, 2048)  # Kubernetes'
 MEMORY_LOOKS = ((0.5, 1.0), (0.8, 0.3), (1.0, 0.1))
 """(share of the limit, seconds until the next look): a look reads /proc for every process of the container."""
 
@@ -180,6 +181,16 @@ class Container:
                 await self.process.wait_for(min(timeout_s, float(hook["sleep"].get("seconds") or 0)))
             return ""
         return await probes.check({**hook, "timeoutSeconds": timeout_s}, self.spec, self.pod.ip, self.execute)
+
+    def last_words(self, code: int) -> str:
+        """What the program left at its terminationMessagePath, or the end of its log where the manifest wants that."""
+        with contextlib.suppress(OSError):
+            file = self.directory / "termination-log"
+            if file.exists() and (text := file.read_bytes()[:MESSAGE_MAX_BYTES].decode(errors="replace")):
+                return text
+            if code != 0 and self.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError":
+                return containerlogs.ending(self.directory / f"{self.attempt}.log", *FALLBACK_LINES_AND_BYTES)
+        return ""
 
     def detach(self, cpu_ns: int) -> None:
         """The process has ended."""

@@ -82,6 +82,15 @@ def _is_full(line: bytes) -> bool:
     return line[36:45].find(b" P ") < 0
 
 
+def ending(path: Path, lines: int, limit_bytes: int) -> str:
+    """The last full lines of a log, no longer than the limit."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4 * limit_bytes))
+        raw = file.read().split(b"\n")[-lines - 1 :]
+    text = b"".join(formatted(line, LogOptions()) for line in raw if line.count(b" ") >= 3)
+    return text[-limit_bytes:].decode(errors="replace")
+
+
 async def read(path: Path, options: LogOptions, running: Callable[[], bool]) -> AsyncIterator[bytes]:
     """The log in chunks; with ``follow`` until the container has ended.
 

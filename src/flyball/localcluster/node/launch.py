@@ -12,6 +12,8 @@ from flyball.localcluster.node import environment, images, volumes
 from flyball.localcluster.node.process import Loopback, Root
 
 Object = dict[str, Any]
+# Kubernetes' default. Nothing is mounted there: it would cost a mount for every device of the machine.
+TERMINATION_LOG = "/dev/termination-log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +65,11 @@ def prepare(
         NotRunnableError: there is no such program, image or working directory on this machine.
         ConfigError: the manifest asks for something unknown.
     """
-    mounts = volumes.mounts(container, directories)
     for folder in ("home", "tmp", "work"):
         (pod_dir / folder).mkdir(parents=True, exist_ok=True)
     own = {**base, "HOME": str(pod_dir / "home"), "TMPDIR": str(pod_dir / "tmp")}
     env = environment.container_environment(pod, container, own, lookup, pod_ip=pod_ip, capacity=capacity)
+    mounts = volumes.mounts(container, directories, env)
     image, command, args = container.get("image") or "", container.get("command") or [], container.get("args") or []
     words = images.command_line(image, command, args, table)
     expanded = [environment.expand(str(word), env) for word in words]
@@ -118,6 +120,12 @@ def _root(pod_dir: Path, shim_dir: Path, container: Object, mounts: Sequence[tup
     for name in ("hosts", "resolv.conf"):
         if (pod_dir / name).exists():
             binds.append(("rw", str(pod_dir / name), f"/etc/{name}"))
+    said = container.get("terminationMessagePath") or TERMINATION_LOG
+    if said != TERMINATION_LOG:
+        file = pod_dir / "containers" / container["name"] / "termination-log"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+        binds.append(("rw", str(file), said))
     if not os.path.isdir(environment.rewrite_path(cwd, mounts)):
         binds.append(("rw", str(pod_dir / "work"), cwd))  # an image would have it
     # A volume at /tmp must not hide what the container needs of ours: its files, and the interpreter with its packages.

@@ -430,8 +430,8 @@ class PodWorker:
         }
         if ended.signal:
             state.terminated["signal"] = ended.signal
-        if ended.message:
-            state.terminated["message"] = ended.message
+        if message := ended.message or one.last_words(ended.code):
+            state.terminated["message"] = message
         state.running_since_ms = None
         state.ready = state.started = False
         state.waiting = None

@@ -11,7 +11,7 @@ from typing import Any
 
 from flyball import clock
 from flyball.errors import ConfigError
-from flyball.localcluster.node.environment import MissingReferenceError, field_value, resource_value
+from flyball.localcluster.node.environment import MissingReferenceError, expand, field_value, resource_value
 
 Object = dict[str, Any]
 BinaryLookup = Callable[[str, str], Mapping[str, bytes] | None]
@@ -242,8 +242,11 @@ def read_only(container: Object) -> set[str]:
     return {mount["mountPath"] for mount in container.get("volumeMounts") or [] if mount.get("readOnly")}
 
 
-def mounts(container: Object, directories: Mapping[str, Path]) -> list[tuple[str, str]]:
+def mounts(container: Object, directories: Mapping[str, Path], env: Mapping[str, str]) -> list[tuple[str, str]]:
     """``(mountPath, real path)`` of a container; a subPath that does not exist is made.
+
+    Args:
+        env: the container's environment, which a subPathExpr names.
 
     Raises:
         ConfigError: a mount names a volume that the pod does not have.
@@ -253,7 +256,7 @@ def mounts(container: Object, directories: Mapping[str, Path]) -> list[tuple[str
         directory = directories.get(mount["name"])
         if directory is None:
             raise ConfigError(f'volumeMount "{mount["name"]}" names no volume of the pod')
-        sub = mount.get("subPath") or ""
+        sub = mount.get("subPath") or expand(mount.get("subPathExpr") or "", env)
         if sub.startswith("/") or ".." in sub.split("/"):
             raise ConfigError(f'subPath "{sub}" leaves the volume; use a path below it')
         path = directory / sub if sub else directory
