@@ -235,6 +235,7 @@ def restore(
     found: Mapping[Labels, tuple[int, float]],
     at_ms: int,
     grace_ms: int = FOR_GRACE_MS,
+    interval_ms: int = 0,
 ) -> RuleState:
     """The state with the active times of an earlier life, looked up after the first evaluation.
 
@@ -242,6 +243,8 @@ def restore(
         found: by the alert's labels, time in ms and value (a unix time in seconds) of the last sample of
             ALERTS_FOR_STATE; stale ones left out.
         grace_ms: a rule with a shorter ``for`` is not restored; one with less left waits this long.
+        interval_ms: between evaluations: so much of the gap is no outage. Upstream counts it as one, and the time
+            until this look-up too, so that there an alert fires two evaluations later after every restart.
     """
     if rule.for_ms < grace_ms:
         return replace(state, restored=True)
@@ -254,7 +257,7 @@ def restore(
             if 0 < left_ms < grace_ms:
                 active_at_ms = at_ms + grace_ms - rule.for_ms
             elif left_ms >= grace_ms:
-                active_at_ms += at_ms - down_at_ms
+                active_at_ms += max(0, alert.active_at_ms - down_at_ms - interval_ms)
             alerts[labels] = replace(alert, active_at_ms=active_at_ms)
     return replace(state, alerts=alerts, restored=True)
 

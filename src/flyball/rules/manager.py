@@ -170,7 +170,7 @@ class RuleManager:
         if status.evaluations >= 2:  # by then there are scrapes, and what recording rules make of them
             for one in status.rules:
                 if not one.state.restored:
-                    one.state = await self._in_thread(partial(self._restored, one, at_ms))
+                    one.state = await self._in_thread(partial(self._restored, one, status.group.interval_ms, at_ms))
 
     async def _evaluate_rule(self, group: Group, one: RuleStatus, at_ms: int) -> None:
         started_s = clock.monotonic_s()
@@ -200,7 +200,7 @@ class RuleManager:
             return f"the samples of group {group.name} cannot be kept: {exc}"
         return ""
 
-    def _restored(self, one: RuleStatus, at_ms: int) -> RuleState:
+    def _restored(self, one: RuleStatus, interval_ms: int, at_ms: int) -> RuleState:
         assert isinstance(one.rule, AlertingRule)
         matchers = [
             Matcher(MatchType.EQUAL, METRIC_NAME, ALERTS_FOR_STATE),
@@ -215,7 +215,7 @@ class RuleManager:
                     last = (int(frame.times_ms[rows[-1], frame.target[column]]), float(frame.values[rows[-1], column]))
                     key = labels_of((name, value) for name, value in labels if name != METRIC_NAME)
                     found[key] = max(found.get(key, last), last)
-        return restore(one.rule, one.state, found, at_ms)
+        return restore(one.rule, one.state, found, at_ms, interval_ms=interval_ms)
 
 
 def next_evaluation_ms(group: Group, now_ms: int) -> int:
