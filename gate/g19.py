@@ -1,4 +1,4 @@
-"""Rules go on after a restart: an alert that was pending fires when it would have, and all of kube-prometheus evaluates.
+"""Rules go on after a restart: alerts that were pending fire when they would have; all of kube-prometheus evaluates.
 
 Each trial is an hour of evaluations against a store on disk, in virtual time, with one restart while an alert is
 pending: the store is left as kill -9 leaves it, and rules begin anew. Upstream's grace period holds: an alert with less
@@ -55,9 +55,7 @@ def run(quick: bool = False) -> list[str]:
                 fired.keys() == fired_at.keys(), f"restart at {restart}: fired {sorted(fired)}, not {sorted(fired_at)}"
             )
             late.append(max(abs(fired[name] - at) for name, at in fired_at.items()))
-            different = {key for key in whole.keys() ^ series.keys()} | {
-                key for key in whole.keys() & series.keys() if whole[key] != series[key]
-            }
+            different = set(whole.items() ^ series.items())
             demand(not different, f"restart at {restart}: {len(different)} recorded samples differ")
     finally:
         clock.now_ms = real_now_ms
@@ -142,11 +140,7 @@ async def _evaluated(groups: list[Group]) -> list[str]:
                     store.head.append(labels_of(labels), at_ms - 1000, float(pod % 2))
             for status in manager.status():
                 await manager.evaluate(status, at_ms)
-        errors = [
-            f"{one.rule.name}: {one.state.error}"
-            for status in manager.status()
-            for one in status.rules
-            if one.state.error
-        ]
+        rules = [one for status in manager.status() for one in status.rules]
+        errors = [f"{one.rule.name}: {one.state.error}" for one in rules if one.state.error]
         await asyncio.to_thread(store.close)
         return errors
