@@ -42,7 +42,9 @@ def addresses():
 
 
 def two_containers(name, listen, ask, port):
-    one = pod(name, [sys.executable, "-I", "-c", SERVER, listen, str(port)], ports=[{"containerPort": port}])
+    env = [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
+    serve = [sys.executable, "-I", "-c", SERVER, listen, str(port)]
+    one = pod(name, serve, ports=[{"containerPort": port}], env=env)
     asker = {"name": "asker", "image": "python:3", "command": [sys.executable, "-I", "-c", ASKER, ask, str(port)]}
     one["spec"]["containers"].append(asker)
     return one
@@ -55,7 +57,13 @@ def log_of(manager, name, container="asker"):
 
 @pytest.mark.parametrize(
     ("listen", "ask"),
-    [("0.0.0.0", "127.0.0.1"), ("::", "localhost"), ("127.0.0.1", "localhost"), ("::1", "[::1]")],
+    [
+        ("0.0.0.0", "127.0.0.1"),
+        ("::", "localhost"),
+        ("127.0.0.1", "localhost"),
+        ("::1", "[::1]"),
+        ("$(POD_IP)", "127.0.0.1"),
+    ],
 )
 def test_two_pods_of_any_program_serve_one_port_and_each_meets_its_own_sidecar(tmp_path, listen, ask):
     port = free_port()

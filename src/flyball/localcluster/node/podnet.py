@@ -90,6 +90,7 @@ class Loopback:
         self._number, self._tell = os.pipe()
         self._wait, self._go = os.pipe()
         self.ip = ip
+        self.own = _socket.inet_aton(ip)
         self.directory = directory
         self.bind_number = _CALLS[os.uname().machine][0]
 
@@ -120,7 +121,8 @@ class Loopback:
         try:
             with open("/proc/%d/mem" % thread, "rb", 0) as memory:
                 ip, port = address_of(os.pread(memory.fileno(), min(size, _ADDRESS_MAX), address))
-            concerns = ip in (LOCAL, ANY) if is_bind else ip == LOCAL and os.path.exists(self.mark(port))
+            # One that knows the pod's address and takes it is noted, too.
+            concerns = ip in (LOCAL, ANY, self.own) if is_bind else ip == LOCAL and os.path.exists(self.mark(port))
             # Port 0 stays as it is: it never collides, and a client's socket must be able to leave the loopback.
             copy = take(process_of(thread), fd & 0xFFFFFFFF) if concerns and port else -1
             sock = _socket.socket(fileno=copy) if copy >= 0 else None
