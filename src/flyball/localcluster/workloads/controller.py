@@ -7,6 +7,7 @@ from typing import Any
 
 from flyball.errors import FlyballError, KubeApiError
 from flyball.kube import Informer, KubeClient, Resource
+from flyball.localcluster.workloads.objects import controller_uid
 from flyball.localcluster.workloads.queue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -21,18 +22,42 @@ def key_of(obj: Object) -> Key:
     return metadata.get("namespace", ""), metadata["name"]
 
 
+def by_controller(obj: Object) -> list[str]:
+    """The word of an index by the controlling owner's uid."""
+    uid = controller_uid(obj)
+    return [uid] if uid else []
+
+
+def orphans_by_namespace(obj: Object) -> list[str]:
+    """The word of an index of what nobody controls."""
+    return [] if controller_uid(obj) else by_namespace(obj)
+
+
+def by_namespace(obj: Object) -> list[str]:
+    """The word of an index by namespace."""
+    return [obj["metadata"]["namespace"]]
+
+
 class Informers:
     """One informer a resource, shared by all controllers."""
 
     def __init__(self, client: KubeClient) -> None:
         self._client = client
         self._informers: dict[Resource, Informer[Object]] = {}
+        self._indexes: dict[tuple[Resource, Callable[[Object], Iterable[str]]], Index] = {}
 
     def of(self, resource: Resource) -> Informer[Object]:
         """The informer of a resource; asked for before ``run``."""
         if resource not in self._informers:
             self._informers[resource] = Informer(self._client, resource)
         return self._informers[resource]
+
+    def index(self, resource: Resource, words_of: Callable[[Object], Iterable[str]]) -> "Index":
+        """The index of a resource's objects by some words, shared by all who ask for the same; before ``run``."""
+        found = self._indexes.get((resource, words_of))
+        if found is None:
+            found = self._indexes[resource, words_of] = Index(self.of(resource), words_of)
+        return found
 
     async def run(self) -> None:
         """Keep all caches current until cancelled."""

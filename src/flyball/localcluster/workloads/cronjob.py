@@ -6,7 +6,15 @@ from flyball.kube import EventRecorder, KubeClient
 from flyball.kube.events import reference
 from flyball.kube.kinds import CRON_JOBS, JOBS
 from flyball.localcluster.workloads import cronplan
-from flyball.localcluster.workloads.controller import Controller, Index, Informers, Key, Object, Written, key_of
+from flyball.localcluster.workloads.controller import (
+    Controller,
+    Informers,
+    Key,
+    Object,
+    Written,
+    by_controller,
+    key_of,
+)
 from flyball.localcluster.workloads.objects import controller_of, controller_uid, name_of, status_change
 from flyball.model.cron import CronError, parse_cron
 
@@ -19,7 +27,7 @@ class CronJobController(Controller):
     def __init__(self, client: KubeClient, informers: Informers) -> None:
         super().__init__(client)
         self._cron_jobs, jobs = informers.of(CRON_JOBS), informers.of(JOBS)
-        self._jobs = Index(jobs, lambda job: [controller_uid(job)] if controller_uid(job) else [])
+        self._jobs = informers.index(JOBS, by_controller)
         self._written_cron_jobs, self._written_jobs = Written(self._cron_jobs), Written(jobs)
         self._events = EventRecorder(client, self.name)
         self._cron_jobs.add_handler(self._on_cron_job)

@@ -163,8 +163,12 @@ def status_of(daemon_set: Object, nodes: list[Object], pods: list[Object], revis
     spec = spec_for(daemon_set)
     min_ready_s = int(daemon_set["spec"].get("minReadySeconds") or 0)
     desired = current = misscheduled = ready = available = updated = 0
+    by_node: dict[str, list[Object]] = {}
+    for pod in pods:
+        if not is_terminating(pod):
+            by_node.setdefault(node_of(pod), []).append(pod)
     for node in nodes:
-        here = [pod for pod in pods if node_of(pod) == name_of(node) and not is_terminating(pod)]
+        here = by_node.get(name_of(node), [])
         starts, _ = should_run(spec, node)
         if not starts:
             misscheduled += bool(here)

@@ -6,12 +6,13 @@ from flyball.kube import EventRecorder, KubeClient
 from flyball.kube.kinds import DEPLOYMENTS, PODS, REPLICA_SETS
 from flyball.localcluster.workloads.controller import (
     Controller,
-    Index,
     Informers,
     Key,
     Object,
     Written,
+    by_controller,
     key_of,
+    orphans_by_namespace,
 )
 from flyball.localcluster.workloads.deploymentstatus import deadline_in_s, is_complete, status_of
 from flyball.localcluster.workloads.objects import (
@@ -56,11 +57,9 @@ class DeploymentController(Controller):
         self._deployments = informers.of(DEPLOYMENTS)
         replica_sets = informers.of(REPLICA_SETS)
         pods = informers.of(PODS)
-        self._by_owner = Index(replica_sets, lambda item: [controller_uid(item)] if controller_uid(item) else [])
-        self._orphans = Index(
-            replica_sets, lambda item: [] if controller_uid(item) else [item["metadata"]["namespace"]]
-        )
-        self._pods_by_owner = Index(pods, lambda pod: [controller_uid(pod)] if controller_uid(pod) else [])
+        self._by_owner = informers.index(REPLICA_SETS, by_controller)
+        self._orphans = informers.index(REPLICA_SETS, orphans_by_namespace)
+        self._pods_by_owner = informers.index(PODS, by_controller)
         self._replica_sets = replica_sets
         self._events = EventRecorder(client, self.name)
         self._written = Written(replica_sets)

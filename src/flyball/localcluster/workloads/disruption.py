@@ -10,7 +10,7 @@ from typing import Any
 from flyball import clock
 from flyball.kube import EventRecorder, KubeClient
 from flyball.kube.kinds import DEPLOYMENTS, POD_DISRUPTION_BUDGETS, PODS, REPLICA_SETS, STATEFUL_SETS
-from flyball.localcluster.workloads.controller import Controller, Index, Informers, Key, Object, key_of
+from flyball.localcluster.workloads.controller import Controller, Informers, Key, Object, by_namespace, key_of
 from flyball.localcluster.workloads.objects import (
     controller_of,
     is_active,
@@ -118,7 +118,7 @@ class DisruptionController(Controller):
         self._budgets = informers.of(POD_DISRUPTION_BUDGETS)
         self._owners = {r.kind: informers.of(r) for r in (DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS)}
         pods = informers.of(PODS)
-        self._pods = Index(pods, lambda pod: [pod["metadata"]["namespace"]])
+        self._pods = informers.index(PODS, by_namespace)
         self._events = EventRecorder(client, self.name)
         self._budgets.add_handler(lambda _change, old, new: self.queue.add(key_of(new or old)))
         pods.add_handler(self._on_change)
@@ -129,7 +129,7 @@ class DisruptionController(Controller):
         namespace = (new or old or {})["metadata"]["namespace"]
         for key in self._budgets.cache:
             if key[0] == namespace:
-                self.queue.add(key)
+                self.queue.add_gathered(key, self._pods.count(namespace))
 
     def _scale(self, pod: Object) -> tuple[str, int] | None:
         found: Object | None = pod

@@ -6,7 +6,7 @@ from typing import Any
 from flyball.errors import KubeApiError
 from flyball.kube import KubeClient
 from flyball.kube.kinds import ENDPOINT_SLICES, ENDPOINTS, PODS, SERVICES
-from flyball.localcluster.workloads.controller import Controller, Index, Informers, Key, Object, key_of
+from flyball.localcluster.workloads.controller import Controller, Informers, Key, Object, by_namespace, key_of
 from flyball.localcluster.workloads.objects import (
     annotations_of,
     condition,
@@ -214,8 +214,8 @@ class EndpointsController(Controller):
         self._services = informers.of(SERVICES)
         self._endpoints = informers.of(ENDPOINTS)
         slices, pods = informers.of(ENDPOINT_SLICES), informers.of(PODS)
-        self._pods = Index(pods, lambda pod: [pod["metadata"]["namespace"]])
-        self._slices = Index(slices, _service_words)
+        self._pods = informers.index(PODS, by_namespace)
+        self._slices = informers.index(ENDPOINT_SLICES, _service_words)
         self._ready_times: dict[Key, dict[str, str]] = {}
         self._services.add_handler(lambda _change, old, new: self.queue.add(key_of(new or old)))
         self._endpoints.add_handler(lambda _change, old, new: self.queue.add(key_of(new or old)))
@@ -228,13 +228,13 @@ class EndpointsController(Controller):
             self.queue.add((namespace, name))
 
     def _on_pod(self, _change: str, old: Object | None, new: Object | None) -> None:
+        namespace = (new or old or {})["metadata"]["namespace"]
         for key, service in self._services.cache.items():
+            if key[0] != namespace:
+                continue
             chosen = selector_of_labels(service["spec"].get("selector"))
-            if any(
-                pod is not None and pod["metadata"]["namespace"] == key[0] and chosen.matches(labels_of(pod))
-                for pod in (old, new)
-            ):
-                self.queue.add(key)
+            if any(pod is not None and chosen.matches(labels_of(pod)) for pod in (old, new)):
+                self.queue.add_gathered(key, self._pods.count(namespace))
 
     async def reconcile(self, key: Key) -> None:
         """Bring one Service's slices and Endpoints up to date."""

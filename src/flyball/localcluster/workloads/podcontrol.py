@@ -8,11 +8,17 @@ from flyball import clock
 from flyball.errors import FlyballError, KubeApiError
 from flyball.kube import EventRecorder, Informer, KubeClient, Resource
 from flyball.kube.kinds import PODS
-from flyball.localcluster.workloads.controller import Index, Informers, Key, Object, key_of
+from flyball.localcluster.workloads.controller import (
+    Informers,
+    Key,
+    Object,
+    by_controller,
+    key_of,
+    orphans_by_namespace,
+)
 from flyball.localcluster.workloads.objects import (
     controller_of,
     controller_reference,
-    controller_uid,
     is_active,
     is_terminating,
     labels_of,
@@ -23,8 +29,6 @@ from flyball.model.selectors import selector_of
 
 EXPECTATION_MAX_S = 60.0
 PARALLEL_MAX = 32  # more requests at once would only open more connections
-LOOK_AT_ONCE = 50  # pods of one owner
-LOOK_S = 1e-4  # for each pod of one owner, more than a look costs
 
 
 def pod_of(owner: Object, template: Object, name: str = "") -> Object:
@@ -118,8 +122,8 @@ class PodControl:
         self._created, self._deleted = created, deleted
         self._owners: Informer[Object] = informers.of(resource)
         pods = informers.of(PODS)
-        self._by_owner = Index(pods, lambda pod: [controller_uid(pod)] if controller_uid(pod) else [])
-        self._orphans = Index(pods, lambda pod: [] if controller_uid(pod) else [pod["metadata"]["namespace"]])
+        self._by_owner = informers.index(PODS, by_controller)
+        self._orphans = informers.index(PODS, orphans_by_namespace)
         self._expectations = Expectations()
         self._owners.add_handler(self._on_owner)
         pods.add_handler(self._on_pod)
@@ -129,15 +133,7 @@ class PodControl:
         if change == "DELETED":
             self._expectations.forget(key)
         if old is not None and new is not None and _asked(old) == _asked(new):
-            self._look(key, new["metadata"]["uid"])  # only its status, as we have written it
-        else:
-            self._queue.add(key)
-
-    def _look(self, key: Key, uid: str) -> None:
-        """Queue an owner. Every look costs as much as it has pods: changes of a large set are looked at together."""
-        count = self._by_owner.count(uid)
-        if count > LOOK_AT_ONCE:
-            self._queue.add_after(key, count * LOOK_S)
+            self._queue.add_gathered(key, self._by_owner.count(new["metadata"]["uid"]))  # its status: our own writing
         else:
             self._queue.add(key)
 
@@ -151,7 +147,7 @@ class PodControl:
                 self._expectations.created(key)
             if change == "DELETED" or is_terminating(pod):
                 self._expectations.deleted(key, pod["metadata"]["uid"])
-            self._look(key, reference["uid"])
+            self._queue.add_gathered(key, self._by_owner.count(reference["uid"]))
         if new is not None and controller_of(new) is None:
             for key, owner in self._owners.cache.items():
                 if key[0] == new["metadata"]["namespace"] and selects(owner, new):

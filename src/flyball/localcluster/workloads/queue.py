@@ -10,6 +10,8 @@ K = TypeVar("K", bound=Hashable)
 
 RETRY_MIN_S = 0.02
 RETRY_MAX_S = 60.0
+GATHERED_FROM = 50  # objects
+GATHERED_S = 1e-4  # for each of them: more than a look at it costs
 
 
 class WorkQueue(Generic[K]):
@@ -59,6 +61,13 @@ class WorkQueue(Generic[K]):
                 return
             timer.cancel()
         self._timers[key] = loop.call_later(max(0.0, delay_s), self._due, key)
+
+    def add_gathered(self, key: K, count: int) -> None:
+        """Work on the key, which takes a look at ``count`` objects: changes of many are gathered for one look."""
+        if count > GATHERED_FROM:
+            self.add_after(key, count * GATHERED_S)
+        else:
+            self.add(key)
 
     def retry(self, key: K) -> float:
         """Work on the key again after its back-off; returns the delay in seconds."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flyball.errors import KubeApiError
 from flyball.kube import KubeClient, Resource
 from flyball.kube.kinds import CONTROLLER_REVISIONS
-from flyball.localcluster.workloads.controller import Index, Informers, Object
+from flyball.localcluster.workloads.controller import Informers, Object, by_controller
 from flyball.localcluster.workloads.objects import (
     annotations_of,
     controller_reference,
@@ -72,7 +72,7 @@ class Revisions:
         self._client = client
         self._resource, self._label = resource, label
         self._informer = informers.of(CONTROLLER_REVISIONS)
-        self._by_owner = Index(self._informer, lambda item: [controller_uid(item)] if controller_uid(item) else [])
+        self._by_owner = informers.index(CONTROLLER_REVISIONS, by_controller)
 
     async def history(self, owner: Object) -> History:
         """The revisions, after making (or taking up again) the one of the present template."""

@@ -10,7 +10,7 @@ from flyball import clock
 from flyball.errors import KubeApiError
 from flyball.kube import KubeClient, Resource
 from flyball.kube.kinds import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS
-from flyball.localcluster.workloads.controller import Controller, Index, Informers, Object, key_of
+from flyball.localcluster.workloads.controller import Controller, Informers, Object, key_of
 from flyball.localcluster.workloads.objects import condition, has_ended, is_terminating, name_of, with_condition
 
 FINALIZERS = {
@@ -51,7 +51,7 @@ class VolumeProtectionController(Controller):
         super().__init__(client)
         self._caches = {resource: informers.of(resource).cache for resource in FINALIZERS}
         pods = informers.of(PODS)
-        self._pods = Index(pods, claims_of)
+        self._pods = informers.index(PODS, claims_of)
         pods.add_handler(self._on_pod)
         for resource in FINALIZERS:
             informers.of(resource).add_handler(partial(self._on_protected, resource))
