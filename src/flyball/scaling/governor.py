@@ -26,6 +26,7 @@ from flyball.scaling.types import (
     Forecast,
     Governed,
     History,
+    MetricEvaluation,
     Observation,
     Recommendation,
     Settings,
@@ -35,6 +36,7 @@ from flyball.scaling.types import (
 PROFILES_OF_GOVERNOR = ("parity", "fast")
 NAME_PREFIX = "governor/"  # of a Governor's decisions, beside an HPA of the same name
 _STARTUP_S = 30
+_OLDEST_MS = 150_000  # of a sample by which a size may fall; two and a half scrapes of a slow source
 _T = TypeVar("_T")
 
 
@@ -204,8 +206,13 @@ def decide_governor(
     read = zip(decision.metrics, seen.readings, strict=False)  # what was not read has an error
     demand = largest(demand_of(metric, reading, seen) for metric, reading in read)
     about = replace(about, demand=demand, forecast=forecast)
-    if governor.profile == "fast" and demand is not None and seen.spec_replicas > 0:
-        decision, after = _fast(governor, spec, seen, decision, history, about, now_ms)
+    if governor.profile == "fast" and seen.spec_replicas > 0:
+        if demand is not None:
+            decision, after = _fast(governor, spec, seen, decision, history, about, now_ms)
+        else:
+            decision = _not_lowered(decision, spec, seen)
+        if lost:  # what was not seen may have been a peak
+            after = replace(after, began_ms=None)
     elif forecast is not None and not decision.failed:
         decision = _raised(decision, spec, seen, _forecast_floor(governor, spec, forecast), "forecast")
     after = replace(after, failing_since_ms=failing_ms)
@@ -245,9 +252,11 @@ def _fast(
     clamps: list[Clamp] = []
     # after a start with no memory a peak may have been missed
     known = history.began_ms is not None and history.began_ms <= oldest_ms
-    trouble = [metric for metric in decision.metrics if metric.error]
-    if wanted < current and (trouble or not known):
-        why = f"{trouble[0].metric} is lost" if trouble else "what came before is not known yet"
+    trouble = "" if known else "what came before is not known yet"
+    for metric in decision.metrics:
+        trouble = _trouble(metric, now_ms) or trouble
+    if wanted < current and trouble:
+        why = trouble
         clamps.append(Clamp("hold", wanted, current, "ScaleDownStabilized", f"{why}, so nothing scales down"))
         wanted = current
     elif whole < wanted <= current:
@@ -273,6 +282,26 @@ def _fast(
     source = "demand" if need <= demand else "forecast"
     decision = _to(decision, spec, seen, desired, f"{source} of {need:.2f} replicas")
     return decision, replace(history, recommendations=remembered, began_ms=began_ms)
+
+
+def _trouble(metric: MetricEvaluation, now_ms: int) -> str:
+    """Why a metric is no ground for fewer replicas, "" when it is one."""
+    if metric.error:
+        return f"{metric.metric} is lost"
+    if metric.sample_ms and abs(now_ms - metric.sample_ms) > _OLDEST_MS:
+        age_s = (now_ms - metric.sample_ms) // 1000
+        return f"{metric.metric} was sampled {age_s} s ago" if age_s > 0 else f"{metric.metric} is {-age_s} s ahead"
+    return ""
+
+
+def _not_lowered(decision: Decision, spec: Spec, seen: Observation) -> Decision:
+    """No demand is known: what the HPA's arithmetic makes of that may add replicas and takes none away."""
+    current = seen.spec_replicas
+    if decision.desired >= current:
+        return decision
+    why = "no metric tells a demand, so nothing scales down"
+    clamp = Clamp("hold", decision.desired, current, "ScaleDownStabilized", why)
+    return _to(replace(decision, clamps=(*decision.clamps, clamp)), spec, seen, current, "")
 
 
 def _raised(decision: Decision, spec: Spec, seen: Observation, floor: int, rule: str) -> Decision:
