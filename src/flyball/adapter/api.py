@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 
 from flyball import __version__, clock
-from flyball.adapter.access import Access, TokenAccess, asked_of
+from flyball.adapter.access import Access, Asked, TokenAccess, asked_of
 from flyball.adapter.documents import (
     CUSTOM,
     EXTERNAL,
@@ -34,6 +34,7 @@ from flyball.adapter.documents import (
 from flyball.adapter.onward import Onward
 from flyball.adapter.service import Adapter, UnknownMetricError
 from flyball.adapter.telemetry import Telemetry
+from flyball.adapter.tracing import request_span
 from flyball.errors import ConfigError, FlyballError
 from flyball.http.server import LOOPBACK_HOSTS, Server, ServerTLS
 from flyball.http.server import serve as serve_http
@@ -94,7 +95,18 @@ class MetricsApp:
             await self._extra(scope, receive, send)
             return
         began_s = clock.monotonic_s()
-        code = 200
+        with request_span(path, asked.headers) as span:
+            code = await self._http(scope, asked, refused, send)
+            if span is not None:
+                span.set_attribute("http.response.status_code", code)
+        part = asked.path.split("/", 3)[2:3]
+        group = part[0] if part and part[0] in GROUPS else "other"
+        self._telemetry.requests.labels(group, str(code)).inc()
+        self._telemetry.seconds.labels(group).observe(clock.monotonic_s() - began_s)
+
+    async def _http(self, scope: Any, asked: Asked, refused: Failure | None, send: Any) -> int:
+        """Answers, and gives the status."""
+        path, code = scope["path"], 200
         try:
             if refused is not None:
                 raise refused
@@ -125,10 +137,7 @@ class MetricsApp:
         else:
             body = document if isinstance(document, bytes) else msgspec.json.encode(document)
             await _send(send, code, b"" if scope["method"] == "HEAD" else body, content_type)
-        part = asked.path.split("/", 3)[2:3]
-        group = part[0] if part and part[0] in GROUPS else "other"
-        self._telemetry.requests.labels(group, str(code)).inc()
-        self._telemetry.seconds.labels(group).observe(clock.monotonic_s() - began_s)
+        return code
 
     async def _answer(
         self, path: str, parts: list[str], query: Mapping[str, list[str]], accept: str

@@ -15,6 +15,7 @@ from flyball.adapter.certificates import DirectoryKeeper, Keeper, LiveTLS, Secre
 from flyball.adapter.onward import Onward, OnwardFlags
 from flyball.adapter.owners import Owners
 from flyball.adapter.service import Adapter
+from flyball.adapter.tracing import start as tracing_start
 from flyball.errors import ConfigError, FlyballError
 from flyball.http.client import client_tls
 from flyball.http.server import serve
@@ -77,6 +78,7 @@ class Flags:
     Attributes:
         config: the configuration file; None only with ``standalone``, which has rules of its own.
         standalone: scrape the pods behind HPAs and Governors instead of asking a Prometheus.
+        otlp_endpoint: where traces go; "" makes none.
     """
 
     config: Path | None
@@ -90,6 +92,7 @@ class Flags:
     share_s: float = 5.0
     standalone: bool = False
     hpa_check_s: float = 15.0
+    otlp_endpoint: str = ""
 
 
 async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None] = lambda _: None) -> None:
@@ -133,6 +136,7 @@ async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None
         deny_ttl_s=serving.deny_ttl_s,
     )
     onward = Onward(flags.onward) if flags.onward.url else None
+    tracing = tracing_start(flags.otlp_endpoint) if flags.otlp_endpoint else None
     app = MetricsApp(adapter, access, onward=onward)
     try:
         async with asyncio.TaskGroup() as group:
@@ -168,6 +172,8 @@ async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None
             await onward.close()
         if scraping is not None:
             scraping.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.stop)
         close = getattr(source, "close", None)
         if close is not None:
             await close()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from flyball import clock
 from flyball.adapter.remembered import Remembered
 from flyball.adapter.sharing import NotShareable, SharedQuery
+from flyball.adapter.tracing import query_span
 from flyball.errors import ConfigError, FlyballError, QueryError, UpstreamError
 from flyball.metricrules import MetricQuery, RuleOptions
 from flyball.metricrules.queries import has_constant, newest_time_query
@@ -167,7 +168,8 @@ class Evaluation:
         self.counts["queries"] += 1
         self.counts["query_bytes_max"] = max(self.counts["query_bytes_max"], len(expr))
         try:
-            return await self._source_of(limits.options.source).query(expr, at_ms)
+            with query_span(limits.where, expr):
+                return await self._source_of(limits.options.source).query(expr, at_ms)
         except QueryError as exc:
             raise QueryRefusedError(f"unable to fetch metrics: {limits.where}: {exc}") from exc
         except ConfigError:

@@ -128,6 +128,7 @@ def _without_effect(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--proxy-to", default="", metavar="URL", help="Another adapter, asked for what no rule here gives.")
 @click.option("--proxy-ca-file", default="", type=_FILE, help="The authority of that adapter's certificate.")
 @click.option("--proxy-token-file", default="/var/run/secrets/kubernetes.io/serviceaccount/token", type=_FILE)
+@click.option("--otlp-endpoint", default="", metavar="URL", help="Send OpenTelemetry traces there (OTLP over HTTP).")
 @click.option("--logging-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("-v", "--v", "verbosity", type=int, default=0, help="4 and more: debug.")
 @_without_effect
@@ -229,6 +230,7 @@ def flags_of(given: dict[str, Any]) -> Any:
         given["metrics_staleness"],
         given["metrics_share"],
         given["standalone"],
+        otlp_endpoint=given["otlp_endpoint"],
     )
 
 
