@@ -196,6 +196,7 @@ class Block:
         first, last = int(inside[0]), int(inside[-1]) + 1
         times = times[first:last]
         values = self._cells(family, columns, first, last)
+        values = values.copy() if self.tombstones else values
         self._bury(table, columns, times, target, values)
         histograms = None
         if family.histograms is not None:
@@ -214,25 +215,33 @@ class Block:
         )
 
     def _cells(self, family: FamilyEntry, columns: NDArray[np.intp], first: int, last: int) -> Floats:
-        """[rows first to last, columns], each column's samples side by side in memory."""
+        """[rows first to last, columns], maybe a view of what is in the cache: to be read only."""
+        if len(family.chunks) == 1:
+            chunk = family.chunks[0]
+            whole = len(columns) == chunk.columns and columns[0] == chunk.column and last <= chunk.row + chunk.rows
+            if whole and columns[-1] == chunk.column + chunk.columns - 1 and first >= chunk.row:
+                return self._decoded(chunk)[first - chunk.row : last - chunk.row]
         cells = np.full((len(columns), last - first), ABSENT_BITS, np.uint64).view(np.float64)
         for chunk in family.chunks:
             row, end = max(first, chunk.row), min(last, chunk.row + chunk.rows)
             begin, stop = np.searchsorted(columns, (chunk.column, chunk.column + chunk.columns)).tolist()
             if row >= end or begin == stop:
                 continue
-
-            def make(chunk: Any = chunk) -> tuple[Floats, int]:
-                decoded = self.reader.chunk(chunk)
-                return decoded, decoded.nbytes
-
-            found = self._cache.get((self.number, chunk.section.offset), make).T
+            found = self._decoded(chunk).T
             rows = slice(row - chunk.row, end - chunk.row)
             if stop - begin == chunk.columns:
                 cells[begin:stop, row - first : end - first] = found[:, rows]
             else:
                 cells[begin:stop, row - first : end - first] = found[columns[begin:stop] - chunk.column, rows]
         return cells.T
+
+    def _decoded(self, chunk: Any) -> Floats:
+        def make() -> tuple[Floats, int]:
+            decoded = self.reader.chunk(chunk)
+            return decoded, decoded.nbytes
+
+        found: Floats = self._cache.get((self.number, chunk.section.offset), make)
+        return found
 
     def _bury(self, table: LabelTable, columns: NDArray[np.intp], times: Times, target: Codes, values: Floats) -> None:
         for tombstone in self.tombstones:

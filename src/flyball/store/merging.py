@@ -88,17 +88,17 @@ def _stacked(labels: tuple[Labels, ...], parts: Sequence[_Part]) -> Frame | None
             return None
         newest = np.maximum(newest, np.where(table == NOT_YET, BEFORE, table).max(axis=0, initial=BEFORE))
     rows = sum(len(table) for table in times)
-    values = np.empty((len(labels), rows), np.float64)
+    values = np.empty((rows, len(labels)), np.float64)
     at = 0
     for part in parts:
         count = len(part.frame.values)
-        values[:, at : at + count] = _taken(part.frame.values, part.columns).T
+        values[at : at + count] = _taken(part.frame.values, part.columns)
         at += count
     return Frame(
         labels=labels,
         times_ms=np.maximum.accumulate(np.concatenate(times), axis=0),
         target=target.reshape(-1).astype(np.int32),
-        values=values.T,
+        values=values,
         histograms=_histograms(parts, rows, len(labels)),
     )
 
