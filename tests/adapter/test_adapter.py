@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import random
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ from flyball import clock
 from flyball.adapter import Adapter
 from flyball.adapter.access import TokenAccess
 from flyball.adapter.api import MetricsApp
+from flyball.adapter.documents import decimal
 from flyball.adapter.objects import MetaObject, ObjectMeta, Status
 from flyball.errors import UpstreamError
 from flyball.model.labels import labels_of
+from flyball.model.quantities import Quantity
 from flyball.sources import Sample
 
 CONFIG = """
@@ -122,3 +125,10 @@ def test_who_may_ask() -> None:
     assert get(PODS, Source(), {})[0] == 403
     assert get(PODS, Source(), {"authorization": "Bearer x"})[0] == 401
     assert get(PODS, Source(), {"x-remote-user": "admin", "x-remote-group": "system:masters"})[0] == 403
+
+
+def test_the_short_way_to_a_quantity_is_the_quantity() -> None:
+    rng = random.Random(7)
+    values = [rng.randint(-(10**size), 10**size) for size in range(1, 19) for _ in range(200)]
+    for milli in (*values, *(n * 10**k for n in range(-20, 21) for k in range(16))):
+        assert decimal(milli) == str(Quantity(milli, -3))

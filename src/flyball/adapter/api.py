@@ -3,6 +3,7 @@
 Facts: reference/adapter.md section 2.
 """
 
+import functools
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -271,8 +272,8 @@ class MetricsApp:
         if kind is None or kind.namespaced != bool(namespace):
             raise Failure(404, f"the server could not find the metric {metric} for {resource}")
         _check_field_selector(query, name)
-        metric_selector = parse_selector(_one(query, "metricLabelSelector"))
-        selector = parse_selector(_one(query, "labelSelector"))
+        metric_selector = _selector(_one(query, "metricLabelSelector"))
+        selector = _selector(_one(query, "labelSelector"))
         values = await self._adapter.custom_values(kind, namespace, name, metric, selector, metric_selector)
         shown = selector_document(metric_selector)
         items = [custom_item(version, kind, metric, value, shown) for value in values]
@@ -281,7 +282,7 @@ class MetricsApp:
     async def _external(self, rest: list[str], query: Mapping[str, list[str]]) -> dict[str, Any]:
         if len(rest) != 3 or rest[0] != "namespaces" or not rest[2]:
             raise Failure(404, "the server could not find the requested resource")
-        values = await self._adapter.external_values(rest[1], rest[2], parse_selector(_one(query, "labelSelector")))
+        values = await self._adapter.external_values(rest[1], rest[2], _selector(_one(query, "labelSelector")))
         items = [external_item(rest[2], value) for value in values]
         return {
             "kind": "ExternalMetricValueList",
@@ -301,7 +302,7 @@ class MetricsApp:
         else:
             raise Failure(404, "the server could not find the requested resource")
         single = bool(name)
-        selector = parse_selector(_one(query, "labelSelector")) if not single else Selector()
+        selector = _selector(_one(query, "labelSelector")) if not single else Selector()
         if not single:
             fields = _fields(query)
             namespace, name = fields.get("metadata.namespace", namespace), fields.get("metadata.name", "")
@@ -327,6 +328,10 @@ class MetricsApp:
         if single:
             return {"kind": kind, **head, **items[0]}
         return {"kind": f"{kind}List", **head, "metadata": {}, "items": items}
+
+
+#: HPAs ask with the same few selectors again and again.
+_selector = functools.lru_cache(maxsize=4096)(parse_selector)
 
 
 def _one(query: Mapping[str, list[str]], name: str) -> str:

@@ -3,6 +3,7 @@
 Shapes: reference/adapter.md sections 2.3 to 2.5.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,7 +63,15 @@ def failure_of(exc: FlyballError) -> Failure:
 
 
 def decimal(milli: int) -> str:
-    return str(Quantity(milli, -3))
+    """A quantity of thousandths, in its canonical form."""
+    whole, rest = divmod(milli, 1000)
+    if rest:
+        return f"{milli}m"
+    return str(whole) if whole % 1000 else str(Quantity(milli, -3))
+
+
+#: The objects of a list share few times.
+_time = functools.lru_cache(maxsize=1024)(clock.rfc3339)
 
 
 def selector_document(selector: Selector) -> dict[str, Any] | None:
@@ -90,11 +99,11 @@ def custom_item(
     item: dict[str, Any] = {"describedObject": described}
     window = value.window_ms // 1000 if value.window_ms else 0
     if version == "v1beta1":
-        item |= {"metricName": metric, "timestamp": clock.rfc3339(value.t_ms)}
+        item |= {"metricName": metric, "timestamp": _time(value.t_ms // 1000 * 1000)}
         if window:
             item["window"] = window
         return item | {"value": decimal(value.milli), "selector": selector}
-    item |= {"metric": {"name": metric, "selector": selector}, "timestamp": clock.rfc3339(value.t_ms)}
+    item |= {"metric": {"name": metric, "selector": selector}, "timestamp": _time(value.t_ms // 1000 * 1000)}
     if window:
         item["windowSeconds"] = window
     return item | {"value": decimal(value.milli)}
@@ -105,7 +114,7 @@ def external_item(metric: str, value: MetricValue) -> dict[str, Any]:
     item: dict[str, Any] = {
         "metricName": metric,
         "metricLabels": dict(value.labels),
-        "timestamp": clock.rfc3339(value.t_ms),
+        "timestamp": _time(value.t_ms // 1000 * 1000),
         "value": decimal(value.milli),
     }
     if value.window_ms:

@@ -14,7 +14,7 @@ KINDS_MAX = 50
 SELECTIONS_MAX = 20_000
 
 
-class ObjectMeta(msgspec.Struct):
+class ObjectMeta(msgspec.Struct, gc=False):
     """What the adapter keeps of an object's metadata."""
 
     name: str = ""
@@ -22,13 +22,13 @@ class ObjectMeta(msgspec.Struct):
     labels: dict[str, str] | None = None
 
 
-class Status(msgspec.Struct):
+class Status(msgspec.Struct, gc=False):
     """What the adapter keeps of a status."""
 
     phase: str = ""
 
 
-class MetaObject(msgspec.Struct):
+class MetaObject(msgspec.Struct, gc=False):  # no cycles, so there is nothing to collect
     """An object, its metadata and phase only: full pod specs would be most of the memory."""
 
     metadata: ObjectMeta = msgspec.field(default_factory=ObjectMeta)
