@@ -2,14 +2,11 @@
 
 ``disk``: bytes per sample of two hours at 15 s in sealed blocks, index and labels counted. ``memory``: resident bytes
 per series after 80 minutes, above the empty process. ``-churn``: half of the targets are replaced every 20 minutes.
-The peer is Debian's Prometheus, or the binary in FLYBALL_PROMETHEUS.
 """
 
 import contextlib
 import gc
 import json
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +21,7 @@ import cramjam
 import numpy as np
 import psutil
 
+from bench.peers import free_port, tool
 from bench.report import report
 from flyball.store import Database, Plan
 
@@ -163,7 +161,7 @@ def prometheus(directory: Path, binary: str) -> Iterator[tuple[str, psutil.Proce
     """A running server: its address, process and version."""
     config = directory / "prometheus.yml"
     config.write_text("global: {scrape_interval: 15s}\n")
-    port = 29_100 + os.getpid() % 900
+    port = free_port()
     process = subprocess.Popen(
         [
             *(binary, f"--config.file={config}", f"--storage.tsdb.path={directory / 'data'}"),
@@ -227,17 +225,8 @@ def _post(base: str, body: bytes) -> None:
         raise SystemExit(f"Prometheus refused the samples: {exc.read().decode()}") from None
 
 
-def _binary() -> str:
-    named = os.environ.get("FLYBALL_PROMETHEUS") or shutil.which("prometheus")
-    if named:
-        return named
-    from tools.debian_prometheus import binary
-
-    return str(binary())
-
-
 def main() -> None:
-    binary = _binary()
+    binary = str(tool("prometheus.py"))
     for suffix, churn in (("", False), ("-churn", True)):
         with tempfile.TemporaryDirectory(prefix="flyball-bench-") as name:
             told = subprocess.run(

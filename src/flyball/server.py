@@ -204,7 +204,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
     from flyball.rules.evaluation import External
     from flyball.rules.manager import RuleManager
     from flyball.rules.notifier import Notifier
-    from flyball.scrape import ExemplarStore, ScrapeManager
+    from flyball.scrape import ScrapeManager
     from flyball.store import Database, StoreCollector
     from flyball.web.prometheus_api import Budget, Instance, create_app
     from flyball.web.receiving import Receiver
@@ -223,9 +223,10 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
         retention_ms=settings.retention_ms,
         retention_bytes=settings.retention_bytes or None,
         out_of_order_ms=first.config.out_of_order_ms,
+        exemplars_max=first.config.exemplars_max,
     )
     REGISTRY.register(StoreCollector(store))
-    manager = ScrapeManager(store.head, exemplars=ExemplarStore(first.config.exemplars_max))
+    manager = ScrapeManager(store.head)
     discovery = Discovery(manager.set_groups)
     kubernetes = _Kubernetes(discovery)
 
@@ -254,7 +255,8 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
         alerts=lambda: rules.alerts_json(),
         alertmanagers=lambda: [url for found in configuration.loaded.config.alertmanagers for url in found.urls()],
         notifications=configuration.notifications,
-        exemplars=manager.exemplars,
+        exemplars=store.head.exemplars,
+        stored_metadata=lambda: store.head.metadata,
         retention=format_duration(settings.retention_ms),
         blocks=lambda: [describe_block(block) for block in store.blocks],
         admin=_Admin(store) if settings.admin_api else None,
@@ -272,7 +274,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
         notifier.external_url = settings.external_url
         in_thread = partial(loop.run_in_executor, executor)
         rules = RuleManager(store, store.head.append_all, in_thread, on_alerts=notifier.notify)
-        receiver = Receiver(store.head, store.head.append_histograms, manager.exemplars.add)
+        receiver = Receiver(store.head, store.head)
         app: Any = create_app(
             store,
             executor=executor,

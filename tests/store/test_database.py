@@ -252,3 +252,24 @@ def test_scraping_goes_on_when_the_clock_jumps_and_comes_back(tmp_path: Path, ju
     assert contents(driver.database) == driver.model
     rounds(30)
     assert contents(driver.database) == driver.model
+
+
+def test_exemplars_and_metadata_survive_restarts_and_the_end_of_their_segment(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+    series, own = labels_of({"__name__": "a"}), (("trace", "x"),)
+    database.head.describe({"a": ("counter", "Said of a.", "")})
+    database.head.append_exemplars([(series, own, 1.0, START_MS), (series, own, 2.0, START_MS - 1)])
+    database.head.append_exemplars([(series, own, 1.0, START_MS + 5), (series, own, 3.0, START_MS + 9)])
+    for _ in range(3):
+        database.close()
+        database = Database(tmp_path)
+        database.wal.rotate()
+        database.head.append(series, START_MS, 1.0)
+    kept = database.head.exemplars.select([[]], 0, START_MS * 2)
+    assert kept == [(series, [(own, 1.0, START_MS), (own, 3.0, START_MS + 9)])]
+    database.close()
+    for path in sorted((tmp_path / "wal").iterdir())[:-2]:
+        path.unlink()  # as when blocks have all samples of these segments
+    database = Database(tmp_path)
+    assert database.head.metadata == {"a": ("counter", "Said of a.", "")}
+    database.close()

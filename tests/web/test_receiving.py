@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import aiohttp
 import cramjam
@@ -33,14 +32,16 @@ def request(*samples: tuple[str, int, float]) -> bytes:
         )
         for name, at, value in samples
     ]
-    return bytes(cramjam.snappy.compress_raw(t["WriteRequest"](timeseries=series).SerializeToString()))
+    said = [t["MetricMetadata"](type=1, metric_family_name="a", help="Said of a.")]
+    written = t["WriteRequest"](timeseries=series, metadata=said)
+    return bytes(cramjam.snappy.compress_raw(written.SerializeToString()))
 
 
-def posted(*posts: tuple[str, bytes, dict[str, str]], on: bool = True) -> tuple[Head, list[tuple[int, str]], list[Any]]:
-    head, exemplars, answers = Head(), [], []
+def posted(*posts: tuple[str, bytes, dict[str, str]], on: bool = True) -> tuple[Head, list[tuple[int, str]]]:
+    head, answers = Head(), []
 
     async def go() -> None:
-        receiver = Receiver(head, head.append_histograms, lambda *exemplar: exemplars.append(exemplar))
+        receiver = Receiver(head, head)
         routes = receiver.routes(remote_write=on, otlp=on)
         with ThreadPoolExecutor(1) as executor:
             server = await serve(create_app(head, executor=executor, routes=routes), port=0)
@@ -53,16 +54,18 @@ def posted(*posts: tuple[str, bytes, dict[str, str]], on: bool = True) -> tuple[
                 await server.close()
 
     asyncio.run(go())
-    return head, answers, exemplars
+    return head, answers
 
 
 def test_what_is_acknowledged_is_stored_and_may_come_twice() -> None:
     now = clock.now_ms()
     body = request(("a", now - 10, 1.0), ("b", now - 10, 2.0))
-    head, answers, exemplars = posted((WRITE, body, HEADERS), (WRITE, body, HEADERS))
+    head, answers = posted((WRITE, body, HEADERS), (WRITE, body, HEADERS))
     assert [status for status, _ in answers] == [204, 204]
     assert [dict(labels)["__name__"] for labels in head.series([], 0, now)] == ["a", "b"]
-    assert exemplars[0] == (labels_of({"__name__": "a"}), (("id", "x"),), 1.0, now - 10)
+    ((series, kept), _) = head.exemplars.select([[]], 0, now)
+    assert (series, kept) == (labels_of({"__name__": "a"}), [((("id", "x"),), 1.0, now - 10)])
+    assert head.metadata == {"a": ("counter", "Said of a.", "")}
 
 
 def test_native_histograms_are_stored_and_end() -> None:
@@ -78,7 +81,7 @@ def test_native_histograms_are_stored_and_end() -> None:
         ],
     )
     body = bytes(cramjam.snappy.compress_raw(t["WriteRequest"](timeseries=[series]).SerializeToString()))
-    head, answers, _ = posted((WRITE, body, HEADERS))
+    head, answers = posted((WRITE, body, HEADERS))
     assert answers == [(204, "")]
     (frame,) = head.select([], 0, now)
     assert frame.histograms is not None
@@ -90,7 +93,7 @@ def test_native_histograms_are_stored_and_end() -> None:
 
 def test_late_and_future_samples_are_named_and_the_rest_is_taken() -> None:
     now = clock.now_ms()
-    head, answers, _ = posted(
+    head, answers = posted(
         (WRITE, request(("a", now - 10, 1.0)), HEADERS),
         (WRITE, request(("a", now - 20, 1.0), ("b", now, 1.0), ("c", now + 3_600_000, 1.0)), HEADERS),
     )
@@ -111,7 +114,7 @@ def test_late_and_future_samples_are_named_and_the_rest_is_taken() -> None:
     ],
 )
 def test_what_is_no_remote_write(body: bytes, headers: dict[str, str], status: int, said: str) -> None:
-    _, answers, _ = posted((WRITE, body, {**HEADERS, **headers}))
+    _, answers = posted((WRITE, body, {**HEADERS, **headers}))
     assert answers[0][0] == status and said in answers[0][1]
 
 
@@ -123,7 +126,7 @@ def test_otlp() -> None:
     metric.gauge.data_points.add(time_unix_nano=(clock.now_ms() - 5) * 1_000_000, as_double=1.5)
     headers = {"Content-Type": "application/x-protobuf"}
     path = "/api/v1/otlp/v1/metrics"
-    head, answers, _ = posted(
+    head, answers = posted(
         (path, gzip.compress(message.SerializeToString()), {**headers, "Content-Encoding": "gzip"}),
         (path, b"{}", {"Content-Type": "application/json"}),
         (path, gzip.compress(bytes(200_000_000)), {**headers, "Content-Encoding": "gzip"}),
@@ -133,5 +136,5 @@ def test_otlp() -> None:
 
 
 def test_off_says_how_to_switch_it_on() -> None:
-    _, answers, _ = posted((WRITE, b"", HEADERS), on=False)
+    _, answers = posted((WRITE, b"", HEADERS), on=False)
     assert answers[0][0] == 404 and "--web.enable-remote-write-receiver" in answers[0][1]

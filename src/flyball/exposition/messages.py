@@ -73,7 +73,7 @@ def write_types() -> dict[str, Any]:
             "Label": "name=1 bytes; value=2 bytes",
             "Sample": "value=1 double; timestamp=2 int64",
             "Exemplar": "labels=1 Label*; value=2 double; timestamp=3 int64",
-            "MetricMetadata": "type=1 int32; name=2 string; help=4 string; unit=5 string",
+            "MetricMetadata": "type=1 int32; metric_family_name=2 string; help=4 string; unit=5 string",
             "BucketSpan": "offset=1 sint32; length=2 uint32",
             "Histogram": (
                 "count_int=1 uint64; count_float=2 double; sum=3 double; schema=4 sint32; zero_threshold=5 double; "

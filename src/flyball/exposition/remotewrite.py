@@ -7,11 +7,13 @@ from typing import Any
 from flyball.errors import ScrapeError
 from flyball.exposition.messages import decode, write_types
 from flyball.exposition.nativehistograms import check_schema, read_buckets
-from flyball.exposition.parsed import Exemplar
+from flyball.exposition.parsed import Exemplar, Metadata
 from flyball.model.frames import STALE, STALE_BITS
 from flyball.model.histograms import Histogram, ResetHint
 from flyball.model.labels import METRIC_NAME, Labels, labels_of
 
+#: By the number that a request gives them.
+METADATA_TYPES = ("unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset")
 #: Raw labels of a series to its label set; the caller keeps it from request to request, and its size in bounds.
 KnownSeries = dict[tuple[bytes, ...], Labels]
 
@@ -29,6 +31,7 @@ class Written:
     exemplars: list[tuple[Labels, Exemplar]] = field(default_factory=list)
     histograms: list[tuple[Labels, int, Histogram]] = field(default_factory=list)
     ended: list[tuple[Labels, int, float]] = field(default_factory=list)
+    metadata: dict[str, Metadata] = field(default_factory=dict)
 
 
 def parse_write_request(body: bytes, known: KnownSeries) -> Written:
@@ -58,6 +61,9 @@ def parse_write_request(body: bytes, known: KnownSeries) -> Written:
                 found.ended.append((labels, histogram.timestamp, float(STALE)))
             else:
                 found.histograms.append((labels, histogram.timestamp, _histogram(histogram)))
+    for said in request.metadata:
+        type_ = METADATA_TYPES[said.type] if 0 <= said.type < len(METADATA_TYPES) else "unknown"
+        found.metadata[said.metric_family_name] = Metadata(type_, said.help, said.unit)
     return found
 
 

@@ -1,9 +1,8 @@
 """Fetching targets: one loop a target, into the store."""
 
 from flyball.scrape.demand import Demand
-from flyball.scrape.exemplars import ExemplarStore
 from flyball.scrape.manager import ScrapeManager
 from flyball.scrape.targets import Target, build_targets
 from flyball.scrape.waking import Waker
 
-__all__ = ["Demand", "ExemplarStore", "ScrapeManager", "Target", "Waker", "build_targets"]
+__all__ = ["Demand", "ScrapeManager", "Target", "Waker", "build_targets"]

@@ -39,9 +39,6 @@ _REPORT = (
     "scrape_samples_post_metric_relabeling",
     "scrape_series_added",
 )
-#: ``(series, exemplar's labels, value, time in ms)``.
-TakeExemplar = Callable[[Labels, Labels, float, int], object]
-
 #: Scrapes begin at multiples of this. Those of one moment are sent, parsed and stored in one go, which costs half of
 #: what as many single wake-ups do.
 _BEAT_MS = 50
@@ -66,7 +63,6 @@ class TargetLoop:
         tls: ssl.SSLContext | None,
         landed: Callable[["TargetLoop", int], None],
         *,
-        exemplars: TakeExemplar | None = None,
         learning: asyncio.Lock | None = None,
         pages: KnownPages | None = None,
     ) -> None:
@@ -75,7 +71,6 @@ class TargetLoop:
         self.target = target
         self._fetcher = Fetcher(target.url, config, tls)
         self.landed = landed
-        self.exemplars = exemplars
         self.learning = learning or asyncio.Lock()
         self.pages = pages or KnownPages()
         self.interval_ms = target.interval_ms
@@ -246,6 +241,8 @@ class TargetLoop:
         refs = self._refs([one for one in in_matrix if one is not None], live)
         added = len({one for one in labels if one is not None} - live - self._live_scattered.keys())
         self._plan = Plan([*(refs.get(one) if one is not None else None for one in in_matrix), *self._report_refs()])
+        if page is not self._page:
+            self.head.describe(page.metadata)
         self._page, self._labels, self._kept = page, labels, kept
         self._scattered = sorted(index for index in scattered if labels[index] is not None)
         return added
@@ -291,12 +288,14 @@ class TargetLoop:
             self._plan = None  # what ended must be found once more
         if self._partial:
             self._plan = None  # series that were refused are offered again with the next scrape
-        if samples.exemplars and self.exemplars is not None:
-            for index, exemplar in samples.exemplars:
-                labels = self._labels[index]
-                if labels is not None:
-                    time_ms = exemplar.time_ms if exemplar.time_ms is not None else at_ms
-                    self.exemplars(labels, labels_of(exemplar.labels), exemplar.value, time_ms)
+        if samples.exemplars:
+            self.head.append_exemplars(
+                [
+                    (labels, labels_of(found.labels), found.value, at_ms if found.time_ms is None else found.time_ms)
+                    for index, found in samples.exemplars
+                    if (labels := self._labels[index]) is not None
+                ]
+            )
 
     def _live_refs(self) -> list[Ref]:
         return [ref for ref in self._live.refs[: -len(_REPORT)] if ref is not None] if self._live is not None else []

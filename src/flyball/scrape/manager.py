@@ -9,7 +9,6 @@ from prometheus_client import Counter, Gauge
 from flyball import clock
 from flyball.errors import ConfigError
 from flyball.model.scrapeconfigs import ScrapeConfig, TargetGroup
-from flyball.scrape.exemplars import ExemplarStore
 from flyball.scrape.fetch import tls_context
 from flyball.scrape.loop import TargetLoop
 from flyball.scrape.pages import KnownPages
@@ -25,15 +24,10 @@ Override = Callable[[Target], int | None]
 
 
 class ScrapeManager:
-    """Scrapes every target of every job into the head, on one event loop; a target has one connection.
+    """Scrapes every target of every job into the head, on one event loop; a target has one connection."""
 
-    Args:
-        exemplars: takes the exemplars of OpenMetrics and protobuf.
-    """
-
-    def __init__(self, head: Head, *, exemplars: ExemplarStore | None = None) -> None:
+    def __init__(self, head: Head) -> None:
         self.head = head
-        self.exemplars = exemplars if exemplars is not None else ExemplarStore()
         self._running = False
         self._learning = asyncio.Lock()
         self._configs: dict[str, ScrapeConfig] = {}
@@ -142,7 +136,6 @@ class ScrapeManager:
                 target,
                 tls,
                 self._landed,
-                exemplars=self.exemplars.add,
                 learning=self._learning,
                 pages=self._pages[job],
             )

@@ -1,11 +1,12 @@
 """The store on disk: a head whose samples are logged before they are taken, and blocks of what is older.
 
-Every quarter hour's samples, when they are half an hour old, are sealed into a block; small blocks are compacted into
+Every ten minutes' samples, when they are twenty minutes old, are sealed into a block; small blocks are compacted into
 larger ones. DESIGN.md of this room has the files and what happens to them.
 """
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import logging
 import os
@@ -35,9 +36,9 @@ log = logging.getLogger(__name__)
 
 _MINUTE_MS = 60_000
 #: Samples are sealed in ranges of this length, aligned to it, ...
-SEAL_RANGE_MS = 15 * _MINUTE_MS
+SEAL_RANGE_MS = 10 * _MINUTE_MS
 #: ... once they are this old. Longer makes queries of the last hour a little faster, and every series larger in memory.
-SEAL_AGE_MS = 30 * _MINUTE_MS
+SEAL_AGE_MS = 20 * _MINUTE_MS
 #: A newest scrape this far ahead of the clock means that the clock went back.
 CLOCK_BACK_MS = 30_000
 _SYNC_EVERY_S = 1.0
@@ -76,6 +77,7 @@ class Database:
         retention_bytes: int | None = None,
         memory_limit_bytes: int = 2 * 1024**3,
         out_of_order_ms: int = 0,
+        exemplars_max: int = 100_000,
         reserve_bytes: int = 64 << 20,
         sync_each: bool = False,
         cache_bytes: int = 64 << 20,
@@ -104,6 +106,7 @@ class Database:
                 retention_ms=SEAL_AGE_MS + SEAL_RANGE_MS,
                 memory_limit_bytes=memory_limit_bytes,
                 out_of_order_ms=out_of_order_ms,
+                exemplars_max=exemplars_max,
             )
             self._state = _State(self._open_blocks())
             origin = _latest(self.blocks)
@@ -119,6 +122,7 @@ class Database:
         except OSError as exc:
             raise StoreError(f"{directory}: {exc.strerror}; name another directory or mend the disk") from exc
         self.wal.newest_ms.update(self.replayed.newest_ms)
+        self.wal.remember(self.head.metadata)
         self.head.wal = self.wal
 
     def _open_blocks(self) -> tuple[Block, ...]:
@@ -346,10 +350,13 @@ class Database:
     def _tidy(self, end_ms: int, now_ms: int) -> None:
         if end_ms == NOT_YET:
             self._seal_everything(now_ms)
+        done = self.seals + self.compactions
         while self._sealed_ms < end_ms != NOT_YET:
             self._seal(end_ms)
         while members := next_compaction(self.blocks, self._sealed_ms, self.retention_ms):
             self._replace(members)
+        if self.seals + self.compactions > done:
+            _give_back()
         self._retain(now_ms)
         self._segments_deleted += self.wal.forget(self._sealed_ms)
 
@@ -451,6 +458,12 @@ class Database:
         with contextlib.suppress(StoreError):
             self.wal.close()
         os.close(self._lock_fd)
+
+
+def _give_back() -> None:
+    """Lets the system have the memory that sealing needed; the allocator of its thread would keep it."""
+    with contextlib.suppress(OSError, AttributeError):  # the C library is another one
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _sorted(blocks: Any) -> tuple[Block, ...]:

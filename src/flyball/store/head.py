@@ -1,7 +1,7 @@
 """The head: the last hours of every series, in memory."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,10 +12,12 @@ from flyball.model.frames import Floats, Frame, Times
 from flyball.model.histograms import Histogram
 from flyball.model.labels import METRIC_NAME, Labels, Matcher, MatchType
 from flyball.store.buffers import SeriesBuffer
+from flyball.store.exemplars import Exemplar, Exemplars
 from flyball.store.index import Entry, Metric, Picked, Selection
 from flyball.store.matrix import BEFORE, NOT_YET, Family, Group, Ref, Writer
 from flyball.store.merging import after
 from flyball.store.pieces import Piece, frames_of, merged
+from flyball.store.records import RecordType
 from flyball.store.wal import Wal
 
 _MINUTE_MS = 60_000
@@ -25,6 +27,10 @@ _RETENTION_MIN_MS = 10 * _MINUTE_MS
 _COLLECT_EVERY_MS = 5 * _MINUTE_MS
 #: Labels, index and references of one series, roughly.
 _SERIES_BYTES = 400
+#: Families whose metadata is kept.
+_METADATA_MAX = 100_000
+#: (type, help, unit) of a metric family.
+Metadata = tuple[str, str, str]
 
 
 class Head:
@@ -35,6 +41,7 @@ class Head:
         memory_limit_bytes: when the samples' arrays reach this, the retention is shortened (to 10 min at
             least) and after that new series are refused.
         out_of_order_ms: samples of single series may be so much older than the newest sample.
+        exemplars_max: so many are kept.
         wal: every sample is logged here before it is taken, if there is one.
 
     ``sealed_ms`` is None while memory is all there is. With blocks it is their end: older samples may be dropped
@@ -47,6 +54,7 @@ class Head:
         retention_ms: int = 120 * _MINUTE_MS,
         memory_limit_bytes: int = 2 * 1024**3,
         out_of_order_ms: int = 0,
+        exemplars_max: int = 100_000,
         wal: Wal | None = None,
     ) -> None:
         self.lock = threading.RLock()
@@ -58,6 +66,8 @@ class Head:
         self.retention_wanted_ms = retention_ms
         self.memory_limit_bytes = memory_limit_bytes
         self.refused = 0
+        self.exemplars = Exemplars(exemplars_max)
+        self.metadata: dict[str, Metadata] = {}
         self._bytes = 0
         self._series: dict[Labels, Entry] = {}
         self._buffers: dict[Labels, SeriesBuffer] = {}
@@ -129,6 +139,22 @@ class Head:
         for buffer, at_ms, histogram in taken:
             buffer.add_histogram(at_ms, histogram)
         return self._take([(buffer, at_ms, histogram.count) for buffer, at_ms, histogram in taken])
+
+    def append_exemplars(self, found: Sequence[Exemplar]) -> None:
+        """Keeps what is new among these. Raises ``StoreError`` when the log does not take them."""
+        fresh = self.exemplars.fresh(found)
+        if fresh and self.wal is not None:
+            self.wal.write_other(RecordType.EXEMPLARS, fresh)
+        self.exemplars.add(fresh)
+
+    def describe(self, found: Mapping[str, Metadata]) -> None:
+        """Keeps (type, help, unit) of metric families by name, the last that was said of each. Raises as
+        ``append_exemplars``."""
+        fresh = {name: said for name, said in found.items() if self.metadata.get(name) != said}
+        if fresh and len(self.metadata) + len(fresh) <= _METADATA_MAX:
+            if self.wal is not None:
+                self.wal.write_metadata(fresh)
+            self.metadata |= fresh
 
     def _accepted(self, samples: Sequence[tuple[Labels, int, _Sample]]) -> list[tuple[SeriesBuffer, int, _Sample]]:
         taken = []

@@ -105,7 +105,7 @@ class Family:
         """New columns at the right; the lock is held."""
         need = self.count + len(refs)
         if need > self.values.shape[1]:
-            width = max(need, self.count + self.count // 2)
+            width = max(need, self.count + self.count // 8)
             values = _absent((self.group.capacity, width))
             values[: self.group.rows, : self.count] = self.values[: self.group.rows, : self.count]
             self.slot_of = _widened(self.slot_of, self.count, width)
@@ -235,7 +235,7 @@ class Group:
         need = row + 1
         if need <= rows_kept // 2:
             return drop, row, max(_ROWS_MIN, 2 * need)
-        return drop, row, max(need, rows_kept) + rows_kept // 8 + 8
+        return drop, row, max(need, rows_kept) + rows_kept // 16 + 4
 
     def compact(self, horizon_ms: int) -> None:
         """Drops what lies before the horizon and gives the memory back; the lock is held."""

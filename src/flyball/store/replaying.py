@@ -5,12 +5,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from flyball.errors import StoreError
 from flyball.model.labels import Labels, Matcher, MatchType
 from flyball.store.blockfile import as_key
+from flyball.store.exemplars import Exemplar
 from flyball.store.head import Head
 from flyball.store.matrix import BEFORE, Plan, Writer
 from flyball.store.records import Record, RecordType
@@ -144,6 +146,12 @@ class _Reader:
             case RecordType.DELETE:
                 sets, start_ms, end_ms = decoded(record.payload)
                 self.head.delete([matchers_of(texts) for texts in sets], start_ms, end_ms)
+            case RecordType.EXEMPLARS:
+                self.head.append_exemplars([_exemplar(*found) for found in decoded(record.payload)])
+            case RecordType.METADATA:
+                self.head.describe(
+                    {name: (said[0], said[1], said[2]) for name, said in decoded(record.payload).items()}
+                )
             case RecordType.SERIES:
                 for number, labels in decoded(record.payload):
                     self._series[number] = self._shared(labels)
@@ -208,6 +216,10 @@ class _Reader:
             elif not sealed or self.head.sealed_ms is None or at_ms >= self.head.sealed_ms:
                 batch.append((labels, at_ms, histogram))
         self.found.samples += self.head.append_histograms(batch)
+
+
+def _exemplar(series: Sequence[Any], labels: Sequence[Any], value: float, time_ms: int) -> Exemplar:
+    return tuple(map(tuple, series)), tuple(map(tuple, labels)), value, time_ms
 
 
 def texts_of(matchers: Sequence[Matcher]) -> list[tuple[str, str, str]]:

@@ -14,7 +14,7 @@ import logging
 import os
 import struct
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ class Wal:
         self._targets: dict[Any, int] = {}
         self._targets_last = self._layouts = 0
         self._resumed: dict[Labels, int] = {}
+        self._metadata: dict[str, Sequence[str]] = {}
         self._checked_s = -1.0
         self._unchecked_bytes = 0
 
@@ -135,6 +136,12 @@ class Wal:
         ids = self._series_ids((buffer for buffer, _, _ in samples), definitions).tolist()
         body = _encode([(id_, at_ms, found) for id_, (_, at_ms, found) in zip(ids, samples, strict=True)])
         self._write(definitions, RecordType.HISTOGRAMS, body, max(at_ms for _, at_ms, _ in samples))
+
+    def write_metadata(self, found: Mapping[str, Sequence[str]]) -> None:
+        """(type, help, unit) of families by name; every later segment begins with them. Raises as ``write_row``."""
+        self._open()
+        self._write([], RecordType.METADATA, _encode(found), None)
+        self._metadata |= found
 
     def write_other(self, type_: RecordType, value: Any, at_ms: int | None = None) -> None:
         """Any other record, its payload as msgpack. Raises as ``write_row``."""
@@ -260,6 +267,12 @@ class Wal:
         self._defined = bytearray(1024)
         self._targets, self._resumed = {}, {}
         self._targets_last = self._layouts = 0
+        if self._metadata:
+            self._write([], RecordType.METADATA, _encode(self._metadata), None)
+
+    def remember(self, metadata: Mapping[str, Sequence[str]]) -> None:
+        """After a restart: what was written with ``write_metadata``."""
+        self._metadata |= metadata
 
     def resume(self, number: int, series: dict[int, Labels], targets_last: int, layouts_last: int, last: int) -> None:
         """Goes on in the last segment after a restart, whole as it is on the disk, with what it defines already.

@@ -43,6 +43,7 @@ class Instance:
     Attributes:
         targets: ``activeTargets``, ``droppedTargets`` and ``droppedTargetCounts``.
         target_metadata: (target labels, metric, type, help, unit).
+        stored_metadata: (type, help, unit) by metric, of what was pushed or is not scraped any more too.
         last_reload: (whether it worked, when in ms).
         admin: None while the admin API is off.
         reload, quit: None while the lifecycle API is off.
@@ -63,6 +64,7 @@ class Instance:
     alertmanagers: Callable[[], list[str]] = list
     notifications: Callable[[], list[dict[str, Any]]] = list
     exemplars: Exemplars | None = None
+    stored_metadata: Callable[[], Mapping[str, tuple[str, str, str]]] = dict
     admin: Admin | None = None
     blocks: Callable[[], list[dict[str, Any]]] = list
     reload: Callable[[], Awaitable[None]] | None = None

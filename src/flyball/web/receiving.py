@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from prometheus_client import Counter
@@ -14,7 +14,7 @@ from flyball import clock
 from flyball.errors import ScrapeError, StoreError
 from flyball.exposition.remotewrite import KnownSeries, parse_write_request
 from flyball.model.histograms import Histogram
-from flyball.model.labels import Labels
+from flyball.model.labels import Labels, labels_of
 
 #: Of one request, compressed and decompressed.
 BODY_MAX = 32 << 20
@@ -27,10 +27,6 @@ AHEAD_MAX_MS = 600_000
 _RECEIVED = Counter("flyball_received_samples", "Samples that were pushed, by protocol.", ["protocol"])
 _REFUSED = Counter("flyball_received_samples_refused", "Pushed samples that were not taken.", ["protocol", "reason"])
 
-#: ``(series, exemplar's labels, value, time in ms)``.
-TakeExemplar = Callable[[Labels, Labels, float, int], object]
-AppendHistograms = Callable[[Sequence[tuple[Labels, int, Histogram]]], int]
-
 
 class Appender(Protocol):
     """The way into the store; used from the event loop only."""
@@ -40,6 +36,14 @@ class Appender(Protocol):
     def late_samples(self) -> int: ...
 
 
+class Store(Protocol):
+    """Takes what comes with samples; used from the event loop only."""
+
+    def append_histograms(self, samples: Sequence[tuple[Labels, int, Histogram]]) -> int: ...
+    def append_exemplars(self, found: Sequence[tuple[Labels, Labels, float, int]]) -> None: ...
+    def describe(self, found: Mapping[str, tuple[str, str, str]]) -> None: ...
+
+
 class _RefusedError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -47,14 +51,10 @@ class _RefusedError(Exception):
 
 
 class Receiver:
-    """The handlers of ``/api/v1/write`` and ``/api/v1/otlp/v1/metrics``.
+    """The handlers of ``/api/v1/write`` and ``/api/v1/otlp/v1/metrics``; both arguments end in one head."""
 
-    Args:
-        histograms: ``Head.append_histograms``.
-    """
-
-    def __init__(self, appender: Appender, histograms: AppendHistograms, exemplars: TakeExemplar | None = None) -> None:
-        self._appender, self._append_histograms, self._exemplars = appender, histograms, exemplars
+    def __init__(self, appender: Appender, store: Store) -> None:
+        self._appender, self._store = appender, store
         self._known: KnownSeries = {}
 
     def routes(self, *, remote_write: bool, otlp: bool) -> list[BaseRoute]:
@@ -79,10 +79,13 @@ class Receiver:
             if len(self._known) > KNOWN_MAX:
                 self._known = {}
             taken, dropped = self._append("remote write", found.samples, found.histograms, found.ended)
-            for labels, exemplar in found.exemplars:
-                if self._exemplars is not None:
-                    own = tuple(sorted(exemplar.labels.items()))
-                    self._exemplars(labels, own, exemplar.value, exemplar.time_ms or clock.now_ms())
+            self._store.append_exemplars(
+                [
+                    (labels, labels_of(exemplar.labels), exemplar.value, exemplar.time_ms or clock.now_ms())
+                    for labels, exemplar in found.exemplars
+                ]
+            )
+            self._store.describe(found.metadata)
         except _RefusedError as exc:
             return PlainTextResponse(f"{exc}\n", exc.status)
         except ScrapeError as exc:
@@ -134,7 +137,7 @@ class Receiver:
         before = self._appender.late_samples
         taken = self._appender.append_all(floats)
         if natives:
-            taken += self._append_histograms(natives)
+            taken += self._store.append_histograms(natives)
         if ended:
             taken += self._appender.append_all([sample for sample in ended if sample[1] <= limit])
         late = self._appender.late_samples - before

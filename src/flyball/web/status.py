@@ -90,7 +90,10 @@ class StatusHandlers:
         limit, per_metric = whole(form, "limit"), whole(form, "limit_per_metric")
         wanted = first(form, "metric")
         found: dict[str, list[dict[str, str]]] = {}
-        for _, metric, kind, text, unit in self.instance.target_metadata():
+        scraped = [one[1:] for one in self.instance.target_metadata()]
+        named = {metric for metric, *_ in scraped}
+        pushed = [(metric, *said) for metric, said in self.instance.stored_metadata().items() if metric not in named]
+        for metric, kind, text, unit in [*scraped, *pushed]:
             if wanted and metric != wanted:
                 continue
             if metric not in found and limit and len(found) >= limit:
@@ -299,7 +302,9 @@ def cardinality(series: Sequence[Labels], bounds: tuple[int, int], count: int) -
     }
 
 
-_SECRETS = frozenset({"password", "credentials", "bearer_token", "client_secret", "secret_key", "secrets", "key", "token"})
+_SECRETS = frozenset(
+    {"password", "credentials", "bearer_token", "client_secret", "secret_key", "secrets", "key", "token"}
+)
 
 
 def hidden_secrets(document: Any) -> Any:
