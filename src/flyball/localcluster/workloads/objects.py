@@ -105,6 +105,8 @@ def available_in_s(pod: Mapping[str, Any], min_ready_s: int, now_ms: int) -> flo
 
 def soonest_available_s(pods: Iterable[Mapping[str, Any]], min_ready_s: int, now_ms: int) -> float | None:
     """Seconds until the next pod that is ready becomes available; None when none is on its way."""
+    if min_ready_s <= 0:
+        return None
     waits = [wait_s for pod in pods if (wait_s := available_in_s(pod, min_ready_s, now_ms))]
     return min(waits) if waits else None
 

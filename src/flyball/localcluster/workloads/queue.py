@@ -11,7 +11,7 @@ K = TypeVar("K", bound=Hashable)
 RETRY_MIN_S = 0.02
 RETRY_MAX_S = 60.0
 GATHERED_FROM = 50  # objects
-GATHERED_S = 1e-4  # for each of them: more than a look at it costs
+GATHERED_S = 2e-4  # for each of them: many times what a look at it costs
 
 
 class WorkQueue(Generic[K]):
