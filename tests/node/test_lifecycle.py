@@ -248,6 +248,7 @@ def test_every_pod_knows_where_the_api_server_is(tmp_path):
         await until(lambda: log.exists() and len(log.read_text().splitlines()) == 4)
         words = [line.split()[-1] for line in log.read_text().splitlines()]
         await until(lambda: client.status("p").get("podIP"))
-        assert words == ["127.0.0.1", "6443", "p", client.status("p")["podIP"]]
+        host = "127.11.0.1" if sys.platform == "linux" else "127.0.0.1"
+        assert words == [host, "6443", "p", client.status("p")["podIP"]]
 
     run(tmp_path, story)

@@ -1,5 +1,6 @@
 """The API server as one part that starts and stops."""
 
+import sys
 from pathlib import Path
 
 from flyball.http.server import LOOPBACK_HOSTS, Server, ServerTLS, serve
@@ -8,6 +9,14 @@ from flyball.localcluster.apiserver import Application
 from flyball.localcluster.storage import Storage
 
 HOSTS = frozenset({*LOOPBACK_HOSTS, "kubernetes", "kubernetes.default", "kubernetes.default.svc"})
+
+
+def addresses() -> tuple[str, ...]:
+    """Where the API is served; elsewhere than on Linux 127.0.0.1 is all there is.
+
+    Pods ask at the second: a pod that itself listens on the port means itself by localhost.
+    """
+    return pki.ADDRESSES if sys.platform.startswith("linux") else pki.ADDRESSES[:1]
 
 
 class ApiServer:
@@ -23,7 +32,7 @@ class ApiServer:
         self.port = pki.API_PORT + port_offset if port is None else port
         self._storage: Storage | None = None
         self._application: Application | None = None
-        self._server: Server | None = None
+        self._servers: list[Server] = []
 
     async def start(self) -> None:
         """Makes certificates where missing, opens the objects, listens.
@@ -37,10 +46,17 @@ class ApiServer:
         try:
             self._application = Application(self._data_dir, self._storage, port_offset=self._port_offset)
             tls = ServerTLS(self._data_dir / "pki" / "apiserver.crt", self._data_dir / "pki" / "apiserver.key")
-            self._server = await serve(
-                self._application, port=self.port, tls=tls, allowed_hosts=HOSTS, name="Kubernetes API server"
-            )
-            self.port = self._server.port
+            for host in addresses():
+                server = await serve(
+                    self._application,
+                    host=host,
+                    port=self.port,
+                    tls=tls,
+                    allowed_hosts=HOSTS,
+                    name="Kubernetes API server",
+                )
+                self._servers.append(server)
+                self.port = server.port
             self._application.start()
         except BaseException:
             await self.close()
@@ -50,13 +66,14 @@ class ApiServer:
         """Ends open watches, stops listening, closes the objects."""
         if self._storage is not None:
             self._storage.end_subscriptions()
-        if self._server is not None:
-            await self._server.close()
+        for server in self._servers:
+            await server.close()
         if self._application is not None:
             await self._application.close()
         if self._storage is not None:
             self._storage.close()
-        self._server = self._application = self._storage = None
+        self._servers.clear()
+        self._application = self._storage = None
 
     def statistics(self) -> dict[str, int]:
         return self._application.statistics() if self._application is not None else {}

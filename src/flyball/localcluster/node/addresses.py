@@ -8,6 +8,9 @@ from pathlib import Path
 from flyball.errors import ConfigError
 from flyball.localcluster.node import procfs
 
+API_SERVER_IP = "127.11.0.1"
+"""Where pods find the API server; it is among ``localcluster.pki.ADDRESSES``."""
+
 
 class Addresses:
     """POD_IPs, ``127.10.x.y``: no two pods alike, each remembered for its pod's life, a used one resting longest."""

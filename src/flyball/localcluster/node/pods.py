@@ -12,7 +12,7 @@ from typing import Any
 
 from flyball.kube import EventRecorder, KubeClient
 from flyball.localcluster.node import images, names, process, procfs, runtimes
-from flyball.localcluster.node.addresses import Addresses
+from flyball.localcluster.node.addresses import API_SERVER_IP, Addresses
 from flyball.localcluster.node.cgroups import Cgroups
 from flyball.localcluster.node.container import Container
 from flyball.localcluster.node.limiter import CpuLimiter
@@ -93,7 +93,8 @@ class PodManager:
         env["PYTHONUNBUFFERED"] = "1"  # as most images of Python programs have it: a log is read while it runs
         if worker.pod["spec"].get("enableServiceLinks", True):
             env.update(self.service_environment(worker.namespace))
-        env["KUBERNETES_SERVICE_HOST"] = "127.0.0.1"
+        # A pod may itself listen on the API server's port, and then localhost means the pod.
+        env["KUBERNETES_SERVICE_HOST"] = API_SERVER_IP if procfs.LINUX else "127.0.0.1"
         env["KUBERNETES_SERVICE_PORT"] = env["KUBERNETES_SERVICE_PORT_HTTPS"] = str(self.api_port)
         env["HOSTNAME"] = str(worker.pod["spec"].get("hostname") or worker.name)
         env["POD_IP"] = worker.ip
