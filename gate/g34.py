@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.adapter.on_cluster import granted
 from tests.adapter.world import World
-from tools.image import wheel
+from tools.image import snapshot, wheel
 
 from flyball.adapter.api import OPEN_PATHS, RULES_PATH
 from flyball.adapter.documents import GROUPS
@@ -102,7 +102,8 @@ def _passed(path: str, what: str) -> str:
 
 def _wheels() -> str:
     with tempfile.TemporaryDirectory(prefix="flyball-gate-") as folder:
-        one, other = (wheel(Path(folder, name)) for name in ("one", "other"))
+        source = snapshot(Path(folder))
+        one, other = (wheel(Path(folder, name), source) for name in ("one", "other"))
         demand(one.read_bytes() == other.read_bytes(), "two builds give different wheels")
         return f"two builds give the same wheel, {one.stat().st_size:,} bytes"
 

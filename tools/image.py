@@ -18,10 +18,21 @@ USER = 65532
 SITE = Path("opt/flyball")
 
 
-def wheel(directory: Path) -> Path:
+def snapshot(directory: Path) -> Path:
+    """A copy of what the wheel is built from, which nobody edits meanwhile."""
+    source = directory / "source"
+    source.mkdir(parents=True)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("src", "examples"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return source
+
+
+def wheel(directory: Path, source: Path = ROOT) -> Path:
     """Builds the wheel; the same sources give the same bytes."""
     environment = {**os.environ, "SOURCE_DATE_EPOCH": "1577836800"}
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(directory), str(ROOT)]
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(directory), str(source)]
     subprocess.run(command, check=True, env=environment)
     return next(directory.glob("flyball-*.whl"))
 

@@ -4,23 +4,23 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tools.image import SITE, USER, lay_out, wheel
+from tools.image import SITE, USER, lay_out, snapshot, wheel
 
 pytestmark = pytest.mark.real
 COMMANDS = ("adapter", "autoscaler", "operator", "server", "alertmanager", "exporter")
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("image")
-    for path in (directory, *list(directory.parents)[:2]):
-        path.chmod(0o755)  # so that another user reaches it
-    lay_out(directory)
-    return directory
+def context() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="flyball-image-") as folder:
+        Path(folder).chmod(0o755)  # so that the image's user reaches it
+        lay_out(Path(folder))
+        yield Path(folder)
 
 
 def files(tree: Path) -> Iterator[Path]:
@@ -66,5 +66,6 @@ def test_the_recipe_names_an_unprivileged_user_and_no_floating_base(context: Pat
 
 
 def test_two_builds_give_the_same_wheel(tmp_path: Path) -> None:
-    one, other = (wheel(tmp_path / name) for name in ("one", "other"))
+    source = snapshot(tmp_path)
+    one, other = (wheel(tmp_path / name, source) for name in ("one", "other"))
     assert one.name == other.name and one.read_bytes() == other.read_bytes()
