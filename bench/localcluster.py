@@ -1,4 +1,4 @@
-"""The embedded API server over TLS, alone in its process: writes, watch events, lists.
+"""The embedded API server over TLS, alone in its process: writes, watch events, lists, a thousand HPAs' status.
 
 Usage: python -m bench.localcluster [--json]
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import psutil
 import uvloop
 
 from bench.report import report
@@ -24,6 +25,7 @@ WRITES = 4_000
 WATCHERS = 1_000
 WATCHED_WRITES = 100
 PODS = 5_000
+HPAS, HPA_ROUND_S = 1_000, 15
 SERVER = """
 import asyncio, sys, uvloop
 from pathlib import Path
@@ -88,7 +90,7 @@ async def in_parallel(connections: list[Connection], work: list[Callable[[Connec
     return perf_counter() - start
 
 
-async def measure(directory: Path, port: int) -> None:
+async def measure(directory: Path, port: int, pid: int) -> None:
     tls = client_tls(ca_file=directory / "pki" / "ca.crt")
     token = pki.token(directory)
 
@@ -135,6 +137,37 @@ async def measure(directory: Path, port: int) -> None:
     report("localcluster", f"events to {WATCHERS} watchers", counter[0] / took, "1/s", aim=100_000)
     for task in watches:
         task.cancel()
+    await hpa_status(connections[0], call, psutil.Process(pid))
+
+
+async def hpa_status(connection: Connection, call: Any, server: psutil.Process) -> None:
+    """What the server's process spends on the status of every HPA, written every 15 s as an autoscaler does."""
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
+    path = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers"
+    for number in range(HPAS):
+        metadata = {"name": f"hpa-{number}"}
+        spec = {"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 9}
+        body = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": metadata, "spec": spec}
+        await call("POST", path, body)(connection)
+    kinds = ("AbleToScale", "ScalingActive", "ScalingLimited")
+    conditions = [{"type": kind, "status": "True", "reason": "Known", "message": "as it should be"} for kind in kinds]
+    metric = {"name": "cpu", "current": {"averageUtilization": 0, "averageValue": "0"}}
+    began, before = perf_counter(), sum(server.cpu_times()[:2])
+    for number in range(HPAS):
+        metric["current"] = {"averageUtilization": number % 90, "averageValue": f"{number}m"}
+        status = {"currentReplicas": 2, "desiredReplicas": 2, "conditions": conditions}
+        status["currentMetrics"] = [{"type": "Resource", "resource": metric}]
+        body = {"status": status}
+        await call("PATCH", f"{path}/hpa-{number}/status", body, "application/merge-patch+json")(connection)
+        await asyncio.sleep(began + HPA_ROUND_S * (number + 1) / HPAS - perf_counter())
+    spent = sum(server.cpu_times()[:2]) - before
+    report(
+        "localcluster",
+        f"cpu for the status of {HPAS} HPAs every {HPA_ROUND_S} s",
+        100 * spent / HPA_ROUND_S,
+        "%",
+        aim=5,
+    )
 
 
 def main() -> None:
@@ -142,7 +175,7 @@ def main() -> None:
         server = subprocess.Popen([sys.executable, "-c", SERVER, name], stdout=subprocess.PIPE, text=True)
         try:
             assert server.stdout is not None
-            uvloop.run(measure(Path(name), int(server.stdout.readline())))
+            uvloop.run(measure(Path(name), int(server.stdout.readline()), server.pid))
         finally:
             server.terminate()
             server.wait()

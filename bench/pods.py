@@ -1,4 +1,7 @@
-"""How long a pod takes from its creation to Running: processes one at a time, and simulated ones by the thousand."""
+"""How long a pod takes from its creation to Running: processes one at a time, and simulated ones by the thousand.
+
+The thousands are made by themselves, bound to their node, and by a Deployment, which scheduler and controllers serve.
+"""
 
 import asyncio
 import os
@@ -9,10 +12,11 @@ from typing import Any
 from bench.report import report
 from bench.startup import ROOT, running
 from flyball.kube import Informer, KubeClient
-from flyball.kube.kinds import NODES, PODS
+from flyball.kube.kinds import DEPLOYMENTS, NODES, PODS
 
 PODS_EACH = 15
-SIMULATED = 2_000
+SIMULATED = (2_000, 10_000)
+DEPLOYED = 2_000
 WRITERS = 32
 ANNOTATION = {"kwok.x-k8s.io/node": "fake"}
 BIG = {"cpu": "10k", "memory": "10Ti", "pods": "100k"}
@@ -44,6 +48,11 @@ class Watch:
             self._seen.clear()
             await self._seen.wait()
 
+    async def until_count(self, count: int) -> None:
+        while len(self.running) < count:
+            self._seen.clear()
+            await self._seen.wait()
+
 
 async def one_by_one(client: KubeClient, watch: Watch, kind: str, **spec: Any) -> None:
     took = []
@@ -58,10 +67,14 @@ async def one_by_one(client: KubeClient, watch: Watch, kind: str, **spec: Any) -
     report("pods", f"{kind}, slowest", took[-1], "ms")
 
 
-async def many_simulated(client: KubeClient, watch: Watch) -> None:
-    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "fake", "annotations": ANNOTATION}}
+async def add_fake_node(client: KubeClient) -> None:
+    metadata = {"name": "fake", "annotations": ANNOTATION, "labels": {"simulated": "true"}}
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": metadata}
     await client.create(NODES, {**node, "status": {"allocatable": BIG, "capacity": BIG}})
-    names = [f"many-{number}" for number in range(SIMULATED)]
+
+
+async def many_simulated(client: KubeClient, watch: Watch, count: int) -> None:
+    names = [f"many-{count}-{number}" for number in range(count)]
     left = iter(names)
     began = time.monotonic()
 
@@ -71,7 +84,22 @@ async def many_simulated(client: KubeClient, watch: Watch) -> None:
 
     await asyncio.gather(*(write() for _ in range(WRITERS)))
     await watch.until(*names)
-    report("pods", f"{SIMULATED} simulated", time.monotonic() - began, "s", aim=SIMULATED / 1000)
+    report("pods", f"{count} simulated", time.monotonic() - began, "s", aim=count / 1000)
+
+
+async def many_deployed(client: KubeClient, watch: Watch) -> None:
+    template = {
+        "metadata": {"labels": {"app": "many"}},
+        "spec": {**pod("")["spec"], "nodeSelector": {"simulated": "true"}},
+    }
+    spec = {"replicas": DEPLOYED, "selector": {"matchLabels": {"app": "many"}}, "template": template}
+    metadata = {"name": "many", "namespace": "default"}
+    seen, began = len(watch.running), time.monotonic()
+    await client.create(
+        DEPLOYMENTS, {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}
+    )
+    await watch.until_count(seen + DEPLOYED)
+    report("pods", f"{DEPLOYED} simulated, by a Deployment", time.monotonic() - began, "s")
 
 
 async def measure(data_dir: Path) -> None:
@@ -84,7 +112,10 @@ async def measure(data_dir: Path) -> None:
         mount = {"name": "config", "mountPath": "/etc/flyball-bench"}
         container = {"name": "main", "image": "busybox", "command": ["sleep", "3600"], "volumeMounts": [mount]}
         await one_by_one(client, watch, "volume", volumes=[volume], containers=[container])
-        await many_simulated(client, watch)
+        await add_fake_node(client)
+        await many_deployed(client, watch)
+        for count in SIMULATED:
+            await many_simulated(client, watch, count)
         following.cancel()
 
 
