@@ -289,7 +289,7 @@ def test_custom_resources_come_and_go(tmp_path: Path) -> None:
         _, left = await api("GET", widgets)
         assert [one["metadata"]["name"] for one in left["items"]] == ["w"], "the held one stays, the free one is gone"
         status, refused = await api("POST", widgets, {**widget, "metadata": {"name": "late"}})
-        assert status == 405 and "terminating" in refused["message"]
+        assert status == 403 and "terminating" in refused["message"]
         await api("PATCH", f"{widgets}/w", {"metadata": {"finalizers": None}}, type=MERGE)
         assert (await api("GET", f"{crds}/widgets.example.com"))[0] == 404, "the last object takes its definition along"
         assert (await api("GET", widgets))[0] == 404

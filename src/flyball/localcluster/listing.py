@@ -49,7 +49,8 @@ def selection(request: Request, served: Served, fields: str) -> Selection:
     except QueryError as exc:
         raise failures.bad_request(str(exc)) from exc
     try:
-        return Selection(labels, selectors.parse_fields(fields, served.store, not served.is_custom))
+        chosen = selectors.parse_fields(fields, served.store, not served.is_custom, served.selectable_fields)
+        return Selection(labels, chosen)
     except QueryError as exc:
         raise failures.bad_request(str(exc)) from exc
 

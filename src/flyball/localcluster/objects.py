@@ -109,7 +109,7 @@ class Objects:
         if namespace:
             self._check_namespace(kind.group, kind.plural, name, namespace)
         if served.is_custom:
-            self._check_definition(served)
+            self._check_definition(served, name)
         at_ms = now_ms()
         admission.stamp_new(obj, at_ms)
         stored = convert(obj, served.storage.api_version)
@@ -147,12 +147,11 @@ class Objects:
             }
             raise failures.forbidden(group, plural, name, why, [cause])
 
-    def _check_definition(self, served: Served) -> None:
+    def _check_definition(self, served: Served, name: str) -> None:
         record = self.storage.get(CRD_STORE, "", f"{served.kind.plural}.{served.kind.group}")
         if record is not None and record.object["metadata"].get("deletionTimestamp"):
-            details = {"group": served.kind.group, "kind": served.kind.plural}
             why = "create not allowed while custom resource definition is terminating"
-            raise ApiFailure(405, why, details=details)
+            raise failures.forbidden(served.kind.group, served.kind.plural, name, why)
 
     def _validate(self, served: Served, obj: Object, old: Object | None) -> None:
         found = served.validate(obj, old)

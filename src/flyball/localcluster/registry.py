@@ -42,6 +42,7 @@ class Served:
     crd_version: Object | None = None
     crd_revision: str = ""
     printer_columns: tuple[Object, ...] = field(default=(), compare=False)
+    deprecation: str = ""
 
     @property
     def store(self) -> str:
@@ -54,6 +55,12 @@ class Served:
     @property
     def is_custom(self) -> bool:
         return self.crd_version is not None
+
+    @property
+    def selectable_fields(self) -> frozenset[str]:
+        """The fields by which a custom resource may be selected, as its definition says."""
+        fields = (self.crd_version or {}).get("selectableFields") or ()
+        return frozenset(one["jsonPath"].removeprefix(".") for one in fields)
 
     @property
     def crd_schema(self) -> Object:
@@ -172,7 +179,14 @@ class Registry:
         else:
             revision = str((crd.get("metadata") or {}).get("resourceVersion", ""))
             self._custom[group, plural] = tuple(
-                Served(kind, stored, version, revision, tuple(version.get("additionalPrinterColumns") or ()))
+                Served(
+                    kind,
+                    stored,
+                    version,
+                    revision,
+                    tuple(version.get("additionalPrinterColumns") or ()),
+                    _deprecation(kind, version, versions),
+                )
                 for kind, version in zip(kinds, versions, strict=True)
             )
         self.version += 1
@@ -195,6 +209,17 @@ class Registry:
     def fingerprint(self, resources: list[Served]) -> str:
         text = repr([(s.kind, s.crd_revision) for s in resources])
         return hashlib.sha256(text.encode()).hexdigest()[:32].upper()
+
+
+def _deprecation(kind: Kind, version: Object, versions: list[Object]) -> str:
+    """What every request for a deprecated version is warned of; "" for others."""
+    if not version.get("deprecated"):
+        return ""
+    if version.get("deprecationWarning"):
+        return str(version["deprecationWarning"])
+    better = sorted((one["name"] for one in versions if not one.get("deprecated")), key=_version_rank)
+    instead = f"; use {kind.group}/{better[0]} {kind.kind}" if better else ""
+    return f"{kind.api_version} {kind.kind} is deprecated{instead}"
 
 
 def _version_rank(version: str) -> tuple[int, int, int]:

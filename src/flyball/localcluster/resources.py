@@ -61,6 +61,8 @@ class Resources:
         served = self._objects.served(group, version, rest[0])
         if served.store == "/endpoints":
             request.warnings.append("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        if served.deprecation:
+            request.warnings.append(served.deprecation)
         if served.kind.namespaced != bool(namespace) and not (
             served.kind.namespaced and len(rest) == 1 and request.method in ("GET", "DELETE")
         ):

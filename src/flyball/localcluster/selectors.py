@@ -160,15 +160,19 @@ _FIELDS: dict[str, frozenset[str]] = {
 }
 
 
-def parse_fields(text: str, store: str, is_builtin: bool = True) -> Callable[[Mapping[str, Any]], bool] | None:
+def parse_fields(
+    text: str, store: str, is_builtin: bool = True, more: frozenset[str] = frozenset()
+) -> Callable[[Mapping[str, Any]], bool] | None:
     """The predicate over a stored object of ``store`` (a kind's key, ``/pods``); None when everything matches.
+
+    ``more`` are the fields by which a custom resource may be selected besides.
 
     Raises:
         QueryError: malformed, or a field this kind cannot be selected by.
     """
     if not text.strip():
         return None
-    allowed = _ANY | _FIELDS.get(store, frozenset())
+    allowed = _ANY | more | _FIELDS.get(store, frozenset())
     checks: list[tuple[tuple[str, ...], str, bool]] = []
     for term in _terms(text):
         negated = "!=" in term

@@ -1,10 +1,20 @@
 """What the suite does, by scenario. A scenario's name is its namespace; ``$NS`` in a step stands for it."""
 
-from tests.cluster.scenarios import cluster, defaults, imperative, kinds, objects, patching, reading, validation
+from tests.cluster.scenarios import (
+    cluster,
+    defaults,
+    definitions,
+    imperative,
+    kinds,
+    objects,
+    patching,
+    reading,
+    validation,
+)
 from tests.cluster.steps import Step
 
 SCENARIOS: dict[str, list[Step]] = {
     name: steps
-    for module in (objects, patching, validation, defaults, kinds, reading, imperative, cluster)
+    for module in (objects, patching, validation, defaults, kinds, reading, imperative, cluster, definitions)
     for name, steps in module.SCENARIOS.items()
 }

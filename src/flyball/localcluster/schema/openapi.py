@@ -110,12 +110,31 @@ _API_VERSION = {"type": "string", "description": "The versioned schema of this r
 _KIND = {"type": "string", "description": "The REST resource this object represents."}
 
 
+_OBJECT_FIELDS: Node = {
+    "apiVersion": _API_VERSION,
+    "kind": _KIND,
+    "metadata": {"allOf": [{"$ref": f"{_REF}{_META}ObjectMeta"}]},
+}
+
+
+def _with_embedded(node: Node) -> Node:
+    """A copy of a structural schema in which whole objects within the object have their fields, too."""
+    out = dict(node)
+    if isinstance(node.get("properties"), dict):
+        out["properties"] = {name: _with_embedded(child) for name, child in node["properties"].items()}
+    for name in ("items", "additionalProperties"):
+        if isinstance(node.get(name), dict):
+            out[name] = _with_embedded(node[name])
+    if node.get("x-kubernetes-embedded-resource"):
+        out["properties"] = {**(out.get("properties") or {}), **_OBJECT_FIELDS}
+        out["required"] = [*(node.get("required") or ()), "apiVersion", "kind"]
+    return out
+
+
 def _custom(kind: Kind, given: Node | None) -> Node:
-    schema: Node = dict(given) if given is not None else {"x-kubernetes-preserve-unknown-fields": True}
+    schema: Node = _with_embedded(given) if given is not None else {"x-kubernetes-preserve-unknown-fields": True}
     schema["type"] = "object"
-    properties = dict(schema.get("properties") or {})
-    properties.update(apiVersion=_API_VERSION, kind=_KIND, metadata={"allOf": [{"$ref": f"{_REF}{_META}ObjectMeta"}]})
-    schema["properties"] = properties
+    schema["properties"] = {**(schema.get("properties") or {}), **_OBJECT_FIELDS}
     schema["x-kubernetes-group-version-kind"] = [_gvk(kind.group, kind.version, kind.kind)]
     return schema
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cache, lru_cache
 from typing import Any
 
-from flyball.localcluster.schema.validation.causes import DUPLICATE, FORBIDDEN, INVALID, REQUIRED, Cause
+from flyball.localcluster.schema.validation.causes import DUPLICATE, FORBIDDEN, INVALID, REQUIRED, Cause, quoted
 
 Node = dict[str, Any]
 
@@ -34,9 +34,14 @@ def _broken(node: Node, value: Any, old: Any, path: str) -> Iterator[Cause]:
         is_transition = "oldSelf" in text
         if is_transition and old is _ABSENT:
             continue
-        if _evaluate(text, value, old if is_transition else None) is False:
-            message = rule.get("message") or f"failed rule: {text}"
-            yield Cause(path or "<nil>", _TYPES.get(str(rule.get("reason")), INVALID), str(message).strip())
+        before = old if is_transition else None
+        if _evaluate(text, value, before) is False:
+            message = _evaluate(str(rule.get("messageExpression") or ""), value, before) or rule.get("message")
+            message = str(message or f"failed rule: {text}").strip()
+            kind = _TYPES.get(str(rule.get("reason")), INVALID)
+            if kind in (INVALID, DUPLICATE) and not isinstance(value, (dict, list)):
+                message = f"{quoted(value)}: {message}"
+            yield Cause((path + (rule.get("fieldPath") or "")).removeprefix(".") or "<nil>", kind, message)
     if isinstance(value, dict):
         properties, extra = node.get("properties") or {}, node.get("additionalProperties")
         for name, item in value.items():
@@ -70,16 +75,29 @@ def _program(text: str) -> Any:
         return None
 
 
-def _evaluate(text: str, value: Any, old: Any) -> bool | None:
-    """Whether the rule holds; None when that cannot be said here."""
+def problem(text: str) -> str:
+    """Why a rule cannot be read, "" when it can or nobody here can say."""
     cel = _cel()
-    program = _program(text) if cel is not None else None
+    if cel is None:
+        return ""
+    try:
+        cel.Environment().compile(text)
+    except cel.CELParseError as exc:
+        return f"ERROR: <input>: Syntax error: {str(exc).splitlines()[0]}"
+    return ""
+
+
+def _evaluate(text: str, value: Any, old: Any) -> bool | str | None:
+    """Whether the rule holds, or the message it makes; None when that cannot be said here."""
+    cel = _cel()
+    program = _program(text) if cel is not None and text else None
     if program is None:
         return None
     variables = {"self": cel.json_to_cel(value)}
     if old is not None:
         variables["oldSelf"] = cel.json_to_cel(old)
     try:
-        return bool(program.evaluate(variables))
+        found = program.evaluate(variables)
+        return str(found) if isinstance(found, str) else bool(found)
     except (cel.CELEvalError, ValueError, TypeError, KeyError):
         return None

@@ -122,6 +122,11 @@ def validate(schema: Node, obj: Object, old: Object | None = None) -> list[Cause
     return causes or list(_check_lists(schema, content, "")) or list(rules.broken(schema, obj, old))
 
 
+def check_value(node: Node, value: Any) -> Iterator[Cause]:
+    """What is wrong with a value that stands under no name: a default."""
+    return _check(node, value, "")
+
+
 def _has_rules(node: Any) -> bool:
     if isinstance(node, dict):
         return "x-kubernetes-validations" in node or any(map(_has_rules, node.values()))
@@ -187,7 +192,7 @@ def _check_text(node: Node, value: str, path: str) -> Iterator[Cause]:
         yield _says(path, value, f"should match '{pattern}'")
     form = node.get("format")
     if form in _FORMATS and not _FORMATS[form](value):
-        yield _says(path, value, f"must be of type {form}: {quoted(value)}")
+        yield Cause(path, INVALID_TYPE, f"{quoted(value)}: {path} in body must be of type {form}: {quoted(value)}")
 
 
 @lru_cache(1024)
@@ -254,6 +259,10 @@ def _check_object(node: Node, value: Object, path: str) -> Iterator[Cause]:
         yield _says(path, len(value), f"should have at least {node['minProperties']} properties")
     properties, extra = node.get("properties") or {}, node.get("additionalProperties")
     prefix = f"{path}." if path else ""
+    if node.get("x-kubernetes-embedded-resource"):
+        for name in ("apiVersion", "kind"):
+            if not value.get(name):
+                yield required(prefix + name)
     for name in node.get("required") or ():
         if name not in value:
             yield required(prefix + name)

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from flyball.localcluster.schema.kinds import Kind
 from flyball.localcluster.schema.validation.autoscalers import check_hpa
 from flyball.localcluster.schema.validation.causes import Cause, Object
+from flyball.localcluster.schema.validation.definitions import check_definition
 from flyball.localcluster.schema.validation.events import check_event
 from flyball.localcluster.schema.validation.kinds import (
     check_api_service,
     check_binding,
     check_claim,
     check_config_map,
-    check_definition,
     check_disruption_budget,
     check_ingress,
     check_lease,

@@ -313,36 +313,6 @@ def check_api_service(_kind: Kind, obj: Object, _old: Object | None) -> list[Cau
     return causes
 
 
-def check_definition(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
-    spec = obj.get("spec") or {}
-    names, group = spec.get("names") or {}, spec.get("group") or ""
-    causes = []
-    wanted = f"{names.get('plural') or ''}.{group}"
-    name = (obj.get("metadata") or {}).get("name") or ""
-    if name != wanted:
-        causes.append(invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group'))
-    if not group:
-        causes.append(required("spec.group"))
-    elif "." not in group:
-        causes.append(invalid("spec.group", group, "should be a domain with at least one dot"))
-    if spec.get("scope") not in ("Cluster", "Namespaced"):
-        causes.append(unsupported("spec.scope", spec.get("scope") or "", ("Cluster", "Namespaced")))
-    versions = spec.get("versions") or []
-    if sum(1 for one in versions if one.get("storage")) != 1:
-        causes.append(invalid("spec.versions", versions, "must have exactly one version marked as storage version"))
-    stored = (obj.get("status") or {}).get("storedVersions")
-    no_stored = [] if stored else [invalid("status.storedVersions", None, "must have at least one stored version")]
-    for index, one in enumerate(versions):
-        if not (one.get("schema") or {}).get("openAPIV3Schema"):
-            causes.append(required(f"spec.versions[{index}].schema.openAPIV3Schema"))
-    for field in ("plural", "kind"):
-        if not names.get(field):
-            causes.append(required(f"spec.names.{field}"))
-    if old is not None and (old.get("spec") or {}).get("scope") not in (None, spec.get("scope")):
-        causes.append(invalid("spec.scope", spec.get("scope"), "field is immutable"))
-    return causes + no_stored
-
-
 def check_lease(_kind: Kind, obj: Object, _old: Object | None) -> list[Cause]:
     spec = obj.get("spec") or {}
     duration = spec.get("leaseDurationSeconds")

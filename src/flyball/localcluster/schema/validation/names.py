@@ -14,6 +14,8 @@ _SUBDOMAIN_FORM = rf"{_LABEL_FORM}(\.{_LABEL_FORM})*"
 _QUALIFIED_FORM = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _VALUE_FORM = f"({_QUALIFIED_FORM})?"
 _CONFIG_KEY_FORM = "[-._a-zA-Z0-9]+"
+_DNS1035_FORM = "[a-z]([-a-z0-9]*[a-z0-9])?"
+_DNS1035 = re.compile(_DNS1035_FORM)
 _WILDCARD_FORM = rf"\*\.{_SUBDOMAIN_FORM}"
 _WILDCARD = re.compile(_WILDCARD_FORM)
 _LABEL = re.compile(_LABEL_FORM)
@@ -30,6 +32,11 @@ _LABEL_WORDS = (
 _SUBDOMAIN_WORDS = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and "
     f"end with an alphanumeric character (e.g. 'example.com', regex used for validation is '{_SUBDOMAIN_FORM}')"
+)
+_DNS1035_WORDS = (
+    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, "
+    f"and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is "
+    f"'{_DNS1035_FORM}')"
 )
 _WILDCARD_WORDS = (
     "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of "
@@ -60,6 +67,10 @@ def label_name_problems(text: str) -> list[str]:
     if not _LABEL.fullmatch(text):
         problems.append("must not contain dots" if _SUBDOMAIN.fullmatch(text) else _LABEL_WORDS)
     return problems
+
+
+def dns1035_problems(text: str) -> list[str]:
+    return ([too_long(63)] if len(text) > 63 else []) + ([] if _DNS1035.fullmatch(text) else [_DNS1035_WORDS])
 
 
 def wildcard_problems(text: str) -> list[str]:
