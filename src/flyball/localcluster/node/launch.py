@@ -12,6 +12,7 @@ from flyball.localcluster.node import environment, images, volumes
 from flyball.localcluster.node.process import Loopback, Root
 
 Object = dict[str, Any]
+PACKAGES = str(Path(flyball.__file__).parents[1])
 # Kubernetes' default. Nothing is mounted there: it would cost a mount for every device of the machine.
 TERMINATION_LOG = "/dev/termination-log"
 
@@ -77,8 +78,14 @@ def prepare(
     if not isolated:
         # Values such as PYTHONPATH=/app name the image's paths; here they mean the volume's directory.
         env, cwd = environment.rewrite_environment(env, mounts), environment.rewrite_path(cwd, mounts)
+    is_ours = images.is_stand_in(image, command, table)
+    found_in = [env.get("PYTHONPATH")]
     if not pod["spec"].get("hostNetwork"):
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(shim_dir), env.get("PYTHONPATH"))))
+        found_in.insert(0, str(shim_dir))
+    if is_ours:  # it is this very Flyball, wherever that was started from
+        found_in += [PACKAGES, os.environ.get("PYTHONPATH")]
+    if any(found_in):
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, found_in))
     env.setdefault("PATH", os.defpath)
     root = None
     if isolated:
@@ -95,7 +102,7 @@ def prepare(
     loopback = _loopback(pod, pod_dir, pod_ip) if addressed and not pod["spec"].get("hostNetwork") else None
     alone = loopback is not None or images.takes_bind_shim(seen)
     alone = alone or images.listens_on_pod_ip(argv, pod_ip, [str(word) for word in words])
-    held = {} if images.is_stand_in(image, command, table) else (container.get("resources") or {}).get("limits") or {}
+    held = {} if is_ours else (container.get("resources") or {}).get("limits") or {}
     return Launch(argv, env, cwd, mounts, alone, loopback, held, _stdin(container), root)
 
 
@@ -130,8 +137,7 @@ def _root(pod_dir: Path, shim_dir: Path, container: Object, mounts: Sequence[tup
         binds.append(("rw", str(pod_dir / "work"), cwd))  # an image would have it
     # A volume at /tmp must not hide what the container needs of ours: its files, and the interpreter with its packages.
     ours = [("rw", str(path)) for path in (pod_dir, pod_dir.parents[1] / "bin", shim_dir)]
-    packages = str(Path(flyball.__file__).parents[1])
-    ours += [("ro", path) for path in dict.fromkeys((sys.prefix, sys.base_prefix, packages))]
+    ours += [("ro", path) for path in dict.fromkeys((sys.prefix, sys.base_prefix, PACKAGES))]
     for kind, path in ours:
         if os.path.isdir(path) and any(path.startswith(target.rstrip("/") + "/") for target, _ in mounts):
             binds.append((kind, path, path))
