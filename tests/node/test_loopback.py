@@ -84,16 +84,6 @@ def test_two_pods_of_any_program_serve_one_port_and_each_meets_its_own_sidecar(t
     run(tmp_path, story, addressed=True)
 
 
-def test_a_python_program_that_our_shim_has_moved_is_met_on_localhost_too(tmp_path):
-    port = free_port()
-
-    async def story(manager, client, recorder):
-        manager.observe("ADDED", two_containers("a", "0.0.0.0", "localhost", port, flags=()))
-        await until(lambda: " F a\n" in log_of(manager, "a"), what=log_of(manager, "a"))
-
-    run(tmp_path, story, addressed=True)
-
-
 def test_what_is_not_of_the_pod_stays_as_it_is(tmp_path):
     script = """
 import os, socket
