@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flyball.cli.doctor import _Chain
+from flyball.cli.chain import Chain
 from flyball.errors import KubeApiError, UpstreamError
 from flyball.kube import kinds
 
@@ -59,6 +59,7 @@ class World:
             {"labels": {"pod": "webapp-1"}, "health": "up", "scrapeUrl": "http://127.10.0.1:8000/metrics"}
         ]
         self.rules: list[dict[str, Any]] = []
+        self.switches: list[str] = []
 
     # the Kubernetes side
     async def resources(self, _: str) -> list[tuple[Any, frozenset[str]]]:
@@ -95,12 +96,12 @@ class Prometheus:
                 raise UpstreamError("connection refused")
             return {"data": {"activeTargets": self.world.targets}}
         if path == "/api/flyball/v1/rules":
-            return {"rules": self.world.rules}
+            return {"rules": self.world.rules, "compatibility": self.world.switches}
         return {"data": []}
 
 
 def walk(world: World) -> Any:
-    return asyncio.run(_Chain(world, Prometheus(world), world.hpa).walk())  # type: ignore[arg-type]
+    return asyncio.run(Chain(world, Prometheus(world), world.hpa).walk())  # type: ignore[arg-type]
 
 
 def _no_pods(world: World) -> None:
@@ -222,3 +223,28 @@ def test_an_api_service_that_may_not_be_read_is_not_a_broken_one() -> None:
 
     diagnosis = walk(Restricted())
     assert diagnosis.broken is None and None in {finding.ok for finding in diagnosis.findings}
+
+
+def test_switches_that_make_numbers_of_nothing_are_shown() -> None:
+    world = World()
+    world.switches = ["nanIsZero"]
+    diagnosis = walk(world)
+    assert diagnosis.broken is None
+    assert "compatibility switches are on: nanIsZero" in [finding.what for finding in diagnosis.findings]
+
+
+def _by_keda(world: World) -> None:
+    selector = {"matchLabels": {"scaledobject.keda.sh/name": "orders"}}
+    target = {"type": "AverageValue", "averageValue": "5"}
+    external = {"metric": {"name": "s0-prometheus", "selector": selector}, "target": target}
+    world.hpa["spec"]["metrics"] = [{"type": "External", "external": external}]
+    world.registered = ["externalmetrics"]
+
+
+def test_kedas_metrics_are_listed_nowhere_and_yet_served() -> None:
+    world = World()
+    _by_keda(world)
+    assert walk(world).broken is None
+    world.values = []
+    broken = walk(world).broken
+    assert broken is not None and "kubectl describe scaledobject -n default orders" in broken.remedy
