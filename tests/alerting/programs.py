@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -96,6 +97,18 @@ class Program:
         with urllib.request.urlopen(request, timeout=5) as answer:
             text = answer.read()
             return json.loads(text) if text else None
+
+    def post_plain(self, path: str) -> int:
+        """The status of an empty POST."""
+        try:
+            with urllib.request.urlopen(urllib.request.Request(self.url + path, b""), timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as exc:
+            return exc.code
+
+    def page(self, path: str) -> str:
+        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+            return str(answer.read().decode())
 
     def kill(self) -> None:
         self.process.kill()
