@@ -7,33 +7,23 @@ asked as the metrics APIs ask them (``access``).
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from yarl import URL
 
 from flyball import clock
 from flyball.adapter.access import Access, asked_of
 from flyball.adapter.documents import Failure
 from flyball.http import certificates
+from flyball.http.passing import HOP_BY_HOP, onward, pass_back, request_body
 from flyball.http.server import serve, serving_context
 
 log = logging.getLogger(__name__)
 
-CHUNK_BYTES = 64 << 10
 CERTIFICATE_DAYS = 365
-_HOP_BY_HOP = {
-    b"connection",
-    b"keep-alive",
-    b"proxy-authorization",
-    b"te",
-    b"trailer",
-    b"transfer-encoding",
-    b"upgrade",
-}
 
 
 class RbacProxy:
@@ -55,7 +45,7 @@ class RbacProxy:
         allowed: Collection[str] = (),
         open_paths: Collection[str] = (),
     ) -> None:
-        self._upstream = URL(upstream)
+        self._upstream = upstream
         self._access = access
         self._session = session
         self._allowed = tuple(allowed)
@@ -85,38 +75,23 @@ class RbacProxy:
         log.debug("admitted user=%s path=%s", user.name, path)
 
     async def _forward(self, scope: Any, receive: Any, send: Any) -> None:
-        path = scope["raw_path"].decode("latin-1").partition("?")[0]
-        query = scope["query_string"].decode("latin-1")
-        base = str(self._upstream).rstrip("/")
-        url = URL(f"{base}{path}{'?' + query if query else ''}", encoded=True)
-        dropped = {*_HOP_BY_HOP, b"authorization", b"host"}  # the token is for us alone
+        dropped = {*HOP_BY_HOP, b"authorization", b"host"}  # the token is for us alone
         headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"] if n not in dropped]
         try:
             async with self._session.request(
-                scope["method"], url, headers=headers, data=_body(receive), allow_redirects=False
+                scope["method"],
+                onward(self._upstream, scope),
+                headers=headers,
+                data=request_body(receive),
+                allow_redirects=False,
             ) as answer:
-                passed = [(n.lower(), v) for n, v in answer.raw_headers if n.lower() not in _HOP_BY_HOP]
-                await send({"type": "http.response.start", "status": answer.status, "headers": passed})
-                async for piece in answer.content.iter_chunked(CHUNK_BYTES):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                await send({"type": "http.response.body", "body": b""})
+                await pass_back(answer, send)
         except (aiohttp.ClientConnectionError, TimeoutError) as exc:
             raise Failure(502, f"{self._upstream} does not answer: {exc or type(exc).__name__}") from exc
 
 
 def _fits(path: str, patterns: Collection[str]) -> bool:
     return any(fnmatchcase(path, pattern) for pattern in patterns)
-
-
-async def _body(receive: Any) -> AsyncIterator[bytes]:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ConnectionResetError("the client went away")
-        if message.get("body"):
-            yield message["body"]
-        if not message.get("more_body"):
-            return
 
 
 def server_tls(certificate: Path | None, key: Path | None, name: str) -> ssl.SSLContext:

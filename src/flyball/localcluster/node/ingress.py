@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import errno
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import aiohttp
 
 from flyball.errors import ConfigError, FlyballError, KubeApiError
+from flyball.http.passing import HOP_BY_HOP, onward, pass_back, request_body
 from flyball.http.server import Server, serve
 from flyball.kube import EventRecorder, KubeClient
 from flyball.kube.kinds import INGRESS_CLASSES, INGRESSES
@@ -27,17 +28,6 @@ ALTERNATIVE_BASE = 30000
 ALTERNATIVE_TRIES = 10
 CONNECT_TIMEOUT_S = 5.0
 RETRY_S = 5.0
-CHUNK_BYTES = 64 << 10
-_HOP_BY_HOP = {
-    b"connection",
-    b"keep-alive",
-    b"proxy-authenticate",
-    b"proxy-authorization",
-    b"te",
-    b"trailer",
-    b"transfer-encoding",
-    b"upgrade",
-}
 _HANDSHAKE = (b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions", b"sec-websocket-protocol")
 
 
@@ -262,7 +252,7 @@ class IngressProxy:
         passed = [
             (name.decode("latin-1"), value.decode("latin-1"))
             for name, value in scope["headers"]
-            if name not in _HOP_BY_HOP and name not in _HANDSHAKE
+            if name not in HOP_BY_HOP and name not in _HANDSHAKE
         ]
         before = next((value for name, value in passed if name == "x-forwarded-for"), "")
         host = next((value for name, value in passed if name == "host"), "")
@@ -273,13 +263,6 @@ class IngressProxy:
             "x-real-ip": peer,
         }
         return [*((name, value) for name, value in passed if name not in ours), *ours.items()]
-
-    def _url(self, scope: Any, at: tuple[str, int], scheme: str) -> Any:
-        from yarl import URL
-
-        query = scope["query_string"].decode("latin-1")
-        path = scope.get("raw_path", scope["path"].encode()).decode("latin-1").partition("?")[0]
-        return URL(f"{scheme}://{at[0]}:{at[1]}{path}{'?' + query if query else ''}", encoded=True)
 
     async def _forward(
         self, scope: Any, receive: Any, send: Any, backends: Backends, order: list[tuple[str, int]]
@@ -293,17 +276,13 @@ class IngressProxy:
             try:
                 async with self._session.request(
                     scope["method"],
-                    self._url(scope, at, "http"),
+                    onward(f"http://{at[0]}:{at[1]}", scope),
                     headers=self._headers(scope),
-                    data=_body(receive) if has_body else None,
+                    data=request_body(receive) if has_body else None,
                     allow_redirects=False,
                     skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
                 ) as answer:
-                    headers = [(n.lower(), v) for n, v in answer.raw_headers if n.lower() not in _HOP_BY_HOP]
-                    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-                    async for piece in answer.content.iter_chunked(CHUNK_BYTES):
-                        await send({"type": "http.response.body", "body": piece, "more_body": True})
-                    await send({"type": "http.response.body", "body": b""})
+                    await pass_back(answer, send)
                     return True
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
                 continue  # nothing was sent yet, so another pod may serve it
@@ -323,7 +302,9 @@ class IngressProxy:
             backends.opened(at)
             try:
                 async with self._session.ws_connect(
-                    self._url(scope, at, "ws"), headers=self._headers(scope), protocols=scope.get("subprotocols") or ()
+                    onward(f"ws://{at[0]}:{at[1]}", scope),
+                    headers=self._headers(scope),
+                    protocols=scope.get("subprotocols") or (),
                 ) as upstream:
                     await send({"type": "websocket.accept", "subprotocol": upstream.protocol})
                     downward = asyncio.create_task(_downward(upstream, send))
@@ -340,17 +321,6 @@ class IngressProxy:
                 backends.closed(at)
         await send({"type": "websocket.close", "code": 1013})
         return True
-
-
-async def _body(receive: Any) -> AsyncIterator[bytes]:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ConnectionResetError("the client went away")
-        if message.get("body"):
-            yield message["body"]
-        if not message.get("more_body"):
-            return
 
 
 async def _upward(receive: Any, upstream: "aiohttp.ClientWebSocketResponse") -> None:
