@@ -168,6 +168,24 @@ STAGES = (
         (f"patch cronjob hold {_LONG_AGO}",),
     ),
     Stage("cron-replaces", [_cron("hold", "nginx", "@monthly", concurrencyPolicy="Replace")]),
+    Stage(
+        "namespace",
+        commands=(
+            "create namespace held",
+            "create configmap kept --namespace=held",
+            """patch configmap kept --namespace=held --type=merge --patch={"metadata":{"finalizers":["example.com/x"]}}""",
+            "delete namespace held --wait=false",
+            "wait --for=condition=NamespaceFinalizersRemaining namespace/held --timeout=60s",
+            "get namespace held -o=jsonpath={.status.conditions}",
+        ),
+    ),
+    Stage(
+        "namespace-gone",
+        commands=(
+            """patch configmap kept --namespace=held --type=merge --patch={"metadata":{"finalizers":null}}""",
+            "wait --for=delete namespace/held --timeout=60s",
+        ),
+    ),
     Stage("cron-ends", commands=("delete cronjob hold tick asleep",)),
     Stage(
         "volumes",

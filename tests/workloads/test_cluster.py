@@ -208,6 +208,32 @@ def test_a_namespace_is_provided_for_and_emptied(tmp_path):
     run(tmp_path, body)
 
 
+def test_a_namespace_says_what_keeps_it(tmp_path):
+    async def body(client, node):
+        await client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
+        metadata = {"name": "kept", "namespace": "shop", "finalizers": ["example.com/keep"]}
+        await client.create(CONFIG_MAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+        await client.delete(NAMESPACES, "shop")
+
+        async def told():
+            status = (await client.get(NAMESPACES, "shop")).get("status") or {}
+            return {c["type"]: c["message"] for c in status.get("conditions") or [] if c["status"] == "True"}
+
+        assert await until(told) == {
+            "NamespaceContentRemaining": "Some resources are remaining: configmaps. has 1 resource instances",
+            "NamespaceFinalizersRemaining": "Some content in the namespace has finalizers remaining: "
+            "example.com/keep in 1 resource instances",
+        }
+        await client.patch(CONFIG_MAPS, "kept", {"metadata": {"finalizers": None}}, "shop")
+
+        async def gone():
+            return "shop" not in [item["metadata"]["name"] for item in await client.list(NAMESPACES)]
+
+        await until(gone)
+
+    run(tmp_path, body)
+
+
 def test_a_pod_that_no_node_will_have_says_why_and_goes_when_one_will(tmp_path):
     async def body(client, node):
         await client.patch(NODES, "flyball", {"spec": {"unschedulable": True}})

@@ -1,7 +1,10 @@
 """Namespaces: what each is born with, and how it goes."""
 
+from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 
+from flyball import clock
 from flyball.errors import FlyballError, KubeApiError
 from flyball.kube import KubeClient, Resource
 from flyball.kube.kinds import CONFIG_MAPS, NAMESPACES, PODS, SERVICE_ACCOUNTS
@@ -10,6 +13,55 @@ from flyball.localcluster.workloads.objects import is_terminating
 
 ROOT_CA = "kube-root-ca.crt"
 DELETION_POLL_S = 0.5
+
+
+_WELL = (
+    ("NamespaceDeletionDiscoveryFailure", "ResourcesDiscovered", "All resources successfully discovered"),
+    ("NamespaceDeletionGroupVersionParsingFailure", "ParsedGroupVersions", "All legacy kube types successfully parsed"),
+    (
+        "NamespaceDeletionContentFailure",
+        "ContentDeleted",
+        "All content successfully deleted, may be waiting on finalization",
+    ),
+    ("NamespaceContentRemaining", "ContentRemoved", "All content successfully removed"),
+    ("NamespaceFinalizersRemaining", "ContentHasNoFinalizers", "All content-preserving finalizers finished"),
+)
+
+
+def deletion_conditions(
+    before: list[Object], left: Mapping[Resource, list[Object]], problems: list[str], now: str
+) -> list[Object]:
+    """What keeps a namespace from going.
+
+    Args:
+        left: what is still there after its deletion.
+        problems: why something could not be deleted.
+        now: RFC 3339.
+
+    Source: kubernetes pkg/controller/namespace/deletion/status_condition_utils.go.
+    """
+    ill: dict[str, tuple[str, str]] = {}
+    if problems:
+        message = f"Failed to delete all resource types, {len(problems)} remaining: {', '.join(sorted(problems))}"
+        ill["NamespaceDeletionContentFailure"] = ("ContentDeletionFailed", message)
+    counts = sorted(f"{r.plural}.{r.group} has {len(items)} resource instances" for r, items in left.items() if items)
+    if counts:
+        message = f"Some resources are remaining: {', '.join(counts)}"
+        ill["NamespaceContentRemaining"] = ("SomeResourcesRemain", message)
+    holding = Counter(f for items in left.values() for item in items for f in item["metadata"].get("finalizers") or [])
+    if holding:
+        named = ", ".join(sorted(f"{finalizer} in {n} resource instances" for finalizer, n in holding.items()))
+        message = f"Some content in the namespace has finalizers remaining: {named}"
+        ill["NamespaceFinalizersRemaining"] = ("SomeFinalizersRemain", message)
+    old = {found["type"]: found for found in before}
+    made = []
+    for kind, reason, message in _WELL:
+        status = "True" if kind in ill else "False"
+        reason, message = ill.get(kind, (reason, message))
+        same = old.get(kind, {}).get("status") == status
+        since = old[kind]["lastTransitionTime"] if same else now
+        made.append({"type": kind, "status": status, "lastTransitionTime": since, "reason": reason, "message": message})
+    return made
 
 
 class NamespaceController(Controller):
@@ -61,18 +113,16 @@ class NamespaceController(Controller):
 
     async def _empty(self, namespace: Object) -> None:
         name = namespace["metadata"]["name"]
-        left = 0
+        left: dict[Resource, list[Object]] = {}
+        problems: list[str] = []
         for resource in await self._deletable():
-            for item in await self.client.list(resource, name):
-                left += 1
-                if is_terminating(item):
-                    continue
-                try:
-                    await self.client.delete(resource, item["metadata"]["name"], name, uid=item["metadata"]["uid"])
-                except KubeApiError as exc:
-                    if exc.code not in (404, 409):
-                        raise
-        if left:
+            try:
+                if await self._delete_all(resource, name):
+                    left[resource] = await self.client.list(resource, name)
+            except FlyballError as exc:  # one kind that refuses must not keep the others
+                problems.append(str(exc))
+        await self._report(namespace, left, problems)
+        if problems or any(left.values()):
             self.queue.add_after(name, DELETION_POLL_S)
             return
         body = {**namespace, "spec": {**(namespace.get("spec") or {}), "finalizers": []}}
@@ -81,6 +131,26 @@ class NamespaceController(Controller):
         except KubeApiError as exc:
             if exc.code != 404:
                 raise
+
+    async def _delete_all(self, resource: Resource, namespace: str) -> bool:
+        """Whether there was anything to delete, or to wait for."""
+        items = await self.client.list(resource, namespace)
+        for item in items:
+            if is_terminating(item):
+                continue
+            try:
+                await self.client.delete(resource, item["metadata"]["name"], namespace, uid=item["metadata"]["uid"])
+            except KubeApiError as exc:
+                if exc.code not in (404, 409):
+                    raise
+        return bool(items)
+
+    async def _report(self, namespace: Object, left: dict[Resource, list[Object]], problems: list[str]) -> None:
+        before = (namespace.get("status") or {}).get("conditions") or []
+        conditions = deletion_conditions(before, left, problems, clock.rfc3339(clock.now_ms()))
+        if conditions != before and (problems or any(left.values())):
+            change = {"status": {"conditions": conditions}}
+            await self.client.patch(NAMESPACES, namespace["metadata"]["name"], change, subresource="status")
 
     async def _deletable(self) -> list[Resource]:
         found: list[Resource] = []
