@@ -160,7 +160,7 @@ class _Api:
 
     async def silences(self, request: Request) -> Response:
         wanted = self._matchers(request, "filter")
-        now_ms = clock.now_ms()
+        now_ms = self._alertmanager.now_ms()
 
         def order(silence: Silence) -> tuple[int, int]:
             state = silence.state(now_ms)
@@ -175,7 +175,7 @@ class _Api:
             found = self._alertmanager.silences.get(request.path_params["id"])
         except NotFoundError:
             return Response(status_code=404, headers=_NO_STORE)
-        return _json(_silence_document(found, clock.now_ms()))
+        return _json(_silence_document(found, self._alertmanager.now_ms()))
 
     async def delete_silence(self, request: Request) -> Response:
         try:
@@ -188,7 +188,7 @@ class _Api:
         silence = _read_silence(await _body(request, "silence"))
         if silence.starts_ms >= silence.ends_ms:
             raise QueryError("Failed to create silence: start time must be before end time")
-        if silence.ends_ms < clock.now_ms():
+        if silence.ends_ms < self._alertmanager.now_ms():
             raise QueryError("Failed to create silence: end time can't be in the past")
         return _json({"silenceID": self._alertmanager.put_silence(silence)})
 
@@ -199,7 +199,7 @@ class _Api:
         documents = await _body(request, "alerts")
         if not isinstance(documents, list):
             raise _UnprocessableError("alerts in body must be of type array")
-        alertmanager, now_ms = self._alertmanager, clock.now_ms()
+        alertmanager, now_ms = self._alertmanager, self._alertmanager.now_ms()
         metrics, timeout_ms = alertmanager.metrics, alertmanager.config.globals.resolve_timeout_ms
         found, errors = [], []
         for document in documents:
@@ -254,7 +254,7 @@ class _Api:
         """A function to the status of an alert, or None where it was not asked for."""
         wanted = self._matchers(request, "filter")
         active, silenced, inhibited = (_flag(request, name) for name in ("active", "silenced", "inhibited"))
-        now_ms = clock.now_ms()
+        now_ms = self._alertmanager.now_ms()
 
         def status(alert: Alert) -> Status | None:
             if (alert.ends_ns and alert.ends_ns < now_ms * MS) or not _fits(wanted, dict(alert.labels)):

@@ -129,7 +129,8 @@ class Alertmanager:
         self.attempts: dict[str, Attempt] = {}
         self.muted_by: dict[tuple[str, Labels], tuple[str, ...]] = {}
         self.peers: Peers = Alone()
-        self._records, self._send, self._now_ms, self._jitter = records, send, now_ms, jitter
+        self.now_ms = now_ms
+        self._records, self._send, self._jitter = records, send, jitter
         self._wake = asyncio.Event()
         self._flushes: set[asyncio.Task[None]] = set()
         if records is not None:
@@ -137,7 +138,7 @@ class Alertmanager:
         self.apply(config, templates)
 
     def _load(self, records: Records) -> None:
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         self.silences.merge(_readable(records.all(SILENCE), read_silence_document), now_ms)
         self.log.merge(_readable(records.all(ENTRY), read_entry_document), now_ms)
 
@@ -145,7 +146,7 @@ class Alertmanager:
 
     def apply(self, config: Config, templates: Templates | None = None) -> None:
         """Takes a configuration over: alerts are grouped anew, what is being told is broken off and told again."""
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         for task in self._flushes:
             task.cancel()
         self.config, self.templates = config, templates or Templates()
@@ -176,7 +177,7 @@ class Alertmanager:
 
     def put_alerts(self, alerts: Iterable[Alert]) -> None:
         """Takes alerts; one that is known is merged with what is known of it."""
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         for alert in alerts:
             known = self.alerts.get(alert.labels)
             if known is None and len(self.alerts) >= ALERTS_MAX:
@@ -198,7 +199,7 @@ class Alertmanager:
         limit = self.settings.silences_max
         if 0 < limit <= len(self.silences) and not silence.id:
             raise QueryError(f"exceeded maximum number of silences: {len(self.silences)} (limit: {limit})")
-        changed = self.silences.put(silence, self._now_ms(), self.settings.mode)
+        changed = self.silences.put(silence, self.now_ms(), self.settings.mode)
         self._keep(changed, ())
         return changed[-1].id
 
@@ -207,11 +208,11 @@ class Alertmanager:
         Raises:
             NotFoundError: there is none of this id.
         """
-        self._keep(self.silences.expire(id_, self._now_ms()), ())
+        self._keep(self.silences.expire(id_, self.now_ms()), ())
 
     def heard(self, silences: Iterable[Silence], entries: Iterable[Entry]) -> tuple[list[Silence], list[Entry]]:
         """Takes what a peer knows; returns what was new here."""
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         new = self.silences.merge(silences, now_ms), self.log.merge(entries, now_ms)
         self._write(*new)
         return new
@@ -230,7 +231,7 @@ class Alertmanager:
 
     def status(self, labels: Labels) -> Status:
         """Whether, and by what, an alert is kept from being told of."""
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         inhibited_by = self.inhibitor.inhibited_by(labels, now_ms)
         return Status(self.silences.silenced_by(labels, now_ms), (inhibited_by,) if inhibited_by else ())
 
@@ -242,7 +243,7 @@ class Alertmanager:
             tasks.create_task(self._maintain(), name="alerting maintenance")
             while True:
                 self._wake.clear()
-                now_ms = self._now_ms()
+                now_ms = self.now_ms()
                 for flush in self.dispatcher.due(now_ms):
                     task = tasks.create_task(self._flush(self.dispatcher, flush), name=f"flush {flush.group_key}")
                     self._flushes.add(task)
@@ -289,7 +290,7 @@ class Alertmanager:
         if inactive or muted:
             self._count("active_time_interval" if inactive else "mute_time_interval", len(alerts))
             return ()
-        found = tuple(one for one in alerts if not self.silences.silenced_by(one.labels, self._now_ms()))
+        found = tuple(one for one in alerts if not self.silences.silenced_by(one.labels, self.now_ms()))
         self._count("silence", len(alerts) - len(found))
         return found
 
@@ -330,7 +331,7 @@ class Alertmanager:
             if kept is None:
                 return False
             data = {**data, **kept}
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         expires_ms = self.log.expiry_ms(now_ms, repeat_ms)
         try:
             self._keep((), self.log.put(Entry(key, flush.group_key, now_ms, expires_ms, firing, resolved, data)))
@@ -345,7 +346,7 @@ class Alertmanager:
         kind, delay_s, error = integration.kind, BACKOFF_S, ""
         self.metrics.notifications.labels(kind).inc()
         while True:
-            now_ms = self._now_ms()
+            now_ms = self.now_ms()
             left_s = (deadline_ms - now_ms) / 1000
             if left_s <= 0:
                 self._give_up(key, kind, error or "the time was up", "contextDeadlineExceeded")
@@ -358,7 +359,7 @@ class Alertmanager:
                 )
             except DeliveryError as exc:
                 error, pause_s = str(exc), max(delay_s * self._jitter(), exc.retry_after_s or 0.0)
-                if not exc.retry or pause_s >= (deadline_ms - self._now_ms()) / 1000:
+                if not exc.retry or pause_s >= (deadline_ms - self.now_ms()) / 1000:
                     self._give_up(key, kind, error, exc.reason)
                     return None
                 log.warning("notification_attempt_failed integration=%s error=%s", key, error)
@@ -375,7 +376,7 @@ class Alertmanager:
                 return kept
 
     async def _timed(self, key: str, kind: str, attempt: Callable[[], Awaitable[Any]]) -> Any:
-        started_ms, error = self._now_ms(), "broken off"
+        started_ms, error = self.now_ms(), "broken off"
         try:
             found = await attempt()
             error = ""
@@ -385,7 +386,7 @@ class Alertmanager:
             self.metrics.requests_failed.labels(kind).inc()
             raise
         finally:
-            took_s = (self._now_ms() - started_ms) / 1000
+            took_s = (self.now_ms() - started_ms) / 1000
             self.attempts[key] = Attempt(started_ms, took_s, error)
             self.metrics.latency.labels(kind).observe(took_s)
 
@@ -402,7 +403,7 @@ class Alertmanager:
 
     def maintain(self) -> None:
         """Forgets alerts that are over and what is past its retention."""
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         over = [labels for labels, alert in self.alerts.items() if alert.resolved_at(now_ms)]
         for labels in over:
             del self.alerts[labels]
@@ -419,7 +420,7 @@ class Alertmanager:
 
     def measure(self) -> None:
         """Brings the gauges up to date."""
-        now_ms, metrics = self._now_ms(), self.metrics
+        now_ms, metrics = self.now_ms(), self.metrics
         states = {"active": 0, "suppressed": 0, "unprocessed": 0}
         for labels, alert in self.alerts.items():
             if not alert.resolved_at(now_ms):
