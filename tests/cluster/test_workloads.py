@@ -173,7 +173,7 @@ STAGES = (
         commands=(
             "create namespace held",
             "create configmap kept --namespace=held",
-            """patch configmap kept --namespace=held --type=merge --patch={"metadata":{"finalizers":["example.com/x"]}}""",
+            """patch configmap kept --namespace=held --type=merge --patch={"metadata":{"finalizers":["x.io/y"]}}""",
             "delete namespace held --wait=false",
             "wait --for=condition=NamespaceFinalizersRemaining namespace/held --timeout=60s",
             "get namespace held -o=jsonpath={.status.conditions}",
