@@ -243,6 +243,9 @@ class BlockReader:
 
     def footer(self) -> Footer:
         """The table of contents."""
+        magic = os.pread(self._fd, len(MAGIC), 0)
+        if magic[:6] == MAGIC[:6] and magic[6:7] > MAGIC[6:7]:
+            raise StoreError(f"block {self.path.name} is of format {magic[6]}, this version reads {VERSION}; upgrade")
         tail = os.pread(self._fd, _TAIL.size, max(0, self.size - _TAIL.size))
         if len(tail) == _TAIL.size:
             length, crc, end = _TAIL.unpack(tail)

@@ -162,6 +162,8 @@ class _Reader:
                 number, target, ids = decoded(record.payload)
                 if target in self._writers:
                     self._layouts[number] = (self._writers[target], np.frombuffer(ids, "<u4").tolist(), None)
+            case _:
+                self.found.unexplained += 1
 
     def _shared(self, labels: Sequence[Sequence[str]]) -> Labels:
         """The labels with no more memory than they need: every segment defines every series once more."""

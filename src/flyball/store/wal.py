@@ -31,7 +31,8 @@ from flyball.store.records import Damage, Record, RecordType, frame, read_record
 
 log = logging.getLogger(__name__)
 
-SEGMENT_MAGIC = b"FLYBWAL\x01"
+VERSION = 1
+SEGMENT_MAGIC = b"FLYBWAL" + bytes([VERSION])
 DEFINITIONS = frozenset({RecordType.SERIES, RecordType.TARGET, RecordType.LAYOUT})
 _ROW = struct.Struct("<IqII")
 _SAMPLE_DTYPE = np.dtype([("series", "<u4"), ("at_ms", "<i8"), ("value", "<f8")])
@@ -395,6 +396,9 @@ class Segment:
     Attributes:
         records: the intact ones in the order in which they were written.
         damages: the places that are not.
+
+    Raises:
+        StoreError: a later version wrote it.
     """
 
     def __init__(self, directory: Path, number: int) -> None:
@@ -402,6 +406,9 @@ class Segment:
         path, defs_path = _path(directory, number), _defs_path(directory, number)
         data = path.read_bytes() if path.exists() else b""
         defs = defs_path.read_bytes() if defs_path.exists() else b""
+        versions = {one[7] for one in (data, defs) if one[:7] == SEGMENT_MAGIC[:7] and len(one) > 7}
+        if len(versions) == 1 and max(versions) > VERSION:  # otherwise the byte is damaged
+            raise StoreError(f"{path} is of format {max(versions)}, this version reads {VERSION}; upgrade")
         self.records, self.damages = _read(data)
         twins, self.defs_damages = _read(defs)
         known = {record.sequence for record in self.records}
