@@ -219,3 +219,11 @@ def test_a_page_that_differs_in_anything_but_its_values_has_another_layout(chang
     layout = parse(b"# HELP a one\na 1\nb 2\n").layout
     assert parse_values(layout, b"# HELP a one\na 3.5\nb NaN\n") is not None
     assert parse_values(layout, changed) is None
+
+
+@pytest.mark.parametrize("word", [b" 1", b"1 ", b"1\t", b"1 2", b"0x1", b"1\r"])
+def test_the_fast_path_of_openmetrics_is_as_strict_as_the_slow_one(word) -> None:
+    for known in (b"a 1\n# EOF\n", b"a 1\nb 2 3\n# EOF\n", b"a 1\n# TYPE c counter\nc_total 2 # {} 1\n# EOF\n"):
+        layout = parse(known, Format.OPENMETRICS).layout
+        assert parse_values(layout, known) is not None
+        assert parse_values(layout, known.replace(b"a 1", b"a " + word)) is None

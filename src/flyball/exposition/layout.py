@@ -88,9 +88,12 @@ def parse_values(layout: Layout, body: bytes) -> Samples | None:
     # A line that begins otherwise is still whole in the text, which makes it too long.
     if len(text) - (layout.count - 1) + layout.size != len(body):
         return None
+    strict = layout.read_exemplar is not None
+    if strict and (b"\t" in text or b"\r" in text):
+        return None
     exemplars: list[tuple[int, Exemplar]] = []
     try:
-        if layout.timed is None and (layout.read_exemplar is None or b"#" not in text):
+        if layout.timed is None and not (strict and (b"#" in text or b" " in text)):
             return Samples(_floats(text, layout.count), None)
         words = list(compress(map(bytes.removeprefix, lines, layout.prefixes), layout.is_sample))
         if layout.read_exemplar is not None and b"#" in text:
@@ -101,6 +104,8 @@ def parse_values(layout: Layout, body: bytes) -> Samples | None:
                     if exemplar is None:
                         return None
                     exemplars.append((index, exemplar))
+        if strict and [word.count(b" ") for word in words] != (layout.timed or [False] * layout.count):
+            return None  # OpenMetrics has one space before a time and no other
         if layout.timed is None:
             return Samples(_floats(b",".join(words), layout.count), None, exemplars)
         return _timed(layout, words, exemplars)

@@ -22,7 +22,7 @@ from flyball.scrape.encodings import Decoder, decoder
 _HEADERS_MAX = 64 * 1024
 #: A body above this size is large.
 LARGE_BYTES = 1 << 20
-LARGE_AT_ONCE = 3
+LARGE_AT_ONCE = 2
 
 
 class ConnectionLostError(ScrapeError):
