@@ -23,11 +23,15 @@ _DOCUMENTS = re.compile(r"^/(api|apis|version)(\?.*)?$|^/openapi/")
 
 @dataclass(frozen=True)
 class Kubectl:
-    """``kubectl ARGS``; ``stdin`` is an object, a list of objects, or a text. ``quiet``: its requests do not count."""
+    """``kubectl ARGS``; ``stdin`` is an object, a list of objects, or a text. ``quiet``: its requests do not count.
+
+    ``editor`` is the command that kubectl edit runs on its file.
+    """
 
     args: str | Sequence[str]
     stdin: Any = None
     quiet: bool = False
+    editor: str = "cat"
 
     @property
     def label(self) -> str:
@@ -111,7 +115,7 @@ class Runner:
             "HOME": str(self._directory),
             "KUBECONFIG": str(self._directory / "kubeconfig"),
             "TZ": "UTC",
-            "EDITOR": "cat",
+            "EDITOR": step.editor,
         }
         answer = subprocess.run(
             [self._kubectl, "--namespace", namespace, *words],

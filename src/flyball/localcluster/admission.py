@@ -58,6 +58,7 @@ _PROTECTION = {
 }
 
 
+_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 # Kinds in whose use a controller holds them.
 _PROTECTORS = {
     "/persistentvolumeclaims": "kubernetes.io/pvc-protection",
@@ -104,9 +105,16 @@ def initial_state(storage: Storage, store: str, obj: Object, now_ms: int) -> Non
     elif store == "/persistentvolumes":
         note_phase(store, obj, None, now_ms)
     elif store == "apps/daemonsets":
-        obj["metadata"].setdefault("annotations", {})["deprecated.daemonset.template.generation"] = "1"
+        obj["metadata"].setdefault("annotations", {})[_TEMPLATE_GENERATION] = "1"
     elif store == "batch/jobs" and not (obj.get("spec") or {}).get("manualSelector"):
         select_own_pods(obj)
+
+
+def count_templates(daemon_set: Object, old: Object) -> None:
+    """In place: the server alone says how often a DaemonSet's template was changed."""
+    count = int((old["metadata"].get("annotations") or {}).get(_TEMPLATE_GENERATION) or 0)
+    count += daemon_set["spec"].get("template") != old["spec"].get("template")
+    daemon_set["metadata"].setdefault("annotations", {})[_TEMPLATE_GENERATION] = str(count)
 
 
 def note_phase(store: str, new: Object, old: Object | None, now_ms: int) -> None:

@@ -215,6 +215,8 @@ class Objects:
                     new["status"] = old["status"]
             self._keep_metadata(new["metadata"], before)
         served.default(new, old)
+        if served.store == "apps/daemonsets":
+            admission.count_templates(new, old)
         if subresource == "status":
             admission.note_phase(served.store, new, old, now_ms())
         if served.store == "/services" and not subresource:

@@ -1,6 +1,6 @@
 """kubectl's own verbs: every generator of create, and the commands that change one thing."""
 
-from tests.cluster.scenarios.manifests import deployment, hpa, pod, service
+from tests.cluster.scenarios.manifests import config_map, deployment, hpa, obj, pod, service, workload
 from tests.cluster.steps import Kubectl, Step
 
 SCENARIOS: dict[str, list[Step]] = {
@@ -92,5 +92,77 @@ SCENARIOS: dict[str, list[Step]] = {
         Kubectl("delete pod,service -l app=web"),
         Kubectl("delete deployment --all --wait=false"),
         Kubectl("get all"),
+    ],
+    "changes": [
+        Kubectl("apply -f -", [deployment("web"), config_map("settings", {"team": "a"}, a="1"), service("web")]),
+        Kubectl("edit configmap settings", editor="sed -i s/team:.a/team:\\ b/"),
+        Kubectl("edit deployment web", editor="sed -i s/replicas:.2/replicas:\\ 3/"),
+        Kubectl("edit configmap nosuch", editor="sed -i s/a/b/"),
+        Kubectl("apply set-last-applied -f -", config_map("settings", a="9")),
+        Kubectl("apply view-last-applied configmap settings -o json"),
+        Kubectl("apply edit-last-applied configmap settings", editor="sed -i s/9/8/"),
+        Kubectl("apply -f -", config_map("settings", a="8")),
+        Kubectl("replace --force -f -", config_map("settings", z="1")),
+        Kubectl("get configmap settings -o yaml"),
+        Kubectl("label configmap --all kept=yes"),
+        Kubectl("label deployment,service -l nosuch=1 a=b"),
+        Kubectl("label deployment web a=b --resource-version=1"),
+        Kubectl("annotate deployment web note=one --overwrite"),
+        Kubectl("annotate deployment web note=two"),
+        Kubectl("patch deployment web --type=merge -p {}"),
+        Kubectl(
+            ["patch", "deployment", "web", "--type=json", "-p", '[{"op":"test","path":"/spec/replicas","value":1}]']
+        ),
+        Kubectl(
+            ["patch", "deployment", "web", "-p", '{"spec":{"strategy":{"$retainKeys":["type"],"type":"Recreate"}}}']
+        ),
+        Kubectl(["patch", "service", "web", "-p", '{"spec":{"ports":[{"port":81,"name":"b"}]}}']),
+        Kubectl(["patch", "service", "web", "--type=merge", "-p", '{"spec":{"type":"NodePort"}}']),
+        Kubectl(["patch", "service", "web", "--type=merge", "-p", '{"spec":{"type":"ClusterIP"}}']),
+        Kubectl("get service web -o jsonpath={.spec.type}{.spec.ports[*].nodePort}{.spec.externalTrafficPolicy}"),
+        Kubectl("create -f -", workload("StatefulSet", "db", serviceName="db", replicas=1)),
+        Kubectl("create -f -", workload("DaemonSet", "agent")),
+        Kubectl("create -f -", workload("ReplicaSet", "set", replicas=1)),
+        Kubectl("scale statefulset/db replicaset/set --replicas=2"),
+        Kubectl("set image daemonset/agent statefulset/db *=nginx:1.28"),
+        Kubectl("rollout restart daemonset/agent statefulset/db"),
+        Kubectl("rollout status statefulset/db --watch=false"),
+        Kubectl("rollout history daemonset/agent"),
+        Kubectl("autoscale statefulset db --name=db-scaler --min=1 --max=4"),
+        Kubectl("get hpa"),
+        Kubectl(["get", "deployment,sts", "-o", "jsonpath={range .items[*]}{.kind}/{.metadata.name} {end}"]),
+        Kubectl(
+            ["get", "deployment", "web", "-o", "go-template={{.spec.replicas}} {{len .spec.template.spec.containers}}"]
+        ),
+        Kubectl("get deployment,sts,ds,rs --no-headers -o custom-columns=K:.kind,N:.metadata.name,R:.spec.replicas"),
+        Kubectl("get configmap nosuch --ignore-not-found"),
+        Kubectl("get -f - -o name", [deployment("web"), config_map("settings")]),
+        Kubectl("get configmap -A --field-selector metadata.namespace=$NS -o name"),
+        Kubectl("wait configmap/settings --for=create --timeout=5s"),
+        Kubectl("wait deployment/web --for=jsonpath={.spec.replicas}=9 --timeout=1s"),
+        Kubectl("create role reader --verb=get --resource=pods"),
+        Kubectl("create rolebinding reader --role=reader --user=a"),
+        Kubectl("set subject rolebinding reader --user=b --serviceaccount=$NS:default"),
+        Kubectl(
+            "auth reconcile -f -",
+            obj(
+                "Role",
+                "reader",
+                "rbac.authorization.k8s.io/v1",
+                rules=[{"apiGroups": [""], "resources": ["pods", "services"], "verbs": ["get"]}],
+            ),
+        ),
+        Kubectl("create clusterrole $NS-all --aggregation-rule=a=b"),
+        Kubectl("delete clusterrole $NS-all"),
+        Kubectl("create secret generic hush --from-literal=a=1 --type=example.com/x --dry-run=server -o json"),
+        Kubectl("create configmap binary --from-file=/etc/hostname --dry-run=server -o name"),
+        Kubectl("delete statefulset db --cascade=foreground --wait=false"),
+        Kubectl("get statefulset db -o jsonpath={.metadata.finalizers}"),
+        Kubectl("delete replicaset set --cascade=background --wait=false"),
+        Kubectl("delete daemonset agent --cascade=orphan --wait=false"),
+        Kubectl("delete -f -", [deployment("web"), config_map("nosuch")]),
+        Kubectl("delete configmap settings --dry-run=client"),
+        Kubectl("delete configmap -l kept=yes"),
+        Kubectl("delete all --all --wait=false"),
     ],
 }
