@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 from flyball import clock
 from flyball.localcluster.node import containerlogs, environment, images, launch, probes, procfs, runtimes
+from flyball.localcluster.node.cgroups import Cgroups
 from flyball.localcluster.node.process import ContainerProcess, Loopback
 from flyball.localcluster.node.status import ContainerState
 from flyball.model.quantities import parse_quantity
@@ -67,7 +68,7 @@ class Container:
         self.loopback: Loopback | None = None
         self.limits: Mapping[str, str] = {}
         self.cgroup = ""  # its group's name, where the kernel holds it to its limits
-        self.oom_kills_before = 0  # of earlier attempts in that group
+        self._oom_kills_before = 0  # of earlier attempts in that group
         self.oom_killed = False
         self.probed: Counter[tuple[str, str]] = Counter()
         """Probes of this process of the node by kind (``Liveness``) and result."""
@@ -181,6 +182,25 @@ class Container:
                 await self.process.wait_for(min(timeout_s, float(hook["sleep"].get("seconds") or 0)))
             return ""
         return await probes.check({**hook, "timeoutSeconds": timeout_s}, self.spec, self.pod.ip, self.execute)
+
+    def enter_group(self, groups: Cgroups | None, name: str) -> list[Path]:
+        """The control groups that hold the next attempt to its limits; none where it is watched instead."""
+        self.cgroup = ""
+        if groups is None or not {"cpu", "memory"} & self.limits.keys():
+            return []
+        try:
+            groups.release(name)  # with its counts of an earlier attempt
+            found = groups.hold(name, self.limits)
+        except OSError:
+            return []
+        self.cgroup, self._oom_kills_before = name, groups.oom_kills(name)
+        return found
+
+    def was_oom_killed(self, groups: Cgroups | None, code: int) -> bool:
+        """Whether it ended for want of memory: killed by us, or by the kernel in its group."""
+        if self.oom_killed or groups is None or not self.cgroup or code != 128 + signal.SIGKILL:
+            return self.oom_killed
+        return groups.oom_kills(self.cgroup) > self._oom_kills_before
 
     def last_words(self, code: int) -> str:
         """What the program left at its terminationMessagePath, or the end of its log where the manifest wants that."""

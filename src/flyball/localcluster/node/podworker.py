@@ -18,7 +18,8 @@ from flyball.localcluster.node import dnsserver, environment, images, launch, na
 from flyball.localcluster.node.container import STOP_GRACE_S, Container
 from flyball.localcluster.node.podobjects import PodObjects
 from flyball.localcluster.node.process import ContainerProcess
-from flyball.localcluster.node.status import PodState, build, phase
+from flyball.localcluster.node.status import PodState, phase
+from flyball.localcluster.node.statuswriter import StatusWriter
 from flyball.model.quantities import parse_quantity
 
 if TYPE_CHECKING:
@@ -62,8 +63,7 @@ class PodWorker:
         self._volume_retry_s = VOLUME_RETRY_FIRST_S
         self._files: dict[str, str] = {}
         self._objects = PodObjects(manager.client, self.namespace)
-        self._written: Object | None = None
-        self._status_retry_at = 0.0
+        self._status = StatusWriter(manager.client)
 
     def _container(self, spec: Object, init: bool) -> Container:
         return Container(self, spec, self.directory / "containers" / spec["name"], init)
@@ -197,8 +197,8 @@ class PodWorker:
                 except OSError as exc:
                     self._all_waiting("CreateContainerError", f"{exc.filename or self.directory}: {exc.strerror}")
                     due = clock.monotonic_s() + NOT_RUNNABLE_RETRY_S
-                if not await self._write_status():
-                    due = min(due, self._status_retry_at)
+                if not await self._status.write(self.pod, self.state, self.gone):
+                    due = min(due, clock.monotonic_s() + STATUS_RETRY_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(
                     max(0.0, min(3600.0, due - clock.monotonic_s()))
@@ -353,7 +353,7 @@ class PodWorker:
         one.started_anew()
         if again:
             one.backoff_s = min(self.manager.backoff_max_s, one.backoff_s * 2 or self.manager.backoff_first_s)
-        groups = self._groups(one)
+        groups = one.enter_group(self.manager.cgroups, f"{self.uid}-{one.name}")
         self._save()
         try:
             running = await process.start(
@@ -378,27 +378,6 @@ class PodWorker:
         self.spawn(self.event("Normal", "Started", f"Started container {one.name}"))
         return now + 3600.0
 
-    def _groups(self, one: Container) -> list[Path]:
-        """The control groups that hold the container to its limits; none where it is watched instead."""
-        one.cgroup = ""
-        if self.manager.cgroups is None or not {"cpu", "memory"} & one.limits.keys():
-            return []
-        name = f"{self.uid}-{one.name}"
-        try:
-            self.manager.cgroups.release(name)  # with its counts of an earlier attempt
-            groups = self.manager.cgroups.hold(name, one.limits)
-        except OSError:
-            return []
-        one.cgroup, one.oom_kills_before = name, self.manager.cgroups.oom_kills(name)
-        return groups
-
-    def _kernel_killed(self, one: Container) -> bool:
-        """Whether the kernel has killed in the container's group for want of memory."""
-        groups = self.manager.cgroups
-        if groups is None or not one.cgroup:
-            return False
-        return groups.oom_kills(one.cgroup) > one.oom_kills_before
-
     def _attach(self, one: Container, running: ContainerProcess, *, adopted: bool = False) -> None:
         one.attach(running, adopted=adopted)
         limit = one.limits.get("cpu")
@@ -419,7 +398,7 @@ class PodWorker:
         self.manager.limiter.remove((self.uid, one.name))
         one.detach(ended.cpu_ns)
         state = one.state
-        if one.oom_killed or (ended.code == 137 and self._kernel_killed(one)):
+        if one.was_oom_killed(self.manager.cgroups, ended.code):
             reason = "OOMKilled"
         state.terminated = {
             "exitCode": ended.code,
@@ -517,7 +496,7 @@ class PodWorker:
     async def _finish(self) -> bool:
         """Removes the object and the directory; whether that is done."""
         if not self.gone:
-            await self._write_status()
+            await self._status.write(self.pod, self.state, self.gone)
             try:
                 await self.manager.client.delete(PODS, self.name, self.namespace, uid=self.uid, grace_period_s=0)
             except KubeApiError as exc:
@@ -548,30 +527,3 @@ class PodWorker:
 
     async def event(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         await self.manager.recorder.event(self.pod, kind, reason, message)
-
-    async def _write_status(self) -> bool:
-        """Whether the API has the newest status."""
-        status = build(self.pod, self.state, clock.now_ms())
-        if status == self._written:
-            return True
-        if self.gone:
-            return True
-        try:
-            written = await self.manager.client.patch(
-                PODS, self.name, {"metadata": {"uid": self.uid}, "status": status}, self.namespace, "status"
-            )
-        except KubeApiError as exc:
-            if exc.code in (404, 409, 422):
-                self._written = status  # the object is gone or another one; its watch event will say so
-                return True
-            self._status_retry_at = clock.monotonic_s() + STATUS_RETRY_S
-            return False
-        except FlyballError:
-            self._status_retry_at = clock.monotonic_s() + STATUS_RETRY_S
-            return False
-        self._written = status
-        conditions = (written.get("status") or {}).get("conditions")
-        if conditions:
-            # Transition times carry on from what was written, also before the watch brings it back.
-            self.pod.setdefault("status", {})["conditions"] = conditions
-        return True
