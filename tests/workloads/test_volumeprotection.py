@@ -30,9 +30,9 @@ def pod(claim="disk", **status):
 
 def test_only_a_pod_with_a_node_holds_a_claim_and_an_ended_one_still_does():
     placed = pod(phase="Succeeded")
-    assert not holds(placed, "default/disk")
+    assert not holds(placed, ("default", "disk"))
     placed["spec"]["nodeName"] = "flyball"
-    assert holds(placed, "default/disk") and not holds(placed, "default/other")
+    assert holds(placed, ("default", "disk")) and not holds(placed, ("default", "other"))
     assert unused_condition([placed])["status"] == "True"
     assert unused_condition([pod(phase="Running")])["status"] == "False"
 

@@ -70,6 +70,13 @@ def is_active(pod: Mapping[str, Any]) -> bool:
     return not has_ended(pod) and not is_terminating(pod)
 
 
+def claim_keys(pod: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The claims that a pod mounts, (namespace, name) each."""
+    volumes = pod["spec"].get("volumes") or []
+    names = (volume["persistentVolumeClaim"]["claimName"] for volume in volumes if "persistentVolumeClaim" in volume)
+    return [(pod["metadata"]["namespace"], name) for name in names]
+
+
 def condition(obj: Mapping[str, Any], kind: str) -> Object | None:
     """The status condition of a type."""
     for found in (obj.get("status") or {}).get("conditions") or []:

@@ -6,6 +6,7 @@ from flyball.kube import EventRecorder, KubeClient
 from flyball.kube.kinds import NODES, PERSISTENT_VOLUME_CLAIMS, PODS
 from flyball.localcluster.workloads.controller import Controller, Informers, Key, Object, key_of
 from flyball.localcluster.workloads.objects import (
+    claim_keys,
     condition,
     has_ended,
     is_ready,
@@ -29,12 +30,6 @@ def waits_for_us(pod: Object) -> bool:
         and not is_terminating(pod)
         and not has_ended(pod)
     )
-
-
-def claim_names(pod: Object) -> list[str]:
-    """The claims that the pod mounts."""
-    volumes = pod["spec"].get("volumes") or []
-    return [v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v]
 
 
 def _node_of(pod: Object | None) -> str:
@@ -128,12 +123,12 @@ class Scheduler(Controller):
 
     def _unbound_claim(self, pod: Object) -> str:
         why = ""
-        for name in claim_names(pod):
-            claim = self._claims.cache.get((pod["metadata"]["namespace"], name))
+        for key in claim_keys(pod):
+            claim = self._claims.cache.get(key)
             if claim is None:
-                why = f'persistentvolumeclaim "{name}" not found'
+                why = f'persistentvolumeclaim "{key[1]}" not found'
             elif is_terminating(claim):
-                why = f'persistentvolumeclaim "{name}" is being deleted'
+                why = f'persistentvolumeclaim "{key[1]}" is being deleted'
             elif (claim.get("status") or {}).get("phase") != "Bound":
                 why = "pod has unbound immediate PersistentVolumeClaims"
             if why:  # "not found" is what the scheduler says of its search for pods to preempt

@@ -10,8 +10,15 @@ from flyball import clock
 from flyball.errors import KubeApiError
 from flyball.kube import KubeClient, Resource
 from flyball.kube.kinds import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS
-from flyball.localcluster.workloads.controller import Controller, Informers, Object, key_of
-from flyball.localcluster.workloads.objects import condition, has_ended, is_terminating, name_of, with_condition
+from flyball.localcluster.workloads.controller import Controller, Informers, Key, Object, key_of
+from flyball.localcluster.workloads.objects import (
+    claim_keys,
+    condition,
+    has_ended,
+    is_terminating,
+    name_of,
+    with_condition,
+)
 
 FINALIZERS = {
     PERSISTENT_VOLUME_CLAIMS: "kubernetes.io/pvc-protection",
@@ -19,16 +26,13 @@ FINALIZERS = {
 }
 
 
-def claims_of(pod: Object) -> list[str]:
-    """The claims that a pod mounts, as ``namespace/name``."""
-    namespace = pod["metadata"]["namespace"]
-    volumes = pod["spec"].get("volumes") or []
-    return [f"{namespace}/{v['persistentVolumeClaim']['claimName']}" for v in volumes if "persistentVolumeClaim" in v]
-
-
-def holds(pod: Object, claim: str) -> bool:
+def holds(pod: Object, claim: Key) -> bool:
     """Whether a pod keeps a claim from going: one without a node will not start on a claim that is going."""
-    return bool(pod["spec"].get("nodeName")) and claim in claims_of(pod)
+    return bool(pod["spec"].get("nodeName")) and claim in claim_keys(pod)
+
+
+def _claim_words(pod: Object) -> list[str]:
+    return ["/".join(key) for key in claim_keys(pod)]
 
 
 def unused_condition(pods: Iterable[Object]) -> Object:
@@ -51,7 +55,7 @@ class VolumeProtectionController(Controller):
         super().__init__(client)
         self._caches = {resource: informers.of(resource).cache for resource in FINALIZERS}
         pods = informers.of(PODS)
-        self._pods = informers.index(PODS, claims_of)
+        self._pods = informers.index(PODS, _claim_words)
         pods.add_handler(self._on_pod)
         for resource in FINALIZERS:
             informers.of(resource).add_handler(partial(self._on_protected, resource))
@@ -61,8 +65,8 @@ class VolumeProtectionController(Controller):
 
     def _on_pod(self, _change: str, old: Object | None, new: Object | None) -> None:
         for pod in (old, new):
-            for claim in claims_of(pod) if pod is not None else ():
-                self.queue.add((PERSISTENT_VOLUME_CLAIMS, *claim.split("/", 1)))
+            for claim in claim_keys(pod) if pod is not None else ():
+                self.queue.add((PERSISTENT_VOLUME_CLAIMS, *claim))
 
     async def reconcile(self, key: tuple[Resource, str, str]) -> None:
         """Protect one claim or volume, or let it go."""
@@ -84,12 +88,11 @@ class VolumeProtectionController(Controller):
     async def _is_needed(self, resource: Resource, obj: Object) -> bool:
         if resource == PERSISTENT_VOLUMES:
             return bool((obj.get("status") or {}).get("phase") == "Bound")
-        namespace, name = key_of(obj)
-        claim = f"{namespace}/{name}"
-        if any(holds(pod, claim) for pod in self._pods.get(claim)):
+        key = key_of(obj)
+        if any(holds(pod, key) for pod in self._pods.get("/".join(key))):
             return True
         # The cache may be late, and what follows removes data.
-        return any(holds(pod, claim) for pod in await self.client.list(PODS, namespace))
+        return any(holds(pod, key) for pod in await self.client.list(PODS, key[0]))
 
     async def _note_use(self, claim: Object) -> None:
         namespace, name = key_of(claim)
