@@ -27,7 +27,7 @@ from tools.kubectl import find
 from flyball import clock
 from flyball.http.server import serve
 from flyball.kube import KubeClient
-from flyball.kube.kinds import DEPLOYMENTS, PODS, SERVICES
+from flyball.kube.kinds import CONFIG_MAPS, DEPLOYMENTS, PODS, SERVICES
 
 ROOT = Path(__file__).parents[2]
 SYSTEM = "flyball-system"
@@ -307,17 +307,34 @@ async def metric_server(
 
 async def install(directory: Path, prometheus_url: str, *flags: str) -> list[str]:
     """Applies what ``flyball install`` prints; gives the command that its container would run, at its Service."""
+    config = ("--config", str(directory / "config.yaml"), "--prometheus-url", prometheus_url, "--resource-metrics")
+    await apply_part(directory, *config, *flags)
+    return await container_command(directory)
+
+
+async def apply_part(directory: Path, *flags: str) -> None:
+    """Applies what ``flyball install`` prints."""
     home, kubeconfig = directory, directory / "kubeconfig"
     code, manifests, err = await run(
-        *(sys.executable, "-m", "flyball", "install", "--config", str(directory / "config.yaml")),
-        *("--prometheus-url", prometheus_url, "--resource-metrics", *flags),
-        home=home,
-        kubeconfig=kubeconfig,
+        sys.executable, "-m", "flyball", "install", *flags, home=home, kubeconfig=kubeconfig
     )
     assert code == 0, err
     code, _, err = await run(find(), "apply", "-f", "-", stdin=manifests, home=home, kubeconfig=kubeconfig)
     assert code == 0, err
-    return await container_command(directory)
+
+
+async def container_arguments(directory: Path, name: str) -> tuple[list[str], Path]:
+    """The arguments of the one container of a Deployment, and a kubeconfig of its service account."""
+    async with await KubeClient.from_kubeconfig(directory / "kubeconfig") as client:
+        deployment = await client.get(DEPLOYMENTS, name, SYSTEM)
+    code, token, err = await run(
+        *(find(), "create", "token", name, "-n", SYSTEM), home=directory, kubeconfig=directory / "kubeconfig"
+    )
+    assert code == 0, err
+    cluster = json.loads((directory / "kubeconfig").read_text())["clusters"][0]["cluster"]
+    kubeconfig = directory / f"kubeconfig-{name}"
+    write_kubeconfig(kubeconfig, cluster["server"], token.strip(), Path(cluster["certificate-authority"]))
+    return deployment["spec"]["template"]["spec"]["containers"][0]["args"], kubeconfig
 
 
 async def container_command(directory: Path) -> list[str]:
@@ -326,26 +343,17 @@ async def container_command(directory: Path) -> list[str]:
     The container's own arguments, with its volumes and its service account found where a kubelet would not put them,
     and the Service's address in place of the pod's.
     """
+    arguments, kubeconfig = await container_arguments(directory, NAME)
     async with await KubeClient.from_kubeconfig(directory / "kubeconfig") as client:
-        deployment = await client.get(DEPLOYMENTS, NAME, SYSTEM)
         service = await client.get(SERVICES, NAME, SYSTEM)
-        config_map = await client.raw_get(f"/api/v1/namespaces/{SYSTEM}/configmaps/{NAME}")
-    (directory / "mounted.yaml").write_text(json.loads(config_map)["data"]["config.yaml"])
-    code, token, err = await run(
-        *(find(), "create", "token", NAME, "-n", SYSTEM), home=directory, kubeconfig=directory / "kubeconfig"
-    )
-    assert code == 0, err
-    given = json.loads(json.dumps(json.loads((directory / "kubeconfig").read_text())["clusters"][0]["cluster"]))
-    ca = Path(given["certificate-authority"])
-    write_kubeconfig(directory / "kubeconfig-adapter", given["server"], token.strip(), ca)
-    arguments: Sequence[str] = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
-    port = service["spec"]["ports"][0]["port"]
+        config_map = await client.get(CONFIG_MAPS, NAME, SYSTEM)
+    (directory / "mounted.yaml").write_text(config_map["data"]["config.yaml"])
     return [
         *(sys.executable, "-m", "flyball"),
         *(item.replace("/etc/adapter/config.yaml", str(directory / "mounted.yaml")) for item in arguments),
-        f"--lister-kubeconfig={directory / 'kubeconfig-adapter'}",
+        f"--lister-kubeconfig={kubeconfig}",
         f"--bind-address={service['spec']['clusterIP']}",
-        f"--secure-port={port}",
+        f"--secure-port={service['spec']['ports'][0]['port']}",
     ]
 
 
@@ -389,12 +397,12 @@ _BOUND: dict[str, set[Call]] = {
 }
 
 
-def granted(objects: Sequence[dict[str, Any]]) -> set[Call]:
-    """Every call that manifests allow the adapter's service account."""
+def granted(objects: Sequence[dict[str, Any]], name: str = NAME) -> set[Call]:
+    """Every call that manifests allow a service account."""
     roles = {(item["kind"], item["metadata"]["name"]): item for item in objects if item["kind"].endswith("Role")}
     found: set[Call] = set()
     for binding in objects:
-        if not binding["kind"].endswith("RoleBinding") or NAME not in {item["name"] for item in binding["subjects"]}:
+        if not binding["kind"].endswith("RoleBinding") or name not in {item["name"] for item in binding["subjects"]}:
             continue
         role = binding["roleRef"]["kind"], binding["roleRef"]["name"]
         found |= _BOUND.get(role[1], set())

@@ -41,7 +41,7 @@ def helm() -> Path:
 @pytest.mark.peer
 def test_lint_and_refused_values(helm: Path) -> None:
     subprocess.run([str(helm), "lint", "--strict", str(CHART)], check=True, capture_output=True)
-    for wrong in ("adapter.replicas=0", "adapter.nothing=1", "adapter.prometheusUrl=ftp://x"):
+    for wrong in ("adapter.replicas=0", "adapter.nothing=1", "adapter.prometheusUrl=ftp://x", "autoscaler.replicas=0"):
         command = [str(helm), "template", "x", str(CHART), "--set", wrong]
         assert subprocess.run(command, capture_output=True, check=False).returncode != 0, wrong
 
@@ -91,11 +91,15 @@ async def lifecycle(helm: Path, directory: Path) -> None:
         assert first[0] == 2
         url = "http://thanos.monitoring:9090"
         changes = ("--set", "adapter.replicas=3", "--set", f"adapter.prometheusUrl={url}")
+        changes += ("--set", "autoscaler.enabled=true")
         await run("upgrade", "fly", str(CHART), *changes, "--set", "adapter.resourceMetrics=true")
         replicas, arguments = await container()
         assert replicas == 3 and f"--prometheus-url={url}" in arguments
         assert set(await ours()) == names | {"v1beta1.metrics.k8s.io"}
+        names_of = {item["metadata"]["name"] for item in await client.list(DEPLOYMENTS, "metrics")}
+        assert names_of == {"fly-adapter", "fly-autoscaler"}
         await run("rollback", "fly", "1")
+        assert len(await client.list(DEPLOYMENTS, "metrics")) == 1
         assert await container() == first and set(await ours()) == names
         await run("uninstall", "fly")
         assert not await ours() and not await client.list(DEPLOYMENTS, "metrics")

@@ -27,6 +27,7 @@ def test_the_chart_and_the_kustomization_come_and_go(helm: Path, tmp_path: Path)
 
     async def main() -> None:
         await lifecycle(helm, tmp_path)
+        await kubectl("apply", "-k", str(ROOT / "deploy" / "autoscaler"))
         folder = str(ROOT / "deploy" / "adapter")
         for _ in range(2):
             await kubectl("apply", "-k", folder)
