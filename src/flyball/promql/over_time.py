@@ -224,10 +224,16 @@ def resets(w: Windows) -> Result:
     return _rows_flagged(w, lambda a, b: b < a)
 
 
+def _where(mask: Mask) -> tuple[Index, Index]:
+    """Rows and columns of what is True; of a flat array that is found many times faster."""
+    rows, columns = np.divmod(np.flatnonzero(np.ascontiguousarray(mask)), max(1, mask.shape[1]))
+    return rows, columns
+
+
 def _drops(w: Windows) -> tuple[Index, Index, Floats]:
     """Where counters started anew: the row after, the series, and what it fell from, by row."""
     if "drops" not in w.memo:
-        rows, columns = np.nonzero(w.values[1:] < w.values[:-1])
+        rows, columns = _where(w.values[1:] < w.values[:-1])
         w.memo["drops"] = (rows + 1, columns, w.values[rows, columns])
     found: tuple[Index, Index, Floats] = w.memo["drops"]
     return found
@@ -271,9 +277,10 @@ def _extrapolated(w: Windows, *, counter: bool, rate: bool) -> Result:
     if counter:  # a counter never was below zero: do not extrapolate past where it would have been
         # to_zero = sampled * first / result < to_start, for the greatest to_start / sampled there is
         most = float(np.max(to_start / span, initial=0.0, where=sampled > 0))
-        near = (first >= 0) & (first < most * result)
-        if near.any():
-            i, k = np.nonzero(near)
+        near = first < most * result
+        near &= first >= 0
+        k, i = _where(near.T)
+        if i.size:
             p = w.target[i] if factor.shape[0] > 1 else np.zeros(i.size, np.int64)
             to_zero = sampled[p, k] * (first[i, k] / result[i, k])
             start = np.minimum(to_zero, to_start[p, k])
