@@ -28,7 +28,7 @@ SYSTEM_NAMESPACE = "flyball-system"
 ADAPTER_SERVICE = "flyball-adapter"
 STATSD_PORT = 8125
 QUERY_SWITCH_INTERVAL_S = 0.001
-SHARE_S = 0.05  # a Governor is evaluated when a sample lands, and must not be told what was before it
+SHARE_S = 0.01  # a Governor is evaluated when a sample lands, and must not be told what was before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ async def _control(settings: Settings, life: Life) -> None:
     await api_server.start()
     client = await KubeClient.from_kubeconfig(settings.kubeconfig)
     journal = Journal(settings.data_dir / "control" / "journal.db")
-    source = HttpSource(f"http://127.0.0.1:{settings.port(PROMETHEUS_PORT)}")
+    source = HttpSource(f"http://127.0.0.1:{settings.port(PROMETHEUS_PORT)}", cache_ms=round(SHARE_S * 1000))
     adapter = Adapter(client, source, share_s=SHARE_S)
     autoscaler = Autoscaler(client, journal, sync_period_s=settings.sync_period_s)
     engines = [
