@@ -43,6 +43,7 @@ class Scheduler(Controller):
     """Binds waiting pods; tries again whenever something changes that could help."""
 
     name = SCHEDULER_NAME
+    workers = 16  # each waits for two answers a pod
 
     def __init__(self, client: KubeClient, informers: Informers) -> None:
         super().__init__(client)
