@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,26 @@ def test_an_outage_of_an_hour_loses_nothing() -> None:
         await asyncio.sleep(3600 + 10 + 60 + 30)
         assert sorted(entry[2][0] for entry in told.told if entry[1] == "one") == names
         assert len(told.told) == 8
+
+    play(scenario)
+
+
+def test_a_clock_that_is_put_back_delays_nobody() -> None:
+    told, put_back_ms = Told(), 0
+
+    async def scenario() -> None:
+        nonlocal put_back_ms
+        one = alertmanager(told, now_ms=lambda: now_ms() - put_back_ms)
+        start(one)
+        one.put_alerts([firing("Down")])
+        await asyncio.sleep(20)
+        put_back_ms = 3_600_000
+        one.put_alerts([firing("Down"), firing("Up")])
+        await asyncio.sleep(100)
+        assert [entry[1:] for entry in told.told if entry[2] == ["Up"]] == [("one", ["Up"]), ("two", ["Up"])]
+        one.put_alerts([replace(firing("Down"), ends_ns=(now_ms() - put_back_ms) * MS)])
+        await asyncio.sleep(70)
+        assert told.told[-1][2] == ["Down over"]
 
     play(scenario)
 

@@ -74,6 +74,11 @@ class Dispatcher:
                 group = self._groups[route.id, labels] = Group(route, labels, group_key(route, labels), next_ms)
             group.alerts[alert.labels] = alert
 
+    def clock_went_back(self, by_ms: int) -> None:
+        """Keeps what is due as far away as it was."""
+        for group in self:
+            group.next_ms -= by_ms
+
     def next_ms(self) -> int | None:
         """When the next group is due; None when no group waits."""
         return min((group.next_ms for group in self if not group.flushing), default=None)

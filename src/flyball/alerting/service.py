@@ -241,9 +241,12 @@ class Alertmanager:
         """Tells receivers until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._maintain(), name="alerting maintenance")
+            now_ms = self.now_ms()
             while True:
                 self._wake.clear()
-                now_ms = self.now_ms()
+                before_ms, now_ms = now_ms, self.now_ms()
+                if now_ms < before_ms:
+                    self.dispatcher.clock_went_back(before_ms - now_ms)
                 for flush in self.dispatcher.due(now_ms):
                     task = tasks.create_task(self._flush(self.dispatcher, flush), name=f"flush {flush.group_key}")
                     self._flushes.add(task)
