@@ -9,6 +9,7 @@ import pytest
 from flyball.adapter.checking import check, check_live
 from flyball.adapter.explaining import Recorder, explain
 from flyball.adapter.service import Adapter
+from flyball.errors import ConfigError
 from flyball.kube import KubeClient
 from flyball.metricrules import KindTable, parse_config
 from flyball.metricrules.resources import BUILT_IN_KINDS
@@ -94,6 +95,15 @@ def test_explain_follows_a_path(tmp_path: Path) -> None:
                 path = "/apis/custom.metrics.k8s.io/v1beta1/namespaces/default/pods/*/requests?labelSelector=app%3Dweb"
                 told = await explain(adapter, recorder, path)
                 wrong = await explain(adapter, recorder, path.replace("/pods/", "/services/"))
+                for foreign in ("", "/metrics", "apis/custom.metrics.k8s.io", "http://[", "\x00"):
+                    with pytest.raises(ConfigError, match="no path of the metrics APIs"):
+                        await explain(adapter, recorder, foreign)
+                for short in (
+                    "/apis/",
+                    "/apis/custom.metrics.k8s.io/v1beta1/namespaces/%FF/pods/*/%00",
+                    "/apis/x/y/z/",
+                ):
+                    assert (await explain(adapter, recorder, short))["status"] in (200, 404)
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
                 await source.close()

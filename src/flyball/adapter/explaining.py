@@ -10,7 +10,7 @@ from flyball.adapter.api import MetricsApp
 from flyball.adapter.documents import CUSTOM, EXTERNAL
 from flyball.adapter.service import Adapter
 from flyball.adapter.sharing import NotShareable, shared_custom
-from flyball.errors import FlyballError
+from flyball.errors import ConfigError, FlyballError
 from flyball.metricrules.resources import NAMESPACES
 from flyball.model.labels import Labels
 from flyball.sources import MetricsSource, Sample
@@ -39,9 +39,22 @@ class Recorder:
 
 
 async def explain(adapter: Adapter, recorder: Recorder, path: str) -> dict[str, Any]:
-    """Asks one path and tells how the answer came about. The adapter must have listed its series."""
+    """Asks one path and tells how the answer came about. The adapter must have listed its series.
+
+    Raises:
+        ConfigError: the path is none of the metrics APIs.
+    """
+    try:
+        plain = urlsplit(path).path
+    except ValueError:
+        plain = ""
+    if not plain.startswith("/apis/"):
+        raise ConfigError(
+            f'"{path}" is no path of the metrics APIs; write one like '
+            "/apis/custom.metrics.k8s.io/v1beta1/namespaces/default/pods/*/requests"
+        )
     recorder.queries.clear()
-    found = _rule_of(adapter, urlsplit(path).path)
+    found = _rule_of(adapter, plain)
     status, body = await ask_path(adapter, path)
     found["queries"] = [
         {
