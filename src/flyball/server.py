@@ -10,7 +10,7 @@ import logging
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,7 +23,12 @@ from prometheus_client import Gauge
 from flyball import clock
 from flyball.errors import ConfigError, FlyballError
 from flyball.model.durations import format_duration
-from flyball.model.prometheusconfig import PrometheusConfig, parse_prometheus_config, with_absolute_paths
+from flyball.model.prometheusconfig import (
+    PrometheusConfig,
+    RemoteWriteConfig,
+    parse_prometheus_config,
+    with_absolute_paths,
+)
 from flyball.model.scrapeconfigs import ScrapeConfig, parse_scrape_jobs
 from flyball.model.yaml_loader import load_yaml
 from flyball.rules.rulefiles import Group, parse_rule_file
@@ -229,6 +234,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
     manager = ScrapeManager(store.head)
     discovery = Discovery(manager.set_groups)
     kubernetes = _Kubernetes(discovery)
+    remote = _RemoteWriters(store)
 
     def apply(loaded: Loaded) -> None:
         manager.set_configs(loaded.jobs)
@@ -239,6 +245,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
         notifier.external_labels = loaded.config.external_labels
         notifier.relabel_configs = loaded.config.alert_relabel_configs
         notifier.set_targets(_alertmanagers(loaded.config))
+        remote.set_configs(loaded.config.remote_write, loaded.config.external_labels)
 
     configuration = Configuration(settings.config_file, apply)
     instance = Instance(
@@ -312,6 +319,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
                 task.cancel()
             await asyncio.gather(*parts, return_exceptions=True)
             await notifier.close()
+            await remote.close()
             await kubernetes.close()
             await discovery.close()
             for server in servers:
@@ -328,6 +336,42 @@ def _alertmanagers(config: PrometheusConfig) -> list[Any]:
         for found in config.alertmanagers
         for url in found.urls()
     ]
+
+
+class _RemoteWriters:
+    """A queue for each receiver. Receivers that a reload does not change go on undisturbed."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._running: dict[Any, asyncio.Task[None]] = {}
+
+    def set_configs(self, configs: tuple[RemoteWriteConfig, ...], external: Mapping[str, str]) -> None:
+        wanted = {repr((config, sorted(external.items()))): config for config in configs}
+        stopping = [self._running.pop(key) for key in list(self._running) if key not in wanted]
+        for task in stopping:
+            task.cancel()
+        for key, config in wanted.items():
+            if key not in self._running:
+                writing = self._write(config, dict(external), stopping)
+                self._running[key] = asyncio.get_running_loop().create_task(writing, name=f"remote write {config.url}")
+
+    async def _write(self, config: RemoteWriteConfig, external: Mapping[str, str], before: Sequence[Any]) -> None:
+        from flyball.http.client import new_session
+        from flyball.remotewrite import RemoteWrite
+        from flyball.scrape.fetch import authorization, tls_context
+
+        await asyncio.gather(*before, return_exceptions=True)  # they may have had this receiver's checkpoint
+        try:
+            tls = tls_context(config.tls)
+            async with new_session(connections_max=config.queue.max_shards, tls=tls) as session:
+                await RemoteWrite(self._store, config, external, session, partial(authorization, config)).run()
+        except (OSError, FlyballError) as exc:
+            log.error("remote write to %s does not run: %s", config.url, exc)
+
+    async def close(self) -> None:
+        for task in self._running.values():
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
 
 
 async def _reload(configuration: Configuration) -> None:

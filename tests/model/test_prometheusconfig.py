@@ -81,4 +81,4 @@ def test_what_is_accepted_without_effect_is_named() -> None:
         "alerting: {alertmanagers: [{static_configs: [{targets: [a]}]}, {dns_sd_configs: [{names: [b]}]}]}\n"
     )
     assert errors == []
-    assert config.ignored == ("remote_write", "tracing", "alerting.alertmanagers[1].dns_sd_configs")
+    assert config.ignored == ("tracing", "alerting.alertmanagers[1].dns_sd_configs")

@@ -18,7 +18,7 @@ from flyball.errors import ConfigError
 from flyball.server import load
 
 CONFIG = """
-remote_write: [{url: "http://127.0.0.1:1/"}]
+remote_read: [{url: "http://127.0.0.1:1/"}]
 global: {scrape_interval: 100ms}
 rule_files: [rules.yml]
 scrape_configs:
@@ -71,7 +71,7 @@ def test_a_server_scrapes_reloads_and_ends(tmp_path: Path) -> None:
         address = server.url.removeprefix("http://")
         (tmp_path / "targets.json").write_text(json.dumps([{"targets": [address], "labels": {"own": "1"}}]))
         until(lambda: server.value("up{own='1'}") == "1")
-        assert "p.yml: remote_write is accepted and has no effect here" in (tmp_path / "log").read_text()
+        assert "p.yml: remote_read is accepted and has no effect here" in (tmp_path / "log").read_text()
         until(lambda: server.value("a:b") == "1")
         groups = server.ask("/api/v1/rules")[1]["data"]["groups"]
         assert [(rule["name"], rule["type"]) for rule in groups[0]["rules"]] == [

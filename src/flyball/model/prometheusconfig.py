@@ -51,6 +51,8 @@ class RemoteWriteConfig:
     headers: Mapping[str, str] = field(default_factory=dict)
     write_relabel_configs: tuple[RelabelConfig, ...] = ()
     send_exemplars: bool = False
+    send_native_histograms: bool = False
+    send_metadata: bool = True
     authorization: Authorization | None = None
     basic_auth: BasicAuth | None = None
     tls: TLSConfig | None = None
@@ -169,7 +171,7 @@ def with_absolute_paths(document: Any, directory: PurePosixPath, field_name: str
     return str(directory / document) if is_path and isinstance(document, str) and document else document
 
 
-_SECTIONS_IGNORED = ("remote_write", "remote_read", "tracing", "runtime", "otlp")
+_SECTIONS_IGNORED = ("remote_read", "tracing", "runtime", "otlp")
 
 
 def _tidy(message: str) -> str:
@@ -235,15 +237,26 @@ def _remote_write(document: object, what: str) -> RemoteWriteConfig:
         headers=headers,
         write_relabel_configs=reader.items("write_relabel_configs", parse_relabel_config),
         send_exemplars=reader.flag("send_exemplars", False),
+        send_native_histograms=reader.flag("send_native_histograms", False),
+        send_metadata=_sends_metadata(reader.take("metadata_config")),
         authorization=read_authorization(reader),
         basic_auth=reader.nested("basic_auth", read_basic_auth),
         tls=reader.nested("tls_config", read_tls),
         queue=reader.nested("queue_config", _queue) or QueueConfig(),
     )
-    for name in ("send_native_histograms", "metadata_config", "round_robin_dns", *_HTTP_IGNORED):
+    for name in ("round_robin_dns", *_HTTP_IGNORED):
         reader.take(name)
     reader.finish()
     return found
+
+
+def _sends_metadata(section: object) -> bool:
+    reader = Reader(mapping_of(section or {}, "metadata_config"), "metadata_config")
+    wanted = reader.flag("send", True)
+    for name in ("send_interval", "max_samples_per_send"):
+        reader.take(name)
+    reader.finish()
+    return wanted
 
 
 def _queue(reader: Reader) -> QueueConfig:

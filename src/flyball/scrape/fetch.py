@@ -13,7 +13,7 @@ from urllib.parse import urljoin
 from flyball.errors import ScrapeError
 from flyball.exposition import DEFAULT_PROTOCOLS, NATIVE_PROTOCOLS, accept_header
 from flyball.http.client import client_tls
-from flyball.model.prometheusconfig import AlertmanagerConfig
+from flyball.model.prometheusconfig import AlertmanagerConfig, RemoteWriteConfig
 from flyball.model.scrapeconfigs import ScrapeConfig, TLSConfig
 from flyball.scrape.connection import Answer, Connection, Place, place_of, write_request
 
@@ -61,7 +61,7 @@ def request_headers(config: ScrapeConfig, timeout_ms: int, protocols: Sequence[s
     return headers
 
 
-def authorization(config: ScrapeConfig | AlertmanagerConfig) -> dict[str, str]:
+def authorization(config: ScrapeConfig | AlertmanagerConfig | RemoteWriteConfig) -> dict[str, str]:
     """The Authorization header, if any; files with secrets are read anew.
 
     Raises:

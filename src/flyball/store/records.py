@@ -55,7 +55,7 @@ def frame(sequence: int, type_: RecordType, payload: bytes) -> bytes:
     return _HEAD.pack(MARKER, crc, len(payload), sequence, type_) + payload
 
 
-def _intact(data: memoryview, at: int) -> tuple[Record, int] | None:
+def intact(data: memoryview, at: int) -> tuple[Record, int] | None:
     """The record that begins at ``at`` and its end, if there is an intact one."""
     if at + _HEAD.size > len(data):
         return None
@@ -77,13 +77,13 @@ def read_records(data: bytes, start: int) -> tuple[list[Record], list[Damage]]:
     damages: list[Damage] = []
     at = start
     while at < len(data):
-        found = _intact(view, at)
+        found = intact(view, at)
         if found is not None:
             records.append(found[0])
             at = found[1]
             continue
         resume = data.find(MARKER, at + 1)
-        while resume >= 0 and _intact(view, resume) is None:
+        while resume >= 0 and intact(view, resume) is None:
             resume = data.find(MARKER, resume + 1)
         end = resume if resume >= 0 else len(data)
         damages.append(Damage(at, end, torn=resume < 0))

@@ -147,7 +147,7 @@ class _Reader:
                 sets, start_ms, end_ms = decoded(record.payload)
                 self.head.delete([matchers_of(texts) for texts in sets], start_ms, end_ms)
             case RecordType.EXEMPLARS:
-                self.head.append_exemplars([_exemplar(*found) for found in decoded(record.payload)])
+                self.head.append_exemplars([exemplar_of(*found) for found in decoded(record.payload)])
             case RecordType.METADATA:
                 self.head.describe(
                     {name: (said[0], said[1], said[2]) for name, said in decoded(record.payload).items()}
@@ -167,8 +167,7 @@ class _Reader:
 
     def _shared(self, labels: Sequence[Sequence[str]]) -> Labels:
         """The labels with no more memory than they need: every segment defines every series once more."""
-        pairs = [(name, value) for name, value in labels]
-        return self.head.canonical(tuple([self._pairs.setdefault(pair, pair) for pair in pairs]))
+        return self.head.canonical(tuple([self._pairs.setdefault(pair, pair) for pair in labels_of_record(labels)]))
 
     def _row(self, payload: memoryview) -> None:
         layout, at_ms, values, ended, target = row_of(payload)
@@ -220,8 +219,14 @@ class _Reader:
         self.found.samples += self.head.append_histograms(batch)
 
 
-def _exemplar(series: Sequence[Any], labels: Sequence[Any], value: float, time_ms: int) -> Exemplar:
-    return tuple(map(tuple, series)), tuple(map(tuple, labels)), value, time_ms
+def labels_of_record(labels: Sequence[Sequence[str]]) -> Labels:
+    """Labels as they were."""
+    return tuple([(name, value) for name, value in labels])
+
+
+def exemplar_of(series: Sequence[Any], labels: Sequence[Any], value: float, time_ms: int) -> Exemplar:
+    """An exemplar as it was."""
+    return labels_of_record(series), labels_of_record(labels), value, time_ms
 
 
 def texts_of(matchers: Sequence[Matcher]) -> list[tuple[str, str, str]]:

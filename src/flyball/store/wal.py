@@ -14,7 +14,7 @@ import logging
 import os
 import struct
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ _ROW = struct.Struct("<IqII")
 _SAMPLE_DTYPE = np.dtype([("series", "<u4"), ("at_ms", "<i8"), ("value", "<f8")])
 SEQUENCE_BITS = 40
 _NO_SAMPLES = -(1 << 62)
+#: A follower that has fallen behind keeps segments from being deleted up to this size of the log.
+HELD_MAX_BYTES = 4 << 30
 _CHECK_SPACE_EVERY_S = 0.2
 _CHECK_SPACE_EVERY_BYTES = 1 << 20
 _encode = msgspec.msgpack.Encoder().encode
@@ -75,6 +77,7 @@ class Wal:
         self.failures = 0
         self.syncs = 0
         self.newest_ms: dict[int, int] = {}  # segment -> newest sample time
+        self.holds: list[Callable[[], int]] = []  # the first segment that a follower of the log still needs
         self._lock = threading.Lock()
         self._fd = self._defs_fd = -1
         self._size = self._defs_size = 0
@@ -247,7 +250,7 @@ class Wal:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
             defs_fd = os.open(_defs_path(self.directory, number), flags, 0o644)
             try:
-                fd = os.open(_path(self.directory, number), flags, 0o644)
+                fd = os.open(segment_path(self.directory, number), flags, 0o644)
             except OSError:
                 os.close(defs_fd)
                 raise
@@ -281,7 +284,7 @@ class Wal:
         Args:
             last: the sequence number of its last record.
         """
-        path, defs_path = _path(self.directory, number), _defs_path(self.directory, number)
+        path, defs_path = segment_path(self.directory, number), _defs_path(self.directory, number)
         if not defs_path.exists() or path.stat().st_size + defs_path.stat().st_size >= self.segment_bytes:
             return
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
@@ -371,7 +374,9 @@ class Wal:
             current = number == self.number and self._fd >= 0
             if current or self.newest_ms.get(number, sealed_ms) >= sealed_ms:
                 break  # a later segment may hold a deletion that binds this one
-            for path in (_defs_path(self.directory, number), _path(self.directory, number)):
+            if any(hold() <= number for hold in self.holds) and self.bytes_on_disk() <= HELD_MAX_BYTES:
+                break
+            for path in (_defs_path(self.directory, number), segment_path(self.directory, number)):
                 path.unlink(missing_ok=True)
             self.newest_ms.pop(number, None)
             count += 1
@@ -403,7 +408,7 @@ class Segment:
 
     def __init__(self, directory: Path, number: int) -> None:
         self.number = number
-        path, defs_path = _path(directory, number), _defs_path(directory, number)
+        path, defs_path = segment_path(directory, number), _defs_path(directory, number)
         data = path.read_bytes() if path.exists() else b""
         defs = defs_path.read_bytes() if defs_path.exists() else b""
         versions = {one[7] for one in (data, defs) if one[:7] == SEGMENT_MAGIC[:7] and len(one) > 7}
@@ -437,7 +442,7 @@ def mend(directory: Path, segment: Segment) -> Path | None:
     """Writes the segment again without its damage; the damaged files go to ``quarantine/``, unless the segment is
     merely torn. Returns where they went."""
     kept = None
-    names = (_path(directory, segment.number), _defs_path(directory, segment.number))
+    names = (segment_path(directory, segment.number), _defs_path(directory, segment.number))
     if not segment.torn:
         kept = directory / "quarantine"
         kept.mkdir(exist_ok=True)
@@ -486,7 +491,8 @@ def segment_numbers(directory: Path) -> list[int]:
     return sorted({int(path.stem) for path in directory.glob("*.wal") if path.stem.isdigit()})
 
 
-def _path(directory: Path, number: int) -> Path:
+def segment_path(directory: Path, number: int) -> Path:
+    """Where a segment is."""
     return directory / f"{number:08d}.wal"
 
 

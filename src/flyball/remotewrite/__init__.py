@@ -1,0 +1,5 @@
+"""Remote write out: what is logged here is sent to other servers, in order, through outages and restarts."""
+
+from flyball.remotewrite.queue import RemoteWrite
+
+__all__ = ["RemoteWrite"]
