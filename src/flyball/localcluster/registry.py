@@ -99,7 +99,9 @@ class Served:
     def validate(self, obj: Object, old: Object | None) -> list[schema.Cause]:
         """What is wrong with an object in the storage version."""
         causes = schema.validate(self.kind, obj, old)
-        return causes + structural.validate(self.crd_schema, obj, old) if self.is_custom else causes
+        if not self.is_custom:
+            return causes
+        return causes + structural.validate(self.crd_schema, obj, old) or schema.validate_own(self.kind, obj, old)
 
     def scale_paths(self) -> tuple[str, str, str]:
         """Spec replicas, status replicas and label selector, as JSON paths."""

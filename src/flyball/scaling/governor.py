@@ -103,6 +103,24 @@ def governor_from_object(obj: Mapping[str, Any], settings: Settings | None = Non
     )
 
 
+def problems_of(obj: Mapping[str, Any]) -> list[str]:
+    """Every wrong field of what a Governor adds to an HPA, each as kubectl says it; the types must be right."""
+    body = obj.get("spec") or {}
+    found: list[str] = []
+
+    def check(decode: Callable[[], object]) -> None:
+        try:
+            decode()
+        except ConfigError as error:
+            found.append(str(error))
+
+    for at, rule in enumerate(body.get("schedule") or []):
+        check(lambda rule=rule, at=at: _rule(rule, f"spec.schedule[{at}]"))  # type: ignore[misc]
+    for name, decode in (("forecast", _forecast), ("fallback", _fallback), ("override", _override)):
+        check(lambda name=name, decode=decode: _optional(body, name, decode))  # type: ignore[misc]
+    return found
+
+
 def _optional(body: Mapping[str, Any], name: str, decode: Callable[[Mapping[str, Any], str], _T]) -> _T | None:
     value = body.get(name)
     if value is None:
@@ -156,6 +174,8 @@ def _rule(value: Mapping[str, Any], path: str) -> ScheduleRule:
     low, high = _whole(value, "minReplicas", path, 0), _whole(value, "maxReplicas", path, 1)
     if low is None and high is None:
         raise ConfigError(f"{path}: Required value: minReplicas, maxReplicas or both")
+    if low is not None and high is not None and low > high:
+        raise ConfigError(f"{path}.maxReplicas: Invalid value: {high}: must be greater than or equal to `minReplicas`")
     days = [
         tuple(_day(text, f"{path}.{name}[{at}]") for at, text in enumerate(value.get(name) or []))
         for name in ("dates", "exceptions")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flyball.localcluster.schema.openapi import openapi_v3
     from flyball.localcluster.schema.protobuf import decode_protobuf
     from flyball.localcluster.schema.tables import columns, human_duration, table
-    from flyball.localcluster.schema.validation import Cause, validate
+    from flyball.localcluster.schema.validation import Cause, validate, validate_own
 
 __all__ = [
     "ALL_VERBS",
@@ -50,6 +50,7 @@ __all__ = [
     "type_errors",
     "validate",
     "validate_fields",
+    "validate_own",
 ]
 
 _LATER = {
@@ -68,6 +69,7 @@ _LATER = {
     "table": "tables",
     "Cause": "validation",
     "validate": "validation",
+    "validate_own": "validation",
 }
 
 

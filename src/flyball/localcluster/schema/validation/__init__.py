@@ -13,6 +13,7 @@ from flyball.localcluster.schema.validation.autoscalers import check_hpa
 from flyball.localcluster.schema.validation.causes import Cause, Object
 from flyball.localcluster.schema.validation.definitions import check_definition
 from flyball.localcluster.schema.validation.events import check_event
+from flyball.localcluster.schema.validation.governors import check_governor
 from flyball.localcluster.schema.validation.kinds import (
     check_api_service,
     check_binding,
@@ -32,7 +33,7 @@ from flyball.localcluster.schema.validation.names import check_metadata
 from flyball.localcluster.schema.validation.pods import check_pod
 from flyball.localcluster.schema.validation.workloads import check_cron_job, check_job, check_workload
 
-__all__ = ["Cause", "validate"]
+__all__ = ["Cause", "validate", "validate_own"]
 
 _HANDLERS: dict[tuple[str, str], Callable[[Kind, Object, Object | None], list[Cause]]] = {
     ("", "Pod"): check_pod,
@@ -74,3 +75,8 @@ def validate(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     causes = check_metadata(kind, obj, old)
     handler = _HANDLERS.get((kind.group, kind.kind))
     return causes + handler(kind, obj, old) if handler is not None else causes
+
+
+def validate_own(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
+    """What is wrong with an object of our own kinds beyond its definition's schema, which it must satisfy."""
+    return check_governor(kind, obj, old) if (kind.group, kind.kind) == ("flyball.dev", "Governor") else []
