@@ -16,11 +16,10 @@ from tests.localcluster_apiserver.support import PODS, Client, pod
 
 from flyball.http.client import client_tls
 from flyball.http.server import ServerTLS, serve
-from flyball.localcluster import ApiServer, pki
-from flyball.localcluster.node import spdy
+from flyball.localcluster import ApiServer, pki, spdy
 from flyball.localcluster.node.container import Container
 from flyball.localcluster.node.httpapi import NodeApi
-from flyball.localcluster.node.spdy import DICTIONARY, FIN, Data, Decoder, Encoder, Opened, Pinged
+from flyball.localcluster.spdy import DICTIONARY, FIN, Data, Decoder, Encoder, Opened, Pinged
 
 BIND = {"metadata": {"name": "a"}, "target": {"kind": "Node", "name": "flyball"}}
 Frames = list[tuple[int, int, bytes]]
@@ -150,9 +149,9 @@ def test_what_cannot_be_reached_is_refused_with_a_status(tmp_path: Path) -> None
 
 
 class SpdyClient:
-    """The client's side of a port-forward."""
+    """The client's side of a port-forward, or of a connection upgraded to SPDY."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(self, socket: Any) -> None:
         self._socket = socket
         self._deflate = zlib.compressobj(zdict=DICTIONARY)
         self._buffer = b""
@@ -240,3 +239,57 @@ def test_spdy_frames_are_read_however_they_are_cut() -> None:
     assert [event for at in range(len(stream)) for event in piecewise.feed(stream[at : at + 1])] == whole
     with pytest.raises(spdy.ProtocolError, match="version 2"):
         Decoder().feed(struct.pack(">II", 0x80020001, 0))
+
+
+class Upgraded:
+    """A connection that a request has asked to speak SPDY from now on; ``head`` is the answer."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: str) -> None:
+        self.reader, self.writer, self.head = reader, writer, head
+
+    @classmethod
+    async def ask(cls, api: Client, path: str, tls: Any) -> "Upgraded":
+        port = int(api.base.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname="127.0.0.1")
+        lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {api.token}"]
+        lines += ["Connection: Upgrade", "Upgrade: SPDY/3.1", "Content-Length: 0"]
+        lines += [f"X-Stream-Protocol-Version: {version}" for version in ("v4.channel.k8s.io", "v3.channel.k8s.io")]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        return cls(reader, writer, (await reader.readuntil(b"\r\n\r\n")).decode())
+
+    async def send_bytes(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def receive(self) -> Any:
+        data = await self.reader.read(1 << 16)
+        assert data, "the connection has ended"
+        return SimpleNamespace(data=data)
+
+
+def test_a_client_that_knows_no_websocket_is_served_over_spdy(tmp_path: Path) -> None:
+    async def steps(api: Client) -> None:
+        tls = client_tls(ca_file=tmp_path / "pki" / "ca.crt")
+        query = "command=sh&command=-c&command=cat;echo%20oh>%262;exit%203&stdin=true&stdout=true&stderr=true"
+        raw = await Upgraded.ask(api, f"{PODS}/a/exec?{query}", tls)
+        assert raw.head.startswith("HTTP/1.1 101 ") and "X-Stream-Protocol-Version: v4.channel.k8s.io" in raw.head
+        client, streams = SpdyClient(raw), {"error": 1, "stdin": 3, "stdout": 5, "stderr": 7}
+        for kind, stream in streams.items():
+            await client.open(stream, kind, 0)
+        big = bytes(range(256)) * 2000
+        await client.send(streams["stdin"], big)
+        await client.send(streams["stdin"], b"", fin=True)
+        assert await client.read_all(streams["stdout"]) == big
+        assert await client.read_all(streams["stderr"]) == b"oh\n"
+        status = json.loads(await client.read_all(streams["error"]))
+        assert status["details"]["causes"] == [{"reason": "ExitCode", "message": "3"}]
+        raw.writer.close()
+        # What a WebSocket would be refused, it is, too; and rubbish ends it.
+        refused = await Upgraded.ask(api, f"{PODS}/none/exec?command=ls", tls)
+        assert refused.head.startswith("HTTP/1.1 404 ")
+        broken = await Upgraded.ask(api, f"{PODS}/a/exec?command=cat&stdin=true", tls)
+        await broken.send_bytes(b"\x80\x09" + b"\xff" * 100)
+        with contextlib.suppress(OSError):
+            assert await broken.reader.read() == b""
+
+    run_with_node(tmp_path, steps)

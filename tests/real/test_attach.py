@@ -7,6 +7,7 @@ import pty
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -107,3 +108,48 @@ def test_a_terminal_has_a_prompt_a_size_and_an_end(cluster: Flyball) -> None:
         os.close(ours)
     status = eventually(lambda: cluster.get("pod", "shell")["status"]["containerStatuses"][0]["state"]["terminated"])
     assert status["exitCode"] == 3
+
+
+# kubectl of before 1.30, and what is built on its libraries, know no WebSocket.
+WITHOUT_WEBSOCKETS = {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "false", "KUBECTL_PORT_FORWARD_WEBSOCKETS": "false"}
+
+
+def test_clients_that_speak_spdy_alone_execute_attach_and_forward(
+    cluster: Flyball, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in WITHOUT_WEBSOCKETS.items():
+        monkeypatch.setenv(name, value)
+    size = 20 << 20
+    script = (
+        "import http.server\nclass H(http.server.BaseHTTPRequestHandler):\n"
+        f"  def do_GET(s): s.send_response(200); s.end_headers(); s.wfile.write(bytes(range(256)) * {size // 256})\n"
+        "http.server.ThreadingHTTPServer(('', 8124), H).serve_forever()"
+    )
+    apply(cluster, "old", "python", "-c", script)
+    assert cluster.kubectl("exec", "-i", "old", "--", "cat", stdin="x" * 300_000) == "x" * 300_000
+    outcome = subprocess.run(
+        command(cluster, "exec", "old", "--", "sh", "-c", "echo out; echo err >&2; exit 3"),
+        capture_output=True,
+        text=True,
+    )
+    assert (outcome.returncode, outcome.stdout, outcome.stderr.splitlines()[0]) == (3, "out\n", "err")
+    said = cluster.kubectl(
+        *("run", "wc", "-i", "--rm", "--restart=Never", "--image=busybox", "--quiet", "--", "wc", "-l"),
+        stdin="one\ntwo\n",
+    )
+    assert said.split()[0] == "2"
+    refused = cluster.kubectl("exec", "old", "-c", "none", "--", "true", check=False)
+    assert "container none is not valid for pod old" in refused
+    forward = subprocess.Popen(command(cluster, "port-forward", "pod/old", ":8124"), stdout=subprocess.PIPE, text=True)
+    try:
+        assert forward.stdout is not None
+        url = "http://" + forward.stdout.readline().split()[2]
+
+        def down() -> bool:
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                return bool(answer.read() == bytes(range(256)) * (size // 256))
+
+        eventually(down)
+    finally:
+        forward.kill()
+        forward.communicate()

@@ -4,12 +4,14 @@ import asyncio
 import socket
 import ssl
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -54,10 +56,35 @@ class _PeerCertificateProtocol(HttpToolsProtocol):
         self._peercert = transport.get_extra_info("peercert")
         self._der = transport.get_extra_info("ssl_object").getpeercert(True) if self._peercert else None
 
+    def _upgrade(self) -> "Upgrade | None":
+        upgrades: Mapping[bytes, Upgrade] = getattr(self.config, "upgrades", {})
+        return upgrades.get(self._get_upgrade() or b"")
+
+    def _should_upgrade(self) -> bool:
+        return super()._should_upgrade() or self._upgrade() is not None
+
+    def handle_websocket_upgrade(self) -> None:
+        upgrade = self._upgrade()
+        if upgrade is None:
+            super().handle_websocket_upgrade()
+            return
+        self.connections.discard(self)
+        url = httptools.parse_url(self.url)
+        where = {"path": unquote(url.path.decode("ascii")), "raw_path": url.path, "query_string": url.query or b""}
+        self.transport.set_protocol(upgrade(self.app, {**self.scope, **where}, self.transport))
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self._peercert:
             self.scope.setdefault("extensions", {})["tls"] = {"peercert": self._peercert, "der": self._der}
+
+
+Upgrade = Callable[[Any, dict[str, Any], Any], asyncio.Protocol]
+"""What takes a connection over: of the ASGI application, the request's scope and the transport."""
+
+
+class _Config(uvicorn.Config):
+    upgrades: Mapping[bytes, Upgrade] = {}
 
 
 class HostCheck:
@@ -138,12 +165,14 @@ async def serve(
     tls: ServerTLS | ssl.SSLContext | None = None,
     allowed_hosts: Iterable[str] | None = LOOPBACK_HOSTS,
     name: str = "server",
+    upgrades: Mapping[bytes, Upgrade] | None = None,
 ) -> Server:
     """Serves an ASGI app until ``close()``.
 
     Args:
         tls: certificate files, or a context that its owner keeps current.
         allowed_hosts: names accepted in the Host header; None turns the check off.
+        upgrades: other protocols than WebSocket that a request may ask for, by their name in lower case.
 
     Raises:
         ConfigError: the port is taken or not allowed.
@@ -162,7 +191,7 @@ async def serve(
         ) from exc
     listener.listen(2048)
     listener.setblocking(False)
-    config = uvicorn.Config(
+    config = _Config(
         HostCheck(app, allowed_hosts) if allowed_hosts is not None else app,
         http=_PeerCertificateProtocol,
         ws="wsproto",
@@ -173,6 +202,7 @@ async def serve(
         timeout_graceful_shutdown=1,
         timeout_keep_alive=75,
     )
+    config.upgrades = upgrades or {}
     if isinstance(tls, ssl.SSLContext):
         config.load()
         config.ssl = tls

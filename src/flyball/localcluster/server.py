@@ -6,6 +6,7 @@ from pathlib import Path
 from flyball.http.server import LOOPBACK_HOSTS, Server, ServerTLS, serve
 from flyball.localcluster import pki
 from flyball.localcluster.apiserver import Application
+from flyball.localcluster.spdytunnel import SpdyTunnel
 from flyball.localcluster.storage import Storage
 
 HOSTS = frozenset({*LOOPBACK_HOSTS, "kubernetes", "kubernetes.default", "kubernetes.default.svc"})
@@ -54,6 +55,7 @@ class ApiServer:
                     tls=tls,
                     allowed_hosts=HOSTS,
                     name="Kubernetes API server",
+                    upgrades={b"spdy/3.1": SpdyTunnel},
                 )
                 self._servers.append(server)
                 self.port = server.port

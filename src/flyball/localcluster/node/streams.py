@@ -15,7 +15,8 @@ import termios
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from flyball.localcluster.node import images, spdy
+from flyball.localcluster import spdy
+from flyball.localcluster.node import images
 from flyball.localcluster.node.container import Container
 
 EXEC_PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")

@@ -1,6 +1,7 @@
-"""SPDY/3.1 as far as port-forward speaks it: frames in, frames out, no I/O.
+"""SPDY/3.1 as far as exec, attach and port-forward speak it: frames in, frames out, no I/O.
 
-Source: the SPDY protocol draft 3.1. Clients tunnel it through a WebSocket, in ``SPDY/3.1+portforward.k8s.io``.
+Source: the SPDY protocol draft 3.1. Port-forward is tunnelled through a WebSocket in ``SPDY/3.1+portforward.k8s.io``;
+older clients speak it on the connection itself (``spdytunnel``).
 """
 
 import struct
@@ -88,6 +89,8 @@ class Decoder:
         while len(self._buffer) >= 8:
             first, second = struct.unpack_from(">II", self._buffer)
             size = second & 0xFFFFFF
+            if first & 0x80000000 and first >> 16 != _CONTROL >> 16:
+                raise ProtocolError(f"control frame of version {first >> 16 & 0x7FFF}, not 3")
             if len(self._buffer) < 8 + size:
                 break
             payload = bytes(self._buffer[8 : 8 + size])
@@ -95,8 +98,6 @@ class Decoder:
             del self._buffer[: 8 + size]
             if not first & 0x80000000:
                 events.append(Data(first, payload, bool(second >> 24 & FIN)))
-            elif first >> 16 != _CONTROL >> 16:
-                raise ProtocolError(f"control frame of version {first >> 16 & 0x7FFF}, not 3")
             else:
                 event = self._control(first & 0xFFFF, payload, head)
                 if event is not None:
