@@ -147,6 +147,19 @@ STAGES = (
     Stage("jobs", [_once("once", "ends", completions=2)], ("wait --for=condition=complete job/once --timeout=60s",)),
     Stage("failing", [_once("bad", "fails", backoffLimit=0)], ("wait --for=condition=failed job/bad --timeout=60s",)),
     Stage(
+        "failure-policy",
+        [
+            _once(
+                "strict",
+                "fails",
+                podFailurePolicy={
+                    "rules": [{"action": "FailJob", "onPodConditions": [{"type": "Ready", "status": "False"}]}]
+                },
+            )
+        ],
+        ("wait --for=condition=failed job/strict --timeout=60s",),
+    ),
+    Stage(
         "cron",
         [_cron("tick", "ends"), _cron("asleep", "ends", suspend=True, timeZone="Europe/Berlin")],
         (
@@ -370,7 +383,9 @@ def nameless(listed: list[Object]) -> dict[str, Any]:
             about = item["involvedObject"]
             message = re.sub(r"\bapart-\w{8,10}\b", "apart-<hash>", item.get("message", ""))  # gone by now
             message = re.sub(r"<hash>-\w{5}\b", "<hash>-<random>", message)
-            message = re.sub(r"\b(agent|picky|once|bad|manual|(?:hold|tick)-\d+)-\w{5}\b", r"\1-<random>", message)
+            message = re.sub(
+                r"\b(agent|picky|once|bad|strict|manual|(?:hold|tick)-\d+)-\w{5}\b", r"\1-<random>", message
+            )
             message = re.sub(r"to (one|two)$", "to <node>", message)
             source = item["source"].get("component") or item.get("reportingComponent")
             events[f"{about['kind']} {item['reason']}: {message}"] = f"{item['type']} {source}"

@@ -5,7 +5,7 @@ import pytest
 from flyball import clock
 from flyball.errors import KubeApiError
 from flyball.kube.kinds import EVENTS, JOBS, PODS
-from flyball.localcluster.workloads import jobplan
+from flyball.localcluster.workloads import jobplan, jobpolicy
 from flyball.localcluster.workloads.objects import status_change
 
 from .cluster import run, until
@@ -121,6 +121,41 @@ def test_an_indexed_job_completes_every_index(tmp_path):
     run(tmp_path, body)
 
 
+def test_a_policy_ends_a_job_at_the_first_failure_that_it_names(tmp_path):
+    async def body(client, node):
+        node.ends["bad"] = "Failed"
+        pattern = {"type": "Ready", "status": "False"}
+        policy = {"rules": [{"action": "FailJob", "onPodConditions": [pattern]}]}
+        await client.create(JOBS, job("bad", backoffLimit=6, podFailurePolicy=policy))
+        status, end = await finished(client, "Failed")
+        assert (end["reason"], status["failed"]) == ("PodFailurePolicy", 1)
+        assert end["message"].endswith("has condition Ready matching FailJob rule at index 0")
+
+    run(tmp_path, body)
+
+
+def test_failures_that_a_policy_ignores_are_made_up_for_and_not_counted(tmp_path):
+    async def body(client, node):
+        node.ends |= {"bad": "Failed"}
+        policy = {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "Ready", "status": "False"}]}]}
+        await client.create(JOBS, job("bad", backoffLimit=0, podFailurePolicy=policy))
+
+        async def three():
+            return len(await client.list(PODS, "default")) > 2
+
+        await until(three)
+        node.ends.clear()  # the next one runs
+
+        async def active():
+            found = (await client.get(JOBS, "work", "default"))["status"]
+            return found if found.get("active") and found.get("ready") else None
+
+        status = await until(active)
+        assert not status.get("failed") and not status.get("conditions")
+
+    run(tmp_path, body)
+
+
 def test_a_status_patch_empties_what_it_no_longer_names():
     change = status_change(
         {"uncounted": {"succeeded": ["a"]}, "active": 1}, {"uncounted": {"failed": ["b"]}, "active": 0}
@@ -157,3 +192,35 @@ def test_failures_in_a_row_double_the_wait_and_a_success_ends_it():
     assert jobplan.backoff_s([*bad, ended("c", "Succeeded", 111)], 112_000) == 0.0
     many = [ended(str(n), "Failed", 100 + n) for n in range(40)]
     assert jobplan.backoff_s(many, 139_000) == 600.0
+
+
+def exited(code, container="main", group="containerStatuses"):
+    state = {"name": container, "state": {"terminated": {"exitCode": code}}}
+    return {"metadata": {"namespace": "default", "name": "p"}, "status": {group: [state]}}
+
+
+@pytest.mark.parametrize(
+    ("pod", "expected"),
+    [
+        (
+            exited(42),
+            ("FailJob", "Container main for pod default/p failed with exit code 42 matching FailJob rule at index 1"),
+        ),
+        (
+            exited(3, "side"),
+            ("Ignore", "Container side for pod default/p failed with exit code 3 matching Ignore rule at index 0"),
+        ),
+        (exited(3), ("Count", "")),
+        (exited(0), ("Count", "")),
+        (
+            exited(42, group="initContainerStatuses"),
+            ("FailJob", "Container main for pod default/p failed with exit code 42 matching FailJob rule at index 1"),
+        ),
+    ],
+)
+def test_the_first_rule_that_speaks_of_the_exit_code_decides(pod, expected):
+    rules = [
+        {"action": "Ignore", "onExitCodes": {"containerName": "side", "operator": "NotIn", "values": [42]}},
+        {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}},
+    ]
+    assert jobpolicy.action_on({"spec": {"podFailurePolicy": {"rules": rules}}}, pod) == expected

@@ -62,7 +62,7 @@ class JobController(Controller):
         if self._pods.settled(key):
             error = await self._act(key, job, pods, tally, end, now_ms)
         await self._report(key, job, pods, tally, end, now_ms)
-        noted = {uid for uids in tally.waiting.values() for uid in uids}
+        noted = {uid for uids in tally.waiting.values() for uid in uids} | tally.ignored
         for pod in pods:
             if pod["metadata"]["uid"] in noted or jobplan.outcome(pod) == "succeeded":
                 await self._untrack(pod)
@@ -79,7 +79,8 @@ class JobController(Controller):
         if planned.delete:
             return await self._pods.delete(job, planned.delete)
         if planned.create:
-            wait_s = jobplan.backoff_s(pods, now_ms, self._backoff_first_s)
+            counted = [pod for pod in pods if pod["metadata"]["uid"] not in tally.ignored]
+            wait_s = jobplan.backoff_s(counted, now_ms, self._backoff_first_s)
             if wait_s > 0:
                 self.queue.add_after(key, wait_s + 0.01)
                 return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flyball import clock
+from flyball.localcluster.workloads import jobpolicy
 from flyball.localcluster.workloads.objects import (
     Object,
     annotations_of,
@@ -111,12 +112,16 @@ def is_finished(job: Object) -> bool:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of ended pods. ``waiting`` are uids that are counted but whose pods still carry the finalizer."""
+    """Counts of ended pods. ``waiting`` are uids that are counted but whose pods still carry the finalizer.
+
+    ``ignored`` are uids of failed pods that the Job's policy does not count.
+    """
 
     succeeded: int = 0
     failed: int = 0
     waiting: dict[str, list[str]] = field(default_factory=lambda: {"succeeded": [], "failed": []})
     completed: set[int] = field(default_factory=set)
+    ignored: set[str] = field(default_factory=set)
 
     @property
     def all_succeeded(self) -> int:
@@ -148,6 +153,9 @@ def count(job: Object, pods: list[Object]) -> Tally:
                 tally.failed += 1
     for pod in pods:
         kind, uid = outcome(pod), pod["metadata"]["uid"]
+        if kind == "failed" and jobpolicy.action_on(job, pod)[0] == jobpolicy.IGNORE:
+            tally.ignored.add(uid)
+            continue
         if not kind or not is_tracked(pod) or uid in tally.waiting[kind]:
             continue
         if indexed and kind == "succeeded":
@@ -199,6 +207,10 @@ def verdict(job: Object, pods: list[Object], tally: Tally, now_ms: int) -> tuple
     target = condition(job, "FailureTarget")
     if target is not None and target.get("status") == "True":
         return "Failed", str(target.get("reason")), str(target.get("message"))
+    for pod in pods:
+        action, message = jobpolicy.action_on(job, pod) if outcome(pod) == "failed" else ("", "")
+        if action == jobpolicy.FAIL_JOB:
+            return "Failed", "PodFailurePolicy", message
     if tally.all_failed > limit or (restarts and restarts >= limit):
         return "Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit"
     if deadline_in_s(job, now_ms) == 0:
