@@ -1,21 +1,42 @@
 """The unmodified kube-prometheus on Flyball: its pods run, its targets are up, and the resource metrics still come."""
 
+import contextlib
 import json
 import os
+import re
 import subprocess
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from .conftest import Flyball, eventually
+from .dashboards import queries
 
 pytestmark = pytest.mark.real
 
 MANIFESTS = Path(os.environ.get("FLYBALL_SHARED", Path(__file__).parents[3] / "shared")) / "kube-prometheus"
-RUNNING = ("kube-state-metrics", "node-exporter", "prometheus-adapter")
+RUNNING = (
+    "alertmanager",
+    "blackbox-exporter",
+    "kube-state-metrics",
+    "node-exporter",
+    "prometheus",
+    "prometheus-adapter",
+    "prometheus-operator",
+)
+UP = ("alertmanager-main", "kube-apiserver", "kubelet", "prometheus-k8s", *RUNNING[1:4], *RUNNING[5:])
+#: ServiceMonitors without a target that is up, and why there can be none.
+NOT_HERE = {
+    "grafana": "its image is not pulled, and nothing here stands for it",
+    "coredns": "names are answered by the node itself, and no Service has its labels",
+    "kube-controller-manager": "the controllers run inside the control process",
+    "kube-scheduler": "the scheduler runs inside the control process",
+}
 BUSY = ["python", "-c", "while True: sum(range(10000))"]
 
 
@@ -34,13 +55,32 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, kubectl_path: str) -> Iter
     one.stop()
 
 
+def asked(cluster: Flyball, path: str, **parameters: str) -> Any:
+    """The ``data`` of an answer of the Prometheus API."""
+    url = f"{cluster.prometheus}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        return json.load(answer)["data"]
+
+
+@contextlib.contextmanager
+def forwarded(cluster: Flyball, service: str, port: int) -> Iterator[str]:
+    """The URL of a forwarded port of a Service in the stack's namespace."""
+    command = [cluster.kubectl_path, "--kubeconfig", str(cluster.data_dir / "kubeconfig"), "-n", "monitoring"]
+    arguments = [*command, "port-forward", f"svc/{service}", f":{port}"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield "http://" + process.stdout.readline().split()[2]
+        finally:
+            process.kill()
+
+
 def targets(cluster: Flyball) -> dict[str, set[str]]:
     """The health of each ServiceMonitor's targets."""
-    with urllib.request.urlopen(f"{cluster.prometheus}/api/v1/targets", timeout=5) as answer:
-        found: dict[str, set[str]] = {}
-        for target in json.load(answer)["data"]["activeTargets"]:
-            found.setdefault(target["scrapePool"].rpartition("/")[0], set()).add(target["health"])
-        return found
+    found: dict[str, set[str]] = {}
+    for target in asked(cluster, "targets")["activeTargets"]:
+        found.setdefault(target["scrapePool"].rpartition("/")[0], set()).add(target["health"])
+    return found
 
 
 def pods(cluster: Flyball) -> list[dict[str, Any]]:
@@ -62,9 +102,44 @@ def test_the_pods_of_exporters_and_adapter_run_and_their_targets_are_up(cluster:
 
     def up() -> bool:
         found = targets(cluster)
-        return all(found[f"serviceMonitor/monitoring/{name}"] == {"up"} for name in RUNNING)
+        return all(found[f"serviceMonitor/monitoring/{name}"] == {"up"} for name in UP)
 
-    eventually(up, 120)
+    eventually(up, 180)
+    monitors = {one["metadata"]["name"] for one in cluster.get("servicemonitors", "-n", "monitoring")["items"]}
+    assert monitors == {*UP, *NOT_HERE}
+
+
+def test_every_rule_group_evaluates(cluster: Flyball) -> None:
+    def evaluated() -> bool:
+        groups = asked(cluster, "rules")["groups"]
+        rules = [rule for group in groups for rule in group["rules"]]
+        wrong = [(rule["name"], rule["lastError"]) for rule in rules if rule.get("lastError")]
+        assert not wrong
+        return len(groups) == 38 and len(rules) == 234 and all(rule["health"] == "ok" for rule in rules)
+
+    eventually(evaluated, 120)
+
+
+def test_the_engine_is_found_under_the_names_that_people_know(cluster: Flyball) -> None:
+    for service, port, said in (("prometheus-k8s", 9090, "Ready"), ("alertmanager-main", 9093, "OK")):
+        with forwarded(cluster, service, port) as url, urllib.request.urlopen(f"{url}/-/ready", timeout=5) as answer:
+            assert said in answer.read().decode()
+    conditions = cluster.get("prometheus", "k8s", "-n", "monitoring")["status"]["conditions"]
+    assert {one["type"]: one["status"] for one in conditions} == {"Available": "True", "Reconciled": "True"}
+
+
+def test_dashboards_have_data_or_a_reason_why_not(cluster: Flyball) -> None:
+    reasons = [entry["queries"] for entry in yaml.safe_load(Path(__file__).with_name("dashboards.yaml").read_text())]
+    known = re.compile("|".join(expression for expressions in reasons for expression in expressions))
+
+    def unexplained() -> list[tuple[str, str]]:
+        empty = [(board, query) for board, query in boards if not asked(cluster, "query", query=query)["result"]]
+        assert len(boards) - len(empty) > 200
+        return [(board, query) for board, query in empty if not known.search(query)]
+
+    boards = list(queries(MANIFESTS / "grafana-dashboardDefinitions.yaml"))
+    assert len(boards) == 581
+    eventually(lambda: not unexplained(), 240)  # rates need two scrapes, 30 s apart, and rules two evaluations
 
 
 def test_a_program_of_ours_is_not_held_to_another_ones_limits(cluster: Flyball) -> None:

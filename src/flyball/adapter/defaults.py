@@ -12,6 +12,8 @@ _EXCEPT = "^(container|pod|node|kube|kubelet|machine|scrape|ALERTS)(_.*)?$"
 
 _NOW = "sum(rate(<<.Series>>{<<.LabelMatchers>>}[2s]) or irate(<<.Series>>{<<.LabelMatchers>>}[1m])) by (<<.GroupBy>>)"
 
+_CPU = 'container_cpu_usage_seconds_total{<<.LabelMatchers>>,container!=""}'
+
 #: cpu and memory from the node's /metrics/resource; and, for every pod's own metrics, gauges as they are and
 #: counters as rates per second (the names of prometheus-adapter's config-gen). ``NAME_per_second`` is the rate of the
 #: last two seconds, or of the last two scrapes where they are further apart. What is of a namespace but of no pod, as
@@ -44,7 +46,7 @@ externalRules:
 resourceRules:
   cpu:
     containerQuery: >-
-      sum(rate(container_cpu_usage_seconds_total{{<<.LabelMatchers>>,container!=""}}[20s])) by (<<.GroupBy>>)
+      sum(rate({_CPU}[20s]) or irate({_CPU}[2m])) by (<<.GroupBy>>)
     nodeQuery: sum(rate(node_cpu_usage_seconds_total{{<<.LabelMatchers>>}}[20s])) by (<<.GroupBy>>)
     resources:
       overrides:

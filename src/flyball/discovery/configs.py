@@ -8,18 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flyball.discovery.defaults import default_scrape_configs
+from flyball.discovery.defaults import KUBELET_JOB, default_scrape_configs
 from flyball.errors import ConfigError
 from flyball.kube import Informer, KubeClient
 from flyball.kube.config import SERVICE_ACCOUNT_DIR
 from flyball.kube.kinds import SECRETS
-from flyball.model.scrapeconfigs import ScrapeConfig, parse_scrape_configs
+from flyball.model.scrapeconfigs import RelabelConfig, ScrapeConfig, parse_scrape_configs
 
 log = logging.getLogger(__name__)
 
 NAMESPACE = "flyball-system"
 SECRET_NAME = "flyball-scrape-config"
 SECRET_KEY = "prometheus.yaml.gz"
+
+
+CADVISOR_PATH = "/metrics/cadvisor"
+# The same figures under the same names would count twice in every sum.
+_NO_CONTAINERS = RelabelConfig(source_labels=("__name__",), regex="container_.+", action="drop")
 
 
 class ScrapeConfigs:
@@ -55,6 +60,11 @@ class ScrapeConfigs:
                 log.warning("scrape_job_refused error=%s", error)
         names = {job.job_name for job in jobs}
         defaults = [job for job in self._defaults if job.job_name not in names]
+        if any(job.metrics_path == CADVISOR_PATH for job in jobs):
+            defaults = [
+                replace(job, metric_relabel_configs=(_NO_CONTAINERS,)) if job.job_name == KUBELET_JOB else job
+                for job in defaults
+            ]
         changed([*defaults, *(self._as_here(job) for job in jobs)])
 
     def _as_here(self, job: ScrapeConfig) -> ScrapeConfig:

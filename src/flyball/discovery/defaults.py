@@ -4,6 +4,7 @@ from pathlib import Path
 
 from flyball.model.scrapeconfigs import Authorization, KubernetesSD, RelabelConfig, ScrapeConfig, TLSConfig
 
+KUBELET_JOB = "kubelet-resource"
 _META = "__meta_kubernetes_"
 
 
@@ -48,7 +49,7 @@ def default_scrape_configs(node_port: int, pki_dir: Path, *, interval_ms: int = 
         ),
     )
     node = ScrapeConfig(
-        job_name="kubelet-resource",
+        job_name=KUBELET_JOB,
         scrape_interval_ms=interval_ms,
         scrape_timeout_ms=interval_ms,
         metrics_path="/metrics/resource",

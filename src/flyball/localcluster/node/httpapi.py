@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+
 from flyball import clock
 from flyball.localcluster.node import attaching, cadvisor, containerlogs, figures, process, streams
 from flyball.localcluster.node.pods import PodManager
@@ -32,6 +34,8 @@ class NodeApi:
         self._token_file = token_file
         self._own_metrics = own_metrics
         self._cadvisor = cadvisor.Cadvisor(manager)
+        self._process = CollectorRegistry()
+        ProcessCollector(registry=self._process)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
@@ -82,14 +86,14 @@ class NodeApi:
     def _metrics(self) -> bytes:
         lines = ["# TYPE kubelet_node_name gauge", f'kubelet_node_name{{node="{self._manager.node_name}"}} 1']
         stats = self._manager.statistics()
-        for name, value in (
-            ("kubelet_running_pods", stats["pods"]),
-            ("kubelet_running_containers", stats["containers"]),
+        for name, labels, value in (
+            ("kubelet_running_pods", "", stats["pods"]),
+            ("kubelet_running_containers", '{container_state="running"}', stats["containers"]),
         ):
-            lines += [f"# TYPE {name} gauge", f"{name} {value}"]
+            lines += [f"# TYPE {name} gauge", f"{name}{labels} {value}"]
         for name, value in self._own_metrics().items():
             lines += [f"# TYPE flyball_node_{name} gauge", f"flyball_node_{name} {value}"]
-        return ("\n".join(lines) + "\n").encode()
+        return ("\n".join(lines) + "\n").encode() + generate_latest(self._process)
 
     def _summary(self) -> dict[str, Any]:
         at = clock.rfc3339(clock.now_ms())
