@@ -227,3 +227,8 @@ def test_the_fast_path_of_openmetrics_is_as_strict_as_the_slow_one(word) -> None
         layout = parse(known, Format.OPENMETRICS).layout
         assert parse_values(layout, known) is not None
         assert parse_values(layout, known.replace(b"a 1", b"a " + word)) is None
+
+
+def test_a_hexadecimal_number_that_is_too_large_is_refused() -> None:
+    with pytest.raises(ScrapeError, match="not a number"):
+        parse(b"a 0x1P99999\n")

@@ -87,9 +87,12 @@ def _value(word: bytes) -> float:
             raise ValueError
         return float(word)
     except ValueError:
-        if _HEX_FLOAT.fullmatch(word):
+        if not _HEX_FLOAT.fullmatch(word):
+            raise
+        try:
             return float.fromhex(word.decode())
-        raise
+        except OverflowError as exc:
+            raise ValueError(exc) from None
 
 
 def _comment(line: bytes, metadata: dict[str, Metadata], type_: str, body: bytes, position: int) -> str:

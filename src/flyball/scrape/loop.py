@@ -42,6 +42,8 @@ _REPORT = (
 #: Scrapes begin at multiples of this. Those of one moment are sent, parsed and stored in one go, which costs half of
 #: what as many single wake-ups do.
 _BEAT_MS = 50
+#: So many new series are worked out before others have their turn.
+_FRESH_AT_ONCE = 250
 #: A sample's own time may be this far ahead.
 _AHEAD_MAX_MS = 600_000
 
@@ -186,26 +188,31 @@ class TargetLoop:
         return parse_values(self._page.layout, body)
 
     async def _new_page(self, body: bytes, format_: Format, timeout_ms: int) -> tuple[Samples, int]:
-        # One after the other, and others' sockets are read in between: a thousand new targets at once would
-        # otherwise keep the loop busy until every fetch under way ran into its time-out.
-        async with self.learning:
-            await asyncio.sleep(0)
-            try:
-                return self._read(body, format_)
-            except ScrapeError as exc:
-                if format_ is not Format.OPENMETRICS or self._refused_openmetrics:
-                    raise
-                # Go's client library writes OpenMetrics that breaks the standard, and correct text: ask for that.
-                self._refused_openmetrics = str(exc)
-        body, format_ = await self._fetch(timeout_ms)
-        return self._read(body, format_)
+        try:
+            return await self._read(body, format_)
+        except ScrapeError as exc:
+            if format_ is not Format.OPENMETRICS or self._refused_openmetrics:
+                raise
+            # Go's client library writes OpenMetrics that breaks the standard, and correct text: ask for that.
+            self._refused_openmetrics = str(exc)
+        return await self._read(*await self._fetch(timeout_ms))
 
-    def _read(self, body: bytes, format_: Format) -> tuple[Samples, int]:
+    async def _read(self, body: bytes, format_: Format) -> tuple[Samples, int]:
         """(samples, how many series are new).
 
         Raises:
             ScrapeError: the body is malformed, or a limit is passed.
         """
+        # One after the other, and others' sockets are read in between: a thousand new targets at once would
+        # otherwise keep the loop busy until every fetch under way ran into its time-out.
+        async with self.learning:
+            await asyncio.sleep(0)
+            page, samples = self._page_of(body, format_)
+            added = await self._learn(page, samples)
+        self._format = format_
+        return samples, added
+
+    def _page_of(self, body: bytes, format_: Format) -> tuple[Exposition, Samples]:
         found = self.pages.find(body, format_)
         if found is None:
             config = self.config
@@ -217,19 +224,16 @@ class TargetLoop:
                 classic=config.always_scrape_classic_histograms,
             )
             found = self.pages.add(exposition, format_), exposition.samples
-        page, samples = found
-        added = self._learn(page, samples)
-        self._format = format_
-        return samples, added
+        return found
 
-    def _learn(self, page: Exposition, samples: Samples) -> int:
+    async def _learn(self, page: Exposition, samples: Samples) -> int:
         """Takes up a page; returns how many series were not there in the last scrape.
 
         Raises:
             ScrapeError: a limit of the job is passed, or a label set is malformed.
         """
         config = self.config
-        labels = self._stored_labels(page)
+        labels = await self._stored_labels(page)
         kept = sum(one is not None for one in labels)
         if config.sample_limit and kept > config.sample_limit:
             raise ScrapeError(f"{kept} samples, more than the sample_limit of {config.sample_limit}")
@@ -247,15 +251,19 @@ class TargetLoop:
         self._scattered = sorted(index for index in scattered if labels[index] is not None)
         return added
 
-    def _stored_labels(self, page: Exposition) -> list[Labels | None]:
+    async def _stored_labels(self, page: Exposition) -> list[Labels | None]:
         """The labels of the page's series; what the last page had is not worked out again."""
         if page is self._page:
             return self._labels
         known = dict(zip(_keys(self._page), self._labels, strict=True)) if self._page is not None else {}
         pairs: dict[tuple[str, str], tuple[str, str]] = {}  # most labels are those of many series
         found = []
+        fresh = 0
         for key in _keys(page):
             if key not in known:
+                fresh += 1
+                if fresh % _FRESH_AT_ONCE == 0:
+                    await asyncio.sleep(0)
                 labels = stored_labels(*key, self.target.labels, self.config)
                 known[key] = tuple([pairs.setdefault(pair, pair) for pair in labels]) if labels is not None else None
             found.append(known[key])
