@@ -75,6 +75,7 @@ class Cluster:
         self.settings = settings
         self._alertmanager, self._exchange, self._resolve = alertmanager, exchange, resolve
         self._now_ms, self._monotonic_s = now_ms, monotonic_s
+        self._gauges = alertmanager.metrics.of_replicas()
         self._members: dict[str, Member] = {}
         self._own = {settings.address}
         self._settled = asyncio.Event()
@@ -145,11 +146,9 @@ class Cluster:
                     self._members.setdefault(address, Member(address))
         await asyncio.gather(*(self._probe(member) for member in list(self._members.values())))
         self._forget()
-        known = self.members()
-        metrics = self._alertmanager.metrics
-        metrics.members.set(1 + sum(member.alive for member in known))
-        metrics.failed_peers.set(sum(not member.alive for member in known))
-        metrics.position.set(self.position)
+        alive = [member.alive for member in self.members()]
+        for gauge, value in zip(self._gauges, (1 + sum(alive), len(alive) - sum(alive), self.position), strict=True):
+            gauge.set(value)
 
     async def _resolved(self, peer: str) -> Sequence[str]:
         try:

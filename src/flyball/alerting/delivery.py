@@ -26,9 +26,10 @@ from flyball.alerting.receivers.sending import (
     Secret,
     check_status,
 )
+from flyball.alerting.receivers.tls import tls_context
 from flyball.alerting.templates import Expand
 from flyball.errors import FlyballError
-from flyball.http.client import client_tls, new_session, read_capped
+from flyball.http.client import new_session, read_capped
 
 _ANSWER_MAX = 1 << 20
 _USER_AGENT = "flyball"
@@ -63,8 +64,9 @@ async def _posted(post: Post, timeout_s: float) -> Answer:
     host = urlsplit(post.url).hostname or "the receiver"
     headers = {"Content-Type": "application/json", "User-Agent": _USER_AGENT, **post.http.headers}
     try:
+        tls = tls_context(post.http.tls) if post.http.tls is not None else None
         async with (
-            new_session(timeout_s=timeout_s, tls=_tls(post.http)) as session,
+            new_session(timeout_s=timeout_s, tls=tls) as session,
             session.post(
                 post.url,
                 data=msgspec.json.encode(post.body),
@@ -119,19 +121,6 @@ def secret_value(secret: Secret) -> str:
         raise DeliveryError(
             f"cannot read the secret {secret.file}: {why}; mend the file or its path", retry=True
         ) from exc
-
-
-def _tls(http: HttpSettings) -> ssl.SSLContext | None:
-    tls = http.tls
-    if tls is None:
-        return None
-    return client_tls(
-        ca_file=tls.ca_file or None,
-        ca_data=tls.ca or None,
-        cert_file=tls.cert_file or None,
-        key_file=tls.key_file or None,
-        insecure_skip_verify=tls.insecure_skip_verify,
-    )
 
 
 def _authorization(http: HttpSettings) -> dict[str, str]:

@@ -15,9 +15,7 @@ class Metrics:
         def counter(name: str, about: str, *labels: str) -> Counter:
             return Counter(f"alertmanager_{name}", about, labels, registry=registry)
 
-        def gauge(name: str, about: str, *labels: str) -> Gauge:
-            return Gauge(f"alertmanager_{name}", about, labels, registry=registry)
-
+        gauge = self._gauge
         gauge("build_info", "Always 1, with the version.", "version").labels(version).set(1)
         self.received = counter("alerts_received", "Alerts that were posted.", "status", "version")
         self.invalid = counter("alerts_invalid", "Alerts that were posted and are not valid.", "version")
@@ -48,10 +46,18 @@ class Metrics:
         self.config_hash = gauge("config_hash", "A hash of the configuration in force.")
         self.config_ok = gauge("config_last_reload_successful", "Whether the last configuration was taken.")
         self.config_at = gauge("config_last_reload_success_timestamp_seconds", "When the one in force was taken.")
-        self.members = gauge("cluster_members", "Replicas that are reached, this one among them.")
-        self.members.set(1)
-        self.failed_peers = gauge("cluster_failed_peers", "Replicas that are not reached.")
-        self.position = gauge("peer_position", "How many replicas tell before this one.")
+
+    def of_replicas(self) -> tuple[Gauge, Gauge, Gauge]:
+        """Members, failed peers and the own position; without replicas there are none, so that no rule compares them
+        with a number of pods."""
+        return (
+            self._gauge("cluster_members", "Replicas that are reached, this one among them."),
+            self._gauge("cluster_failed_peers", "Replicas that are not reached."),
+            self._gauge("peer_position", "How many replicas tell before this one."),
+        )
+
+    def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
+        return Gauge(f"alertmanager_{name}", about, labels, registry=self.registry)
 
     def known(self, kinds: set[str]) -> None:
         """Counters of kinds that are configured begin at zero."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import smtplib
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,9 +20,9 @@ from flyball.alerting.receivers.sending import (
     missing,
     read_secret,
 )
+from flyball.alerting.receivers.tls import tls_context
 from flyball.alerting.templates import Expand
 from flyball.errors import ConfigError
-from flyball.http.client import client_tls
 from flyball.model.reader import Reader
 from flyball.model.scrapeconfigs import TLSConfig, read_tls
 
@@ -111,7 +110,7 @@ class Email:
                             "false if the way there is safe",
                             retry=True,
                         )
-                    smtp.starttls(context=self._context())
+                    smtp.starttls(context=tls_context(self.tls or TLSConfig()))
                     smtp.ehlo(self.hello)
                 if self.username and smtp.has_extn("auth"):
                     self._authenticate(smtp, secret)
@@ -131,18 +130,10 @@ class Email:
 
     def _connection(self, timeout_s: float) -> smtplib.SMTP:
         if self.implicit_tls:
-            return smtplib.SMTP_SSL(self.host, self.port, self.hello, timeout=timeout_s, context=self._context())
+            return smtplib.SMTP_SSL(
+                self.host, self.port, self.hello, timeout=timeout_s, context=tls_context(self.tls or TLSConfig())
+            )
         return smtplib.SMTP(self.host, self.port, self.hello, timeout=timeout_s)
-
-    def _context(self) -> ssl.SSLContext:
-        tls = self.tls or TLSConfig()
-        return client_tls(
-            ca_file=tls.ca_file or None,
-            ca_data=tls.ca or None,
-            cert_file=tls.cert_file or None,
-            key_file=tls.key_file or None,
-            insecure_skip_verify=tls.insecure_skip_verify,
-        )
 
     def _authenticate(self, smtp: smtplib.SMTP, secret: ReadSecret) -> None:
         """By the first way that the server offers and there is a secret for."""
