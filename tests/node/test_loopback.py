@@ -84,6 +84,27 @@ def test_two_pods_of_any_program_serve_one_port_and_each_meets_its_own_sidecar(t
     run(tmp_path, story, addressed=True)
 
 
+def test_pods_of_the_hosts_network_meet_on_their_node_and_not_on_another(tmp_path):
+    port = free_port()
+
+    async def story(manager, client, recorder):
+        for node in ("flyball-2", "flyball-3"):
+            server, asker = two_containers(node, "0.0.0.0", "localhost", port)["spec"]["containers"]
+            for name, container in ((node, server), (f"{node}-asker", asker)):
+                one = pod(name)
+                one["spec"] |= {"hostNetwork": True, "nodeName": node, "containers": [container]}
+                manager.observe("ADDED", one)
+        for node in ("flyball-2", "flyball-3"):
+            await until(lambda node=node: f" F {node}\n" in log_of(manager, f"{node}-asker"))
+            assert client.status(node)["podIP"] == client.status(f"{node}-asker")["podIP"] != "127.0.0.1"
+        machine = pod("machine", ["sleep", "60"])
+        machine["spec"]["hostNetwork"] = True
+        manager.observe("ADDED", machine)
+        await until(lambda: client.status("machine").get("podIP") == "127.0.0.1")
+
+    run(tmp_path, story, addressed=True, nodes=("flyball", "flyball-2", "flyball-3"))
+
+
 def test_what_is_not_of_the_pod_stays_as_it_is(tmp_path):
     script = """
 import os, socket

@@ -49,8 +49,8 @@ class Addresses:
             self._save()
 
     def keep(self, uids: set[str]) -> None:
-        """Forgets all others."""
-        self.taken = {uid: ip for uid, ip in self.taken.items() if uid in uids}
+        """Forgets all others, but for those of nodes."""
+        self.taken = {uid: ip for uid, ip in self.taken.items() if uid in uids or uid.startswith("node/")}
 
     def _save(self) -> None:
         fresh = self._path.with_suffix(".new")

@@ -10,6 +10,7 @@ from typing import Any
 import flyball
 from flyball.localcluster.node import environment, images, volumes
 from flyball.localcluster.node.process import Loopback, Root
+from flyball.localcluster.node.status import HOST_IP
 
 Object = dict[str, Any]
 PACKAGES = str(Path(flyball.__file__).parents[1])
@@ -80,7 +81,7 @@ def prepare(
         env, cwd = environment.rewrite_environment(env, mounts), environment.rewrite_path(cwd, mounts)
     is_ours = images.is_stand_in(image, command, table)
     found_in = [env.get("PYTHONPATH")]
-    if not pod["spec"].get("hostNetwork"):
+    if pod_ip != HOST_IP:
         found_in.insert(0, str(shim_dir))
     if is_ours:  # it is this very Flyball, wherever that was started from
         found_in += [PACKAGES, os.environ.get("PYTHONPATH")]
@@ -99,7 +100,7 @@ def prepare(
     else:
         argv = images.resolve([environment.rewrite_argument(word, mounts) for word in expanded], env["PATH"], cwd)
     seen = [environment.rewrite_path(argv[0], mounts), *argv[1:]]
-    loopback = _loopback(pod, pod_dir, pod_ip) if addressed and not pod["spec"].get("hostNetwork") else None
+    loopback = _loopback(pod, pod_dir, pod_ip) if addressed and pod_ip != HOST_IP else None
     alone = loopback is not None or images.takes_bind_shim(seen)
     alone = alone or images.listens_on_pod_ip(argv, pod_ip, [str(word) for word in words])
     held = {} if is_ours else (container.get("resources") or {}).get("limits") or {}
@@ -113,6 +114,10 @@ def _stdin(container: Object) -> str:
 
 
 def _loopback(pod: Object, pod_dir: Path, pod_ip: str) -> Loopback:
+    if pod["spec"].get("hostNetwork"):  # the node's own, which its pods share
+        directory = pod_dir.parents[1] / "ports" / str(pod["spec"].get("nodeName"))
+        directory.mkdir(parents=True, exist_ok=True)
+        return Loopback(pod_ip, directory, shared=True)
     directory = pod_dir / "ports"
     directory.mkdir(exist_ok=True)
     sidecars = [one for one in pod["spec"].get("initContainers") or [] if one.get("restartPolicy") == "Always"]

@@ -18,7 +18,7 @@ from flyball.localcluster.node import dnsserver, environment, images, launch, na
 from flyball.localcluster.node.container import STOP_GRACE_S, Container
 from flyball.localcluster.node.podobjects import PodObjects
 from flyball.localcluster.node.process import ContainerProcess
-from flyball.localcluster.node.status import PodState, phase
+from flyball.localcluster.node.status import HOST_IP, PodState, phase
 from flyball.localcluster.node.statuswriter import StatusWriter
 from flyball.model.quantities import parse_quantity
 
@@ -155,9 +155,13 @@ class PodWorker:
             self._ended(one, ended, started_ms, crash=not kept.get("stopped_by_node"))
 
     def _address(self) -> str:
-        if self.pod["spec"].get("hostNetwork"):
-            return "127.0.0.1"
-        return self.manager.addresses.of(self.uid)
+        if not self.pod["spec"].get("hostNetwork"):
+            return self.manager.addresses.of(self.uid)
+        node = self.pod["spec"].get("nodeName")
+        if node == self.manager.node_name or not self.manager.addressed:
+            return HOST_IP
+        # The first node is the machine itself; every other has an address that its pods of the host's network share.
+        return self.manager.addresses.of(f"node/{node}")
 
     def _save(self, stopped_by_node: bool = False) -> None:
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)

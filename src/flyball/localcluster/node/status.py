@@ -7,6 +7,7 @@ from typing import Any
 from flyball import clock
 
 Object = dict[str, Any]
+HOST_IP = "127.0.0.1"
 
 
 @dataclass(slots=True)
@@ -160,8 +161,8 @@ def build(pod: Object, state: PodState, now_ms: int) -> Object:
     status: Object = {
         "phase": pod_phase,
         "conditions": conditions(pod, state, pod_phase, now_ms),
-        "hostIP": "127.0.0.1",
-        "hostIPs": [{"ip": "127.0.0.1"}],
+        "hostIP": HOST_IP,
+        "hostIPs": [{"ip": HOST_IP}],
         "qosClass": qos_class(spec),
         "containerStatuses": [one.to_status() for one in state.containers if not one.init],
         "reason": state.failed[0] if state.failed else None,
