@@ -260,10 +260,18 @@ REQUESTS: list[tuple[str, str]] = [
             "/nodes/node-a",
         )
     ),
+    *((path, "") for path in (_C1.rpartition("/")[0], _E.rpartition("/")[0], _M.rpartition("/")[0])),
+    *((path + "?pretty=true", "") for path in (_C1 + _NS + "/pods/web-1/load", _E + _NS + "/queue_length")),
+    (_C1 + _NS + "/pods/*/load?labelSelector=app%3Dweb&limit=1", ""),
+    (_C1 + _NS + "/pods/*/load?labelSelector=app%3Dweb&metricLabelSelector=%3D%3D", ""),
+    (_E + _NS + "/queue_length?labelSelector=%3D%3D", ""),
+    (_M + _NS + "/pods?labelSelector=%3D%3D", ""),
+    (_M + _NS + "/pods?fieldSelector=spec.nodeName%3Dx", ""),
+    (_M + "/nodes?fieldSelector=metadata.name%3Dnode-a", ""),
     *((_M + rest, "") for rest in (_NS + "/pods/idle", _NS + "/pods/none", "/nodes/none", "/nodes/node-b", "/blah")),
 ]
 
-_TIMES = re.compile(rb'"(timestamp|creationTimestamp)":("[^"]*"|null)')
+_TIMES = re.compile(rb'"(timestamp|creationTimestamp)": ?("[^"]*"|null)')
 
 
 def comparable(body: bytes, path: str) -> str:

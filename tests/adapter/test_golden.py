@@ -24,12 +24,14 @@ DIFFERENCES = [
     ("NaN is no value of an object", r"/pods/web-1/bad$", 404),
     ("the metric selector's != works; upstream cannot print it", r"metricLabelSelector=code!%3D200$", 200),
     ("an operator that PromQL lacks is the caller's fault", r"elector=(code|queue)%3E1$", 400),
+    ("both versions are listed; upstream serves v1beta2 and does not say so", r"^/apis/custom\.metrics\.k8s\.io$", 200),
+    ("a metric selector that cannot be read is the caller's fault", r"metricLabelSelector=%3D%3D$", 400),
     ("a template that fails is the rule's fault, not an unknown metric", r"/broken_template$", 500),
     ("a query of a wrong type is an internal error with its reason", r"/a_matrix$", 500),
     ("a scalar has no labels; upstream writes null", r"/a_scalar$", 200),
     (
         "cpu is finer than a milli-core",
-        r"^/apis/metrics\.k8s\.io/v1beta1(/namespaces/default)?/pods(\?labelS.*|/web-1)?$",
+        r"^/apis/metrics\.k8s\.io/v1beta1(/namespaces/default)?/pods(\?labelSelector=app.*|/web-1)?$",
         200,
     ),
 ]
