@@ -201,6 +201,22 @@ STAGES = (
     ),
     Stage("cron-ends", commands=("delete cronjob hold tick asleep",)),
     Stage(
+        "unschedulable",
+        [
+            _pod("nowhere", nodeSelector={"disk": "tape"}),
+            _pod("greedy", resources={"requests": {"cpu": "100", "memory": "1Ti"}}),
+            _pod("claimless", **_mounting("missing")),
+            _pod("unclaimed", **_mounting("unbound")),
+            _claim("unbound"),
+            _pod("lonely", **_affinity("podAffinity", "nobody")),
+            _pod("gated", schedulingGates=[{"name": "example.com/wait"}]),
+        ],
+    ),
+    Stage(
+        "unschedulable-gone",
+        commands=("delete pod nowhere greedy claimless unclaimed lonely gated", "delete pvc unbound"),
+    ),
+    Stage(
         "volumes",
         [_volume("disk"), _claim("disk"), _claim("waiting"), _pod("user", **_mounting("disk"))],
         ("wait --for=condition=Ready pod/user --timeout=60s",),
@@ -229,22 +245,6 @@ STAGES = (
         ("rollout status statefulset/store --timeout=60s", "scale statefulset store --replicas=1"),
     ),
     Stage("stateful-volumes-gone", commands=("delete statefulset store", "delete pv first second")),
-    Stage(
-        "unschedulable",
-        [
-            _pod("nowhere", nodeSelector={"disk": "tape"}),
-            _pod("greedy", resources={"requests": {"cpu": "100", "memory": "1Ti"}}),
-            _pod("claimless", **_mounting("missing")),
-            _pod("unclaimed", **_mounting("unbound")),
-            _claim("unbound"),
-            _pod("lonely", **_affinity("podAffinity", "nobody")),
-            _pod("gated", schedulingGates=[{"name": "example.com/wait"}]),
-        ],
-    ),
-    Stage(
-        "unschedulable-gone",
-        commands=("delete pod nowhere greedy claimless unclaimed lonely gated", "delete pvc unbound"),
-    ),
     Stage(
         "apart",
         [workload("Deployment", "apart", replicas=3, pod=template("apart", **_affinity("podAntiAffinity", "apart")))],
