@@ -124,7 +124,7 @@ def series(prometheus: Prometheus) -> None:
         app(f"quantity_{index}", "web-1", value)
     for name, per_second in (("web-1", 1.5), ("web-2", 20)):
         prometheus.counter(
-            {"__name__": "requests_total", "namespace": "default", "pod": name, "job": "web"}, per_second
+            {"__name__": "requests_total", "namespace": "default", "pod": name, "job": "web"}, per_second, ahead_s=300
         )
     prometheus.add({"__name__": "service_hits", "ns": "default", "svc": "front", "node": "node-a"}, 42)
     prometheus.add({"__name__": "service_hits", "ns": "default", "svc": "other", "node": "node-b"}, 43)

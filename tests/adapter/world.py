@@ -56,10 +56,10 @@ class Prometheus:
     def add(self, labels: Mapping[str, str], value: float, *, at_ms: int | None = None) -> None:
         self.head.append(labels_of(labels), clock.now_ms() - 1_000 if at_ms is None else at_ms, value)
 
-    def counter(self, labels: Mapping[str, str], per_second: float, *, seconds: int = 120) -> None:
-        """Samples every 10 s up to now that grow at a rate."""
+    def counter(self, labels: Mapping[str, str], per_second: float, *, seconds: int = 120, ahead_s: int = 0) -> None:
+        """Samples every 10 s that grow at a rate; those ahead of now are seen when their time comes."""
         now_ms = clock.now_ms() - 1_000
-        for ago in range(seconds, -1, -10):
+        for ago in range(seconds, -1 - ahead_s, -10):
             self.add(labels, per_second * (seconds - ago), at_ms=now_ms - ago * 1000)
 
     @property
