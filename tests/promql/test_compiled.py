@@ -111,6 +111,17 @@ def test_extremes_of_the_compiled_pass_and_of_numpy(head: Head, query: str, monk
         alike(*both(query, Drawn(seed), monkeypatch))
 
 
+def test_windows_behind_all_samples_and_tables_without_rows_have_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = np.arange(0, 300_000, 15_000, dtype=np.int64)
+    for rows in (0, 3):
+        times = 1000 * np.arange(rows, dtype=np.int64)[:, None].repeat(2, axis=1)
+        labels = tuple(labels_of({"__name__": "a_total", "i": str(i)}) for i in range(2))
+        frame = Frame(labels, times, np.arange(2, dtype=np.int32), np.ones((rows, 2)))
+        sums = compiled.RateSums("rate", ends - 30_000, ends, 1, Stop().flag)
+        used = sums.add(frame, np.zeros(2, np.int64))
+        assert used.all() == bool(rows) and not sums.numbers[4:].any()
+
+
 def test_an_absent_sample_is_no_zero() -> None:
     """A group whose series are all absent has no value."""
     times = 1000 * np.arange(10, dtype=np.int64)[:, None]

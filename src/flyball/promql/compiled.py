@@ -137,6 +137,8 @@ class RateSums:
     def add(self, frame: Frame, codes: Index) -> Mask:
         """Adds the series of a frame, ``codes`` [n] being their groups; returns which were used [n]."""
         target, values, order = frame.target, frame.values, None
+        if not values.shape[0]:
+            return np.zeros(target.size, bool)
         if (np.diff(target) < 0).any():
             order = np.argsort(target, kind="stable")
             target, values, codes = target[order], values[:, order], codes[order]
@@ -169,6 +171,12 @@ class RateSums:
         )  # fmt: skip
         return replace(series, times=times, times_width=targets, row_of=row_of), falls, holed
 
+    def _overlap(self) -> int:
+        """After how many steps a window begins where that of the first one ends; 0 when none does, or hardly any."""
+        step = int(self.ends[1] - self.ends[0]) if self.ends.size > 1 else 0
+        steps, rest = divmod(int(self.ends[0] - self.starts[0]), step) if step else (0, 0)
+        return steps if not rest and steps < min(64, self.ends.size) else 0
+
     def _add(self, series: _Series, falls: Index, codes: Index) -> Mask:
         counter, targets = self.name != "delta", series.runs.size - 1
         first_of = np.concatenate([[0], np.cumsum(falls) if counter else np.zeros_like(falls)])
@@ -184,7 +192,7 @@ class RateSums:
             _kernels.add_rates(
                 series.cells, series.width, series.times, series.times_width, series.rows, series.row_of,
                 series.target, series.runs, codes, stretches, first_of, fallen, amounts, self.starts[steps],
-                self.ends[steps], counter, self.name == "rate", self.totals[steps], self.lost[steps],
+                self.ends[steps], self._overlap(), counter, self.name == "rate", self.totals[steps], self.lost[steps],
                 self.numbers[steps], mine, self.stop,
             )  # fmt: skip
 

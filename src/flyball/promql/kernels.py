@@ -179,19 +179,21 @@ def _reach(
 ) -> int:
     """Of each target: the seconds between its first and last sample of a window (0 without two), and how far to extend
     them to either side. Returns how many targets have two."""
-    several = 0
+    for p in range(lo.size):  # apart from the arithmetic, and unsigned, so that both loops become vectors
+        last = np.uint64(max(hi[p] - 1, 0))
+        first = min(np.uint64(lo[p]), last)
+        to_start[p] = times[first * np.uint64(width) + np.uint64(p)] - start_ms
+        to_end[p] = end_ms - times[last * np.uint64(width) + np.uint64(p)]
+    several, length = 0, float(end_ms - start_ms)
     for p in range(lo.size):
-        a, b = lo[p], hi[p] - 1
-        sampled[p] = 0.0
-        if b > a:
-            first_ms, last_ms = times[a * width + p], times[b * width + p]
-            span = (last_ms - first_ms) / 1000
-            average = span / (b - a)
-            before, behind = (first_ms - start_ms) / 1000, (end_ms - last_ms) / 1000
-            sampled[p] = span
-            to_start[p] = average / 2 if before >= average * 1.1 else before
-            to_end[p] = average / 2 if behind >= average * 1.1 else behind
-            several += span > 0
+        steps = hi[p] - 1 - lo[p]
+        before, behind = to_start[p] / 1000, to_end[p] / 1000
+        span = (length - to_start[p] - to_end[p]) / 1000 if steps > 0 else 0.0
+        average = span / steps
+        sampled[p] = span
+        to_start[p] = average / 2 if before >= average * 1.1 else before
+        to_end[p] = average / 2 if behind >= average * 1.1 else behind
+        several += span > 0
     return several
 
 
@@ -290,7 +292,7 @@ def _add(items: Any, codes: Any, stretches: Any, totals: Any, lost: Any) -> None
 
 @_compiled(
     _cells, _i64, _times, _i64, _i64, _rows, _rows, _longs, _longs, _longs, _longs, _longs, _row, _longs, _longs,
-    _bool, _bool, _table, _table, _table, nb.boolean[::1], nb.boolean[::1],
+    _i64, _bool, _bool, _table, _table, _table, nb.boolean[::1], nb.boolean[::1],
 )  # fmt: skip
 def add_rates(
     values: Any,
@@ -308,6 +310,7 @@ def add_rates(
     amounts: Any,
     starts: Any,
     ends: Any,
+    overlap: int,
     counter: bool,
     per_second: bool,
     totals: Any,
@@ -318,12 +321,14 @@ def add_rates(
 ) -> None:
     """Adds the rates of all series at every step to the sums of their groups; ``used`` are the targets with any.
 
+    ``overlap``: a window begins where that of so many steps before ends; 0 when there is none.
     Formula: promql/functions.go of Prometheus, extrapolatedRate.
     """
     targets, series = runs.size - 1, codes.size
     lo, hi = np.zeros(targets, np.int32), np.zeros(targets, np.int32)
     sampled, to_start, to_end = np.zeros(targets), np.zeros(targets), np.zeros(targets)
     firsts, grown = np.zeros(series), np.zeros(series)
+    earlier = np.zeros((overlap, targets), np.int32)
     sizes = np.zeros(totals.shape[1])
     for s in range(series):
         sizes[codes[s]] += 1
@@ -334,8 +339,13 @@ def add_rates(
             _seek(times, times_width, rows, starts[0], lo)
             _seek(times, times_width, rows, ends[0], hi)
         else:
-            _advance(times, times_width, rows, starts[k], lo)
+            if overlap and k >= overlap:
+                lo[:] = earlier[k % overlap]
+            else:
+                _advance(times, times_width, rows, starts[k], lo)
             _advance(times, times_width, rows, ends[k], hi)
+        if overlap:
+            earlier[k % overlap] = hi
         several = _reach(times, times_width, lo, hi, starts[k], ends[k], sampled, to_start, to_end)
         if several == 0:
             continue
