@@ -124,7 +124,7 @@ async def measure(directory: Path, port: int, pid: int) -> None:
     watches = []
     for _ in range(WATCHERS):
         watcher = await connect()
-        path = f"{NAMESPACE}/configmaps?watch=1&resourceVersion=0&sendInitialEvents=false"
+        path = f"{NAMESPACE}/configmaps?watch=1&resourceVersion=0&sendInitialEvents=false&resourceVersionMatch=NotOlderThan"
         watches.append(asyncio.create_task(watcher.watch(path, counter)))
     while counter[1] < WATCHERS:
         await asyncio.sleep(0.01)

@@ -10,7 +10,7 @@ from flyball.localcluster.convert import convert
 from flyball.localcluster.managedfields import UPDATE, Writer, manager_name
 from flyball.localcluster.registry import Served
 from flyball.localcluster.requests import Request, encode
-from flyball.localcluster.storage import Record
+from flyball.localcluster.storage import Record, Storage
 from flyball.localcluster.tables import partial, table_of, wants
 
 Object = dict[str, Any]
@@ -42,6 +42,16 @@ async def answer_object(request: Request, served: Served, code: int, stored: Obj
         await request.answer_object(code, partial(obj))
     else:
         await request.answer_object(code, obj)
+
+
+async def answer_written(storage: Storage, request: Request, served: Served, code: int, stored: Object) -> None:
+    """An object as it was just written: the stored bytes, where those are what the client asked for."""
+    metadata = stored["metadata"]
+    record = storage.get(served.store, metadata.get("namespace", ""), metadata["name"])
+    if record is not None and record.is_of(stored) and not wants(request.accept):
+        await request.answer(code, present(served, record))
+    else:  # a dry run, or a Table
+        await answer_object(request, served, code, stored)
 
 
 async def until_gone(receive: Any, then: Any) -> None:

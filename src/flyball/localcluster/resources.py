@@ -7,7 +7,7 @@ import msgspec
 
 from flyball.errors import QueryError
 from flyball.localcluster import failures, patching, schema
-from flyball.localcluster.answers import answer_object, answer_record, is_dry_run, only_get, writer_of
+from flyball.localcluster.answers import answer_object, answer_record, answer_written, is_dry_run, only_get, writer_of
 from flyball.localcluster.convert import convert
 from flyball.localcluster.failures import ApiFailure
 from flyball.localcluster.listing import answer_list, selection
@@ -116,7 +116,7 @@ class Resources:
             check_body(request, served, obj, await request.body())
             writer = writer_of(request, served)
             created = self._objects.create(served, namespace, obj, writer=writer, dry_run=is_dry_run(request))
-            await answer_object(request, served, 201, created)
+            await answer_written(self._storage, request, served, 201, created)
         elif request.method == "DELETE":
             await self._delete_collection(request, served, namespace)
         else:
@@ -178,7 +178,7 @@ class Resources:
             writer=writer_of(request, served, subresource),
             dry_run=is_dry_run(request),
         )
-        await answer_object(request, served, 200, updated)
+        await answer_written(self._storage, request, served, 200, updated)
 
     def _known(self, served: Served, namespace: str, name: str) -> Object | None:
         """The stored object where it is stored in the version that is served: what equals it was checked before."""
@@ -220,7 +220,7 @@ class Resources:
             writer=writer_of(request, served, subresource),
             dry_run=is_dry_run(request),
         )
-        await answer_object(request, served, 200, updated)
+        await answer_written(self._storage, request, served, 200, updated)
 
     async def _apply(self, request: Request, served: Served, namespace: str, name: str, subresource: str) -> None:
         manager = request.param("fieldManager")
@@ -244,7 +244,7 @@ class Resources:
             subresource=subresource,
             dry_run=is_dry_run(request),
         )
-        await answer_object(request, served, 201 if is_new else 200, obj)
+        await answer_written(self._storage, request, served, 201 if is_new else 200, obj)
 
     # delete
 

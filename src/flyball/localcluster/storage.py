@@ -59,6 +59,10 @@ class Record:
     def copy(self) -> Object:
         return _decode(self.encoded)
 
+    def is_of(self, obj: Object) -> bool:
+        """Whether this is the record that was made of that very object."""
+        return self._object is obj
+
     def release(self) -> None:
         """Forgets the decoded form, which is several times the size of the bytes."""
         self._object = None

@@ -290,19 +290,23 @@ _NEVER_OMITTED = frozenset(
 
 
 class PatchNode:
-    """Where a strategic merge or an apply patch stands in a schema."""
+    """Where a strategic merge or an apply patch stands in a schema. Nodes below are made once."""
 
-    __slots__ = ("_inner", "_is_struct", "_outer")
+    __slots__ = ("_below", "_inner", "_is_struct", "_outer", "associative_keys")
 
     def __init__(self, node: dict[str, Any]) -> None:
         self._outer = node
         name, self._inner = _resolved(node)
         self._is_struct = bool(name)
+        self._below: dict[str | None, PatchNode | None] = {}  # by a field's name; None: a list's elements
+        self.associative_keys = self._associative_keys()
 
     def items(self) -> PatchNode | None:
         """The schema of a list's elements; None when this is no list."""
-        child = self._inner.get("items")
-        return PatchNode(child) if isinstance(child, dict) else None
+        if None not in self._below:
+            child = self._inner.get("items")
+            self._below[None] = PatchNode(child) if isinstance(child, dict) else None
+        return self._below[None]
 
     def _extension(self, name: str) -> Any:
         return self._outer.get(name, self._inner.get(name))
@@ -332,8 +336,7 @@ class PatchNode:
         """The fields that identify a list's element in server-side apply."""
         return tuple(self._extension("x-kubernetes-list-map-keys") or ())
 
-    @property
-    def associative_keys(self) -> tuple[str, ...] | None:
+    def _associative_keys(self) -> tuple[str, ...] | None:
         """What tells a list's elements apart in server-side apply; () their value; None: the list is owned whole."""
         kind = self.list_type
         if kind == "map":
@@ -368,10 +371,16 @@ class PatchNode:
     def property(self, name: str) -> PatchNode | None:
         """The schema of a field (or of a map's value); None when unknown."""
         properties = self._inner.get("properties")
-        child = properties.get(name) if properties is not None else self._inner.get("additionalProperties")
-        return PatchNode(child) if isinstance(child, dict) else None
+        known = name if properties is not None else ""  # a map has as many keys as users like
+        if known not in self._below:
+            child = properties.get(name) if properties is not None else self._inner.get("additionalProperties")
+            if not isinstance(child, dict):
+                return None
+            self._below[known] = PatchNode(child)
+        return self._below[known]
 
 
+@cache
 def patch_schema(kind: Kind) -> PatchNode | None:
     """The root node of a kind for patches; None for schemaless kinds (lists are then replaced whole)."""
     root = _root(kind)

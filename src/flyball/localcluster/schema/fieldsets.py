@@ -12,6 +12,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from flyball.localcluster.schema.fields import PatchNode
 
 Fields = dict[str, Any]
@@ -20,6 +22,7 @@ Fields = dict[str, Any]
 Node = PatchNode | None
 
 _SELF = "."
+_encode = msgspec.json.Encoder().encode
 
 
 class ListKeyError(ValueError):
@@ -158,7 +161,7 @@ def elements(items: list[Any], schema: PatchNode) -> dict[str, Any]:
                     "(and doesn't have default value)"
                 )
             identity[name] = value
-        found["k:" + json.dumps(identity, separators=(",", ":"), ensure_ascii=False)] = item
+        found["k:" + _encode(identity).decode()] = item
     return found
 
 
