@@ -97,5 +97,5 @@ def test_promtool(server: Process, tmp_path: Path) -> None:
     page = server.ask("/metrics")[1]
     promtool("check", "metrics", "--extended", "--lint=none", input=page)
     (tmp_path / "pushed.prom").write_text('# TYPE pushed_total counter\npushed_total{a="b"} 7\n')
-    promtool("push", "metrics", f"{url}/api/v1/write", str(tmp_path / "pushed.prom"))
+    promtool("push", "metrics", url, str(tmp_path / "pushed.prom"))
     assert "7 @" in promtool("query", "instant", url, 'pushed_total{a="b"}')
