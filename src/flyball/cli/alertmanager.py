@@ -24,14 +24,12 @@ _WITHOUT_EFFECT = {
     "--silences.max-silence-size-bytes": False,
     "--web.get-concurrency": False,
     "--web.timeout": False,
-    "--web.config.file": False,
     "--web.systemd-socket": True,
     "--cluster.peers-resolve-timeout": False,
     "--cluster.gossip-interval": False,
     "--cluster.pushpull-interval": False,
     "--cluster.probe-timeout": False,
     "--cluster.reconnect-interval": False,
-    "--cluster.tls-config": False,
     "--cluster.allow-insecure-public-advertise-address-discovery": True,
     "--cluster.label": False,
 }
@@ -68,6 +66,8 @@ def _option(name: str, parameter: str, default: Any, about: str, **more: Any) ->
 @_option("--web.listen-address", "listen", ("0.0.0.0:9093",), "Where to listen.", multiple=True, type=ListenAddress())
 @_option("--web.external-url", "external_url", "", "The URL under which others reach this server.")
 @_option("--web.route-prefix", "route_prefix", "", "The prefix of all paths; the external URL's path by default.")
+@_option("--web.config.file", "web_config", "", "TLS and passwords of the API: not supported, must set nothing.")
+@_option("--cluster.tls-config", "cluster_tls", "", "TLS among replicas: not supported, must set nothing.")
 @_option("--cluster.listen-address", "cluster_listen", "", "Where other replicas reach this one; empty: no replicas.")
 @_option("--cluster.advertise-address", "cluster_advertise", "", "The address that they are told.")
 @_option("--cluster.peer-name", "peer_name", "", "This replica's name; a random one by default.")
@@ -91,6 +91,28 @@ def command(**given: Any) -> None:
 
     level = given.pop("log_level").upper().replace("WARN", "WARNING")
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for flag in ("web_config", "cluster_tls"):
+        _refuse_protection(given.pop(flag))
     given["features"] = tuple(name for text in given.pop("features") for name in text.split(",") if name)
     settings = StandaloneSettings(**given)
     asyncio.run(run_alertmanager(settings, lambda urls: click.echo(f"flyball: ready at {', '.join(urls)}", err=True)))
+
+
+def _refuse_protection(path: str) -> None:
+    """Whoever asks for TLS or passwords must not be served without.
+
+    Raises:
+        ConfigError: the file asks for them, or cannot be read.
+    """
+    from flyball.errors import ConfigError
+    from flyball.model.yaml_loader import load_yaml
+
+    if not path:
+        return
+    try:
+        document = load_yaml(Path(path).read_bytes(), path)
+    except OSError as exc:
+        raise ConfigError(f"{path}: {exc.strerror}; name the file that is meant") from exc
+    asked = [name for name, value in document.items() if value] if isinstance(document, dict) else []
+    if asked := [name for name in asked if name != "http_server_config"]:
+        raise ConfigError(f"{path}: {', '.join(asked)}: is not supported; put a proxy that does it in front")
