@@ -124,12 +124,13 @@ def test_the_example_follows_its_requests_up_and_down(cluster: Flyball) -> None:
     stopping = threading.Event()
 
     def load() -> None:
-        while not stopping.wait(0.004):
+        while not stopping.wait(0.02):
             with contextlib.suppress(OSError):
                 fetch(url)
 
-    loader = threading.Thread(target=load)
-    loader.start()
+    loaders = [threading.Thread(target=load) for _ in range(4)]
+    for loader in loaders:
+        loader.start()
     try:
         eventually(lambda: replicas() >= 3, 90)
         # Every pod has an address of its own, with nginx' port on it, and answers for itself.
@@ -139,5 +140,6 @@ def test_the_example_follows_its_requests_up_and_down(cluster: Flyball) -> None:
         eventually(lambda: len({fetch(url) for _ in range(20)}) >= 3)
     finally:
         stopping.set()
-        loader.join()
+        for loader in loaders:
+            loader.join()
     eventually(lambda: replicas() == 1, 120)
