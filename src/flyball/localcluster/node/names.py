@@ -1,9 +1,9 @@
-"""Cluster DNS names, without a DNS server: a table that every pod's resolver reads.
+"""Cluster names as pods read them: their hosts and resolver files, and a table for Python programs.
 
-A process of the machine cannot be given a resolver of its own. So the table is a file: the bind shim looks names up
-in it for Python programs. Where containers have a mount namespace, their /etc/hosts has the names too, for every
-program that reads it (all that use the C library; Go's and most others). Plain processes that are not Python know
-Services by ``{SVC}_SERVICE_HOST`` only.
+A program that asks a server is answered by the cluster's own (``dnsserver``), where there is one. Where there is none,
+/etc/hosts has the names, for every program that reads it (all that use the C library; Go's and most others). The table
+is a file in which the bind shim looks names up; it also knows where a port that could not be had is really served. Plain
+processes that are not Python know Services by ``{SVC}_SERVICE_HOST`` only.
 """
 
 import asyncio
