@@ -2,7 +2,9 @@
 
 import asyncio
 import gzip
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import aiohttp
 import cramjam
@@ -37,7 +39,9 @@ def request(*samples: tuple[str, int, float]) -> bytes:
     return bytes(cramjam.snappy.compress_raw(written.SerializeToString()))
 
 
-def posted(*posts: tuple[str, bytes, dict[str, str]], on: bool = True) -> tuple[Head, list[tuple[int, str]]]:
+def posted(
+    *posts: tuple[str, bytes, dict[str, str]], on: bool = True, asked: Sequence[dict[str, str]] = ()
+) -> tuple[Head, list[tuple[int, Any]]]:
     head, answers = Head(), []
 
     async def go() -> None:
@@ -50,6 +54,9 @@ def posted(*posts: tuple[str, bytes, dict[str, str]], on: bool = True) -> tuple[
                     for path, body, headers in posts:
                         async with session.post(path, data=body, headers=headers) as answer:
                             answers.append((answer.status, await answer.text()))
+                    for query in asked:
+                        async with session.get("/api/v1/query", params=query) as answer:
+                            answers.append((answer.status, (await answer.json())["data"]["result"]))
             finally:
                 await server.close()
 
@@ -81,8 +88,14 @@ def test_native_histograms_are_stored_and_end() -> None:
         ],
     )
     body = bytes(cramjam.snappy.compress_raw(t["WriteRequest"](timeseries=[series]).SerializeToString()))
-    head, answers = posted((WRITE, body, HEADERS))
-    assert answers == [(204, "")]
+    at = {"time": f"{(now - 15) / 1000:.3f}"}
+    queries = [{"query": query, **at} for query in ("h", "histogram_count(h)", "histogram_quantile(1, h)")]
+    queries.append({"query": "h", "time": f"{now / 1000:.3f}"})
+    head, answers = posted((WRITE, body, HEADERS), asked=queries)
+    assert answers.pop(0) == (204, "")
+    ((_, (whole,)), (_, (count,)), (_, (most,)), (_, ended)) = answers
+    assert whole["histogram"][1]["count"] == "5" and whole["histogram"][1]["buckets"][-1][3] == "2"
+    assert (count["value"][1], float(most["value"][1]), ended) == ("5", pytest.approx(2**1.5), [])
     (frame,) = head.select([], 0, now)
     assert frame.histograms is not None
     assert frame.histograms[0, 0] == Histogram(
