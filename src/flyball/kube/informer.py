@@ -17,6 +17,7 @@ from flyball import clock
 from flyball.errors import FlyballError, KubeApiError, UpstreamError
 from flyball.kube.client import KubeClient, Meta, ObjectList, WatchEvent
 from flyball.kube.kinds import Resource
+from flyball.memory import give_back
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ BACKOFF_MAX_S = 30.0
 WATCH_MIN_S = 1.0  # a stream that ends sooner, with nothing in it, is a failure
 WATCH_TIMEOUT_S = 300
 IDLE_TIMEOUT_S = 120.0
+LARGE_LIST_ITEMS = 1_000
 RELIST_S = 3600.0
 
 
@@ -195,6 +197,9 @@ class Informer(Generic[T]):
         self._replace(found)
         self._version = found.resource_version
         self._relist_at_s = clock.monotonic_s() + self._relist_s * self._rng.uniform(0.8, 1.2)
+        if len(found.items) >= LARGE_LIST_ITEMS:
+            del found
+            give_back()  # its pages took several times what is kept of them
         self._synced.set()
 
     _progressed = False  # whether the watch has carried anything since the last list

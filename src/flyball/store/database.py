@@ -6,7 +6,6 @@ larger ones. DESIGN.md of this room has the files and what happens to them.
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import logging
 import os
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 
 from flyball import clock
 from flyball.errors import StoreError
+from flyball.memory import give_back
 from flyball.model.frames import Frame
 from flyball.model.labels import Labels, Matcher
 from flyball.store.block import Block, Cache, Tombstone
@@ -356,7 +356,7 @@ class Database:
         while members := next_compaction(self.blocks, self._sealed_ms, self.retention_ms):
             self._replace(members)
         if self.seals + self.compactions > done:
-            _give_back()
+            give_back()  # what sealing needed; the allocator of its thread would keep it
         self._retain(now_ms)
         self._segments_deleted += self.wal.forget(self._sealed_ms)
 
@@ -458,12 +458,6 @@ class Database:
         with contextlib.suppress(StoreError):
             self.wal.close()
         os.close(self._lock_fd)
-
-
-def _give_back() -> None:
-    """Lets the system have the memory that sealing needed; the allocator of its thread would keep it."""
-    with contextlib.suppress(OSError, AttributeError):  # the C library is another one
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _sorted(blocks: Any) -> tuple[Block, ...]:
