@@ -64,6 +64,19 @@ def test_an_input_for_one_client_ends_with_it_and_its_output_is_seen_to_the_end(
     run(tmp_path, story)
 
 
+def test_a_program_waits_for_its_client_to_read(tmp_path):
+    async def story(manager, client, recorder):
+        one = pod("p", ["sh", "-c", "read line; head -c 5000000 /dev/zero"], stdin=True, stdinOnce=True)
+        one["spec"]["restartPolicy"] = "Never"
+        await running(manager, client, one)
+        attached = Attached(manager, "p")
+        attached.say(STDIN, b"go\n")
+        await asyncio.wait_for(attached.task, 20)
+        assert len(attached.channels[STDOUT]) == 5_000_000
+
+    run(tmp_path, story)
+
+
 def test_a_terminal_takes_the_clients_size_and_outlives_it(tmp_path):
     async def story(manager, client, recorder):
         await running(manager, client, pod("p", ["sh"], tty=True, stdin=True))

@@ -2,8 +2,8 @@
 
 A program that asks a server is answered by the cluster's own (``dnsserver``), where there is one. Where there is none,
 /etc/hosts has the names, for every program that reads it (all that use the C library; Go's and most others). The table
-is a file in which the bind shim looks names up; it also knows where a port that could not be had is really served. Plain
-processes that are not Python know Services by ``{SVC}_SERVICE_HOST`` only.
+is a file in which the bind shim looks names up; it also knows where a port that could not be had is really served.
+Plain processes that are not Python know Services by ``{SVC}_SERVICE_HOST`` only.
 """
 
 import asyncio

@@ -17,7 +17,7 @@ from _thread import start_new_thread
 
 STDIN, STDOUT, RESIZE, CLOSE = 0, 1, 4, 255
 MESSAGE_MAX_BYTES = 1 << 20
-BEHIND_MAX_BYTES = 4 << 20  # of output that a client has not read; one that is further behind is cut off
+SEND_TIMEOUT_S = 10  # a client that does not read holds the program up for that long; then it is cut off
 
 
 def short(directory, name):
@@ -51,7 +51,7 @@ class Attachments:
     def accept(self):
         fd, _ = self.listener._accept()
         client = _socket.socket(fileno=fd)
-        client.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, BEHIND_MAX_BYTES)
+        client.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, pack("@ll", SEND_TIMEOUT_S, 0))
         self.clients.append(client)
         start_new_thread(self.obey, (client,))
 
@@ -60,12 +60,9 @@ class Attachments:
         message = pack("=IB", len(data) + 1, channel) + data
         for client in self.clients[:]:
             try:
-                whole = client.send(message, _socket.MSG_DONTWAIT) == len(message)
+                client.sendall(message)
             except OSError:
-                whole = False
-            if not whole:
-                self.clients.remove(client)
-                client.shutdown(_socket.SHUT_RDWR)
+                self.forget(client)
 
     def obey(self, client):
         """One client's input, until it goes."""
@@ -83,9 +80,16 @@ class Attachments:
                     self.end_input()
         except OSError:
             pass
-        if client in self.clients:
-            self.clients.remove(client)
+        self.forget(client)
         self.end_input()
+
+    def forget(self, client):
+        """Whoever learns first that the client has gone."""
+        try:
+            self.clients.remove(client)
+            client.shutdown(_socket.SHUT_RDWR)
+        except (ValueError, OSError):
+            pass
 
     def end_input(self):
         if self.once and not self.tty and self.writes >= 0:
