@@ -92,7 +92,8 @@ def wrong_forecasts(trace: Trace, workload: Workload) -> None:
     for name, distort in wrong.items():
         ours = scored(run_fast(trace, workload, shape=shape_for(trace, workload), distort=distort))
         for score in ("theta_u", "cost"):
-            value, peer = getattr(ours, score), getattr(theirs, score)
+            unit = 100 if score == "cost" else 1  # percent of the demand
+            value, peer = unit * getattr(ours, score), unit * getattr(theirs, score)
             report("elasticity", f"{name}_{score}", value, "%", aim=1.01 * peer, theirs=round(peer, 4), peer="hpa")
 
 

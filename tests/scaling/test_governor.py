@@ -48,7 +48,7 @@ def test_parity_decides_as_the_hpa_would() -> None:
 
 def test_fast_sizes_from_demand_without_tolerance_or_rate_limit() -> None:
     decision, _ = decide_governor(governor(profile="fast"), seen(4, 100), CALM, NOW)
-    assert decision.desired == 42  # 40 and five percent
+    assert decision.desired == 43  # 40 and the headroom
     assert decision.governed is not None and decision.governed.demand == 40
     assert decide_governor(governor(profile="fast"), seen(4, 10.5), CALM, NOW)[0].desired == 5
 
@@ -100,7 +100,7 @@ def test_without_memory_fast_scales_up_but_not_down() -> None:
     wish = governor(profile="fast")
     decision, history = decide_governor(wish, seen(10, 1), History(), NOW)
     assert decision.desired == 10 and decision.clamps[0].rule == "hold"
-    assert decide_governor(wish, seen(10, 50), History(), NOW)[0].desired == 53
+    assert decide_governor(wish, seen(10, 50), History(), NOW)[0].desired == 54
     assert decide_governor(wish, seen(10, 1), history, NOW + 31_000)[0].desired == 2
 
 

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 
 from flyball.scaling.types import MAX_INT32, Forecast, MetricEvaluation, Observation, Reading
 
-MARGIN = 0.186  # times the root of the spread; how far above the expected demand to size
-HEADROOM = 0.05  # added when scaling up, so that the next small rise needs no write
-DEAD_BAND = 0.07  # scale down only when that much smaller
+MARGIN = 0.19  # times the root of the spread; how far above the expected demand to size
+HEADROOM = 0.064  # added when scaling up, so that the next small rise needs no write
+DEAD_BAND = 0.068  # scale down only when that much smaller
 MAX_SPREAD = 0.3  # of a forecast that is believed
 
 
@@ -35,7 +35,9 @@ def sized(current: int, need: float, highest: int, *, foreseen: bool) -> int:
     scale-down round at once.
     """
     if math.ceil(need) > current:
-        return min(MAX_INT32, math.ceil(need * (1 + HEADROOM)))
+        larger = math.ceil(need * (1 + HEADROOM))
+        undone = foreseen and math.ceil(need) < larger * (1 - DEAD_BAND)  # of few pods one is more than the band
+        return min(MAX_INT32, math.ceil(need) if undone else larger)
     if not foreseen:
         highest = math.ceil(highest * (1 + HEADROOM))
     if highest < current * (1 - DEAD_BAND):

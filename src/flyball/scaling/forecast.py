@@ -15,9 +15,9 @@ from flyball.scaling.types import Forecast
 
 SPANS = (0.2, 0.4, 0.8, 2.0, 4.0, 8.0)  # of the lead
 STEPS_PER_LEAD = 10
-LOST = 1e-4  # of a sample's weight a step: half has faded after 700 leads, some six hours of a lead of 30 s
-RIDGE = 0.3  # pulls the weights of inputs that never move to zero
-HALF_LIFE_LEADS = 30.0  # of the error's mean square
+LOST = 0.00024  # of a sample's weight a step: half has faded after 290 leads, some two hours of a lead of 30 s
+RIDGE = 0.01  # pulls the weights of inputs that never move to zero
+HALF_LIFE_LEADS = 43.0  # of the error's mean square
 FLOOR = 0.5  # replicas; below it a logarithm says nothing
 
 

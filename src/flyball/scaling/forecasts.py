@@ -130,6 +130,7 @@ def sizes(
     """
     whole = np.ceil(need).astype(np.int64)
     up = np.minimum(np.ceil(need * (1 + HEADROOM)), MAX_INT32).astype(np.int64)
+    up = np.where(foreseen & (whole < up * (1 - DEAD_BAND)), whole, up)
     highest = _highest(whole, hold_s)
     down = highest if foreseen else np.ceil(highest * (1 + HEADROOM)).astype(np.int64)
     lows, highs = np.broadcast_to(low, need.shape), np.broadcast_to(high, need.shape)
