@@ -1,6 +1,7 @@
 """The adapter as a deployment of its own, on any cluster: from flags to a server that runs until told to stop."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from flyball import clock
+from flyball.adapter import tracing
 from flyball.adapter.access import DelegatedAccess, FrontProxy, FrontProxyWatch
 from flyball.adapter.api import MetricsApp
 from flyball.adapter.cabundle import CaBundle
@@ -15,7 +17,6 @@ from flyball.adapter.certificates import DirectoryKeeper, Keeper, LiveTLS, Secre
 from flyball.adapter.onward import Onward, OnwardFlags
 from flyball.adapter.owners import Owners
 from flyball.adapter.service import Adapter
-from flyball.adapter.tracing import start as tracing_start
 from flyball.errors import ConfigError, FlyballError
 from flyball.http.client import client_tls
 from flyball.http.server import serve
@@ -107,38 +108,48 @@ async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None
     if flags.config is None and not flags.standalone:
         raise ConfigError("--config is missing; name prometheus-adapter's configuration file")
     text = _read(flags.config) if flags.config is not None else None
-    client = await KubeClient.from_environment(flags.kubeconfig or None)
-    scraping = _standalone(client) if flags.standalone else None
-    source = scraping.source if scraping is not None else await prometheus_source(flags.prometheus)
-    adapter = Adapter(
-        client,
-        source,
-        text if text is not None or scraping is None else scraping.config,
-        config_name=str(flags.config or "standalone"),
-        relist_interval_s=flags.relist_interval_s,
-        max_age_ms=round(1000 * (flags.max_age_s or flags.relist_interval_s)),
-        staleness_ms=round(1000 * flags.staleness_s),
-        share_s=flags.share_s,
-        config_map_namespace=flags.serving.service[0],
-    )
-    serving = flags.serving
-    certificates = _Serving(client, serving)
-    tls = LiveTLS(*await certificates.current())
-    watch = FrontProxyWatch(client, lambda found: tls.set_client_ca(found.ca_pem))
-    fixed = serving.front_proxy
-    if fixed is not None:
-        tls.set_client_ca(fixed.ca_pem)
-    access = DelegatedAccess(
-        client,
-        lambda: fixed if fixed is not None else watch.current,
-        token_ttl_s=serving.token_ttl_s,
-        allow_ttl_s=serving.allow_ttl_s,
-        deny_ttl_s=serving.deny_ttl_s,
-    )
-    onward = Onward(flags.onward) if flags.onward.url else None
-    tracing = tracing_start(flags.otlp_endpoint) if flags.otlp_endpoint else None
-    app = MetricsApp(adapter, access, onward=onward)
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        if flags.otlp_endpoint:
+            stack.push_async_callback(asyncio.to_thread, tracing.start(flags.otlp_endpoint).stop)
+        client = await stack.enter_async_context(await KubeClient.from_environment(flags.kubeconfig or None))
+        scraping = _standalone(client) if flags.standalone else None
+        source: MetricsSource
+        if scraping is not None:
+            stack.callback(scraping.close)
+            source = scraping.source
+        else:
+            source = asked = await prometheus_source(flags.prometheus)
+            stack.push_async_callback(asked.close)
+        adapter = Adapter(
+            client,
+            source,
+            text if text is not None or scraping is None else scraping.config,
+            config_name=str(flags.config or "standalone"),
+            relist_interval_s=flags.relist_interval_s,
+            max_age_ms=round(1000 * (flags.max_age_s or flags.relist_interval_s)),
+            staleness_ms=round(1000 * flags.staleness_s),
+            share_s=flags.share_s,
+            config_map_namespace=flags.serving.service[0],
+        )
+        stack.push_async_callback(adapter.close)
+        onward = Onward(flags.onward) if flags.onward.url else None
+        if onward is not None:
+            stack.push_async_callback(onward.close)
+        serving = flags.serving
+        certificates = _Serving(client, serving)
+        tls = LiveTLS(*await certificates.current())
+        watch = FrontProxyWatch(client, lambda found: tls.set_client_ca(found.ca_pem))
+        fixed = serving.front_proxy
+        if fixed is not None:
+            tls.set_client_ca(fixed.ca_pem)
+        access = DelegatedAccess(
+            client,
+            lambda: fixed if fixed is not None else watch.current,
+            token_ttl_s=serving.token_ttl_s,
+            allow_ttl_s=serving.allow_ttl_s,
+            deny_ttl_s=serving.deny_ttl_s,
+        )
+        app = MetricsApp(adapter, access, onward=onward)
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(adapter.run(), name="adapter"),
@@ -166,18 +177,6 @@ async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None
             await server.close()
             for task in tasks:
                 task.cancel()
-    finally:
-        await adapter.close()
-        if onward is not None:
-            await onward.close()
-        if scraping is not None:
-            scraping.close()
-        if tracing is not None:
-            await asyncio.to_thread(tracing.stop)
-        close = getattr(source, "close", None)
-        if close is not None:
-            await close()
-        await client.close()
 
 
 def _standalone(client: KubeClient) -> "Standalone":
@@ -212,7 +211,7 @@ async def _follow_config(adapter: Adapter, path: Path, known: str) -> None:
             problem = str(exc)
 
 
-async def prometheus_source(flags: PrometheusFlags) -> MetricsSource:
+async def prometheus_source(flags: PrometheusFlags) -> HttpSource:
     """The source of the ``--prometheus-*`` flags.
 
     Raises:
