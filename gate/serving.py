@@ -139,8 +139,8 @@ class Targets:
                 self.asked.setdefault(name, []).append(time.monotonic())
                 await self._answer(name, writer)
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # cancelled at the end: asyncio would print a traceback for each connection
         finally:
             writer.close()
 
