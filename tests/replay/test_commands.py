@@ -64,9 +64,11 @@ def test_replay_says_what_to_do_about_wrong_input(tmp_path: Path) -> None:
     trace = trace_file(tmp_path / "t.csv")
     empty = manifest(tmp_path / "none.yaml", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}})
     typo = manifest(tmp_path / "typo.yaml", governor("g", profile="fats"))
+    field = manifest(tmp_path / "field.yaml", governor("g", profil="fast"))
     for arguments, wanted in (
         ([str(empty)], "holds no HorizontalPodAutoscaler"),
         ([str(typo)], 'spec.profile: Unsupported value: "fats"'),
+        ([str(field)], 'unknown field "spec.profil"; spec.profile is meant?'),
         ([], "nothing to try"),
         (["--peer", "luck"], 'peer "luck" is unknown'),
     ):

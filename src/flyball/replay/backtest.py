@@ -1,5 +1,6 @@
 """Policies from manifests, tried on one trace side by side."""
 
+import difflib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ Progress = Callable[[str, float], None]
 
 _PEERS = {"knative": run_knative, "oracle": run_oracle}
 _BOUNDS_EVERY_S = 60
+_HPA_FIELDS = {"scaleTargetRef", "minReplicas", "maxReplicas", "metrics", "behavior"}
+_GOVERNOR_FIELDS = {"profile", "schedule", "forecast", "fallback", "override", "pause", "shadow"}
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -74,6 +77,10 @@ def read_policies(paths: Sequence[Path]) -> list[Policy]:
 
 def _policy(obj: dict[str, Any], taken: set[str], path: Path) -> Policy:
     name = str(obj["metadata"]["name"])
+    fields = _HPA_FIELDS | (_GOVERNOR_FIELDS if obj["kind"] == GOVERNORS.kind else set())
+    for field in (obj.get("spec") or {}).keys() - fields:
+        near = difflib.get_close_matches(field, fields, 1)
+        raise ConfigError(f'{name}: unknown field "spec.{field}"' + (f"; spec.{near[0]} is meant?" if near else ""))
     if name in taken:
         name = f"{path.stem}/{name}"
     if obj["kind"] == GOVERNORS.kind:
