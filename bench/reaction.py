@@ -196,16 +196,18 @@ class Bench:
         await asyncio.sleep(SETTLE_S)
 
     async def reaction(self, name: str, step: Callable[[], Awaitable[None]], needed: int) -> tuple[float, float]:
-        """Seconds from the step to the first larger size, and to ``needed``."""
+        """Seconds from the step to the first larger size, and to ``needed``; at most ``LATEST_S``."""
         while self.sizes[name][-1][1] >= needed:  # a burst came while it was calm
             await self.hold(name, needed - 2)
         before = self.sizes[name][-1][1]
         began_s = time.monotonic()
         await step()
-        await self.until(lambda: self.sizes[name][-1][1] >= needed, LATEST_S, f"{name} at {needed}")
+        deadline_s = began_s + LATEST_S
+        while self.sizes[name][-1][1] < needed and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.01)
         later = [(at_s, size) for at_s, size in self.sizes[name] if at_s > began_s]
-        first = next(at_s for at_s, size in later if size > before) - began_s
-        return first, next(at_s for at_s, size in later if size >= needed) - began_s
+        first_s = next((at_s for at_s, size in later if size > before), deadline_s)
+        return first_s - began_s, next((at_s for at_s, size in later if size >= needed), deadline_s) - began_s
 
 
 async def scraped(bench: Bench) -> dict[int, list[tuple[float, float]]]:
