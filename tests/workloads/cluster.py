@@ -96,7 +96,7 @@ async def cluster(tmp_path, nodes=("flyball",)):
         await server.close()
 
 
-async def until(check, seconds=8.0):
+async def until(check, seconds=30.0):
     """The first true answer of an async check."""
     async with asyncio.timeout(seconds):
         while True:
