@@ -6,6 +6,7 @@ drops, repeats, reorders and cuts events, says that versions are too old, loses 
 
 import asyncio
 import json
+import logging
 import random
 import tempfile
 from collections import Counter
@@ -117,6 +118,7 @@ class Follower:
 
 
 async def faulty_watches(count: int) -> list[str]:
+    logging.getLogger("flyball.kube.informer").setLevel(logging.CRITICAL)  # it would tell of every fault
     with tempfile.TemporaryDirectory(prefix="flyball-gate-") as folder:
         server = ApiServer(Path(folder), port=0)
         await server.start()
