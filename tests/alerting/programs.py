@@ -60,11 +60,12 @@ def collecting() -> Iterator[Collector]:
             status, headers, said = collector.answer(self.path)
             if status == 200:
                 collector.told.setdefault(self.path, []).append(json.loads(body))
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(said)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(said)
+            with contextlib.suppress(ConnectionError):  # who asked may have been killed
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(said)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(said)
 
         def log_message(self, *_: Any) -> None:
             return
