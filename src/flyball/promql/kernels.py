@@ -136,10 +136,12 @@ def _take_extreme(values: Any, at: int, width: int, count: int, series: int, gre
         here = values[at + row * width : at + row * width + series]
         if greatest:
             for s in range(series):
-                best[s] = here[s] if here[s] > best[s] or best[s] != best[s] else best[s]
+                value, known = here[s], best[s]
+                best[s] = value if (value > known) | (known != known) else known
         else:
             for s in range(series):
-                best[s] = here[s] if here[s] < best[s] or best[s] != best[s] else best[s]
+                value, known = here[s], best[s]
+                best[s] = value if (value < known) | (known != known) else known
 
 
 @_compiled(_cells, _i64, _i64, _bool, _table)
@@ -149,25 +151,44 @@ def block_extremes(values: Any, width: int, series: int, greatest: bool, blocks:
         _take_extreme(values, row * width, width, 1, series, greatest, blocks[row // _BLOCK])
 
 
+@_compiled(_cells, _i64, _cells, _i64, _i64, _i64, _i64, _bool, _row)
+def _take_window(
+    values: Any, width: int, blocks: Any, blocks_width: int, first: int, row: int, end: int, greatest: bool, best: Any
+) -> None:
+    """``_take_extreme`` of the rows from ``row`` to ``end`` of the series from ``first`` on, by blocks where it can."""
+    begin, last = -(-row // _BLOCK), end // _BLOCK
+    if begin < last:
+        _take_extreme(values, row * width + first, width, begin * _BLOCK - row, best.size, greatest, best)
+        _take_extreme(blocks, begin * blocks_width + first, blocks_width, last - begin, best.size, greatest, best)
+        row = last * _BLOCK
+    _take_extreme(values, row * width + first, width, end - row, best.size, greatest, best)
+
+
 @_compiled(_cells, _i64, _longs, nb.int64[:, ::1], nb.int64[:, ::1], _cells, _bool, _table, nb.boolean[::1])
 def extremes(
     values: Any, width: int, runs: Any, lo: Any, hi: Any, blocks: Any, greatest: bool, out: Any, stop: Any
 ) -> None:
-    """The extremes of all windows: ``lo`` and ``hi`` [T, p], ``out`` [T, n] (NaN before)."""
-    series = out.shape[1]
+    """The extremes of all windows: ``lo`` and ``hi`` [T, p], ``out`` [T, n] (NaN before, arbitrary where a window is
+    empty). Most rows are in the windows of all targets, and taken for all series at once."""
+    series, targets = out.shape[1], lo.shape[1]
     for k in range(lo.shape[0]):
         if stop[0]:
             return
-        for p in range(lo.shape[1]):
-            first, count = runs[p], runs[p + 1] - runs[p]
-            best = out[k, first : first + count]
+        low, high = 0, np.iinfo(np.int64).max
+        for p in range(targets):
+            if lo[k, p] < hi[k, p]:
+                low, high = max(low, lo[k, p]), min(high, hi[k, p])
+        shared = low < high and high < np.iinfo(np.int64).max
+        if shared:
+            _take_window(values, width, blocks, series, 0, low, high, greatest, out[k])
+        for p in range(targets):
+            best = out[k, runs[p] : runs[p + 1]]
             row, end = lo[k, p], hi[k, p]
-            begin, last = -(-row // _BLOCK), end // _BLOCK
-            if begin < last:
-                _take_extreme(values, row * width + first, width, begin * _BLOCK - row, count, greatest, best)
-                _take_extreme(blocks, begin * series + first, series, last - begin, count, greatest, best)
-                row = last * _BLOCK
-            _take_extreme(values, row * width + first, width, end - row, count, greatest, best)
+            if row < end and shared:
+                _take_window(values, width, blocks, series, runs[p], row, low, greatest, best)
+                row = high
+            if row < end:
+                _take_window(values, width, blocks, series, runs[p], row, end, greatest, best)
 
 
 # --- sums of rates
