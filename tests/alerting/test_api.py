@@ -17,6 +17,7 @@ from flyball.alerting.alerts import fingerprint
 from flyball.alerting.api import create_app
 from flyball.alerting.config import parse_config
 from flyball.alerting.matchers import Mode
+from flyball.alerting.receivers.sending import DeliveryError
 from flyball.alerting.service import Alertmanager, Settings
 from flyball.errors import ConfigError
 from flyball.model.labels import labels_of
@@ -32,8 +33,10 @@ FIVE_MINUTES = {"startsAt": clock.rfc3339(EPOCH_MS), "endsAt": clock.rfc3339(EPO
 class Client:
     """Requests to an app, without sockets."""
 
-    def __init__(self, mode: Mode = Mode.FALLBACK, **more: Any) -> None:
+    def __init__(self, mode: Mode = Mode.FALLBACK, error: str = "", **more: Any) -> None:
         async def send(*_: Any) -> dict[str, str]:
+            if error:
+                raise DeliveryError(error, retry=False)
             return {}
 
         self.alertmanager = Alertmanager(parse_config(CONFIG), Settings(mode=mode), send=send, now_ms=now_ms)
@@ -204,6 +207,29 @@ async def test_what_is_wrong_is_refused_and_the_rest_taken() -> None:
         status, _ = await client("GET", "/api/v2/alerts", **query)
         assert status == 400, query
     assert (await client("GET", "/api/v2/alerts", active="perhaps"))[0] == 422
+
+
+@in_virtual_time
+async def test_a_receiver_that_fails_shows_why() -> None:
+    client = Client(error="cannot read the secret /run/url")
+    task = asyncio.get_running_loop().create_task(client.alertmanager.run())
+    await client("POST", "/api/v2/alerts", [{"labels": {"alertname": "test"}, **FIVE_MINUTES}])
+    await asyncio.sleep(2)
+    _, (receiver,) = await client("GET", "/api/v2/receivers")
+    assert receiver == {
+        "name": "default",
+        "labels": {"name": "default"},
+        "integrations": [
+            {
+                "name": "webhook[0]",
+                "sendResolved": True,
+                "lastNotifyAttempt": clock.rfc3339(EPOCH_MS + 1000).replace("Z", ".000Z"),
+                "lastNotifyAttemptDuration": "0s",
+                "lastNotifyAttemptError": "cannot read the secret /run/url",
+            }
+        ],
+    }
+    task.cancel()
 
 
 @in_virtual_time
