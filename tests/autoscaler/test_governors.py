@@ -42,7 +42,11 @@ def test_a_governor_scales_and_tells_its_status(journal: Journal) -> None:
         async with base.running(fake, journal):
             await base.until(lambda: fake.scale_writes and scaling_active(fake))
             assert fake.scale_writes == [("web", 6)]  # a demand of five replicas and five percent
-        assert fake.objects["governors", "shop", "web"]["status"]["desiredReplicas"] == 6
+        status = fake.objects["governors", "shop", "web"]["status"]
+        assert status["desiredReplicas"] == 6
+        assert (
+            status["selector"] == fake.scales["web"]["status"]["selector"]
+        )  # by which its pods are scraped more often
         (record,) = journal.decisions("shop", "governor/web")
         assert record.outcome == "" and record.decision.governed is not None and record.decision.governed.demand == 5
         assert ("SuccessfulRescale", "New size: 6; reason: demand of 5.00 replicas") in fake.events
@@ -129,3 +133,22 @@ def test_the_definition_names_every_field_that_is_decoded() -> None:
         spec
     )
     assert version["subresources"] == {"status": {}}
+
+
+def test_a_pushed_metric_wakes_the_governors_that_read_it(journal: Journal) -> None:
+    async def test() -> None:
+        fake = cluster(profile="fast")
+        async with base.running(fake, journal) as scaler:
+            await base.until(lambda: fake.scale_writes)
+            fake.answers[base.QUEUE] = base.queue_items("90")
+            metric = base.external()["external"]["metric"]["name"]
+            scaler.wake_metrics("office", {metric})
+            scaler.wake_metrics("shop", {"another"})
+            before = scaler.telemetry.wakes._value.get()
+            scaler.wake_metrics("shop", {metric})
+            scaler.wake_metrics("", {metric})
+            assert (before, scaler.telemetry.wakes._value.get()) == (0, 2)
+            await base.until(lambda: len(fake.scale_writes) > 1)
+        assert fake.scale_writes[-1] == ("web", 10)  # nine and the headroom
+
+    base.go(test())

@@ -17,6 +17,7 @@ from flyball import clock as wall_clock
 from flyball.autoscaler.gather import ClockLike, Gatherer
 from flyball.autoscaler.pods import Key, PodIndex, PodView, SelectorIndex
 from flyball.autoscaler.queue import BeatQueue
+from flyball.autoscaler.statuses import Statuses, typed
 from flyball.autoscaler.subjects import Subject, key_of, refusal, startup_s
 from flyball.autoscaler.telemetry import Telemetry
 from flyball.errors import ConfigError, FlyballError, KubeApiError, QueryError
@@ -39,8 +40,6 @@ from flyball.scaling import (
     applied,
     ending_error,
     metrics_skipped,
-    next_status,
-    same_status,
 )
 from flyball.scaling.governor import NAME_PREFIX
 from flyball.scaling.record import Inputs
@@ -54,7 +53,6 @@ COMPONENT = "horizontal-pod-autoscaler"
 CONFLICT_TRIES = 5
 CONFLICT_PAUSE_S = 0.01
 FAST_PERIOD_S = 1.0  # the beat of a Governor of profile fast; a landed sample or a push comes before
-FIGURES_EVERY_S = 5.0  # how often its status follows the figures alone
 
 Object = dict[str, Any]
 
@@ -118,11 +116,10 @@ class Autoscaler:
         self._pod_informer.add_handler(self._pods.update)
         self._histories: dict[Key, tuple[str, History]] = {}
         self._open: dict[Key, list[Intent]] = {}
-        self._written: dict[Key, tuple[str, Object]] = {}
         self._queue = BeatQueue(self._beat_s, clock)
         self._governors: Informer[Object] = Informer(client, GOVERNORS)
+        self._statuses = Statuses(client, clock, self._cached, self._event)
         self._fast: dict[Key, frozenset[str]] = {}  # Governors of profile fast: the names of their metrics
-        self._told_s: dict[Key, float] = {}
         self._forecasters: dict[Key, Forecaster] = {}
         self._act_on_hpas, self._may_write = act_on_hpas, may_write
         self._concurrency = concurrency
@@ -228,8 +225,9 @@ class Autoscaler:
             self._queue.remove(key)
             self._selectors.remove(key)
             self._fast.pop(key, None)
-            for memory in (self._histories, self._written, self._last_error, self._forecasters, self._told_s):
+            for memory in (self._histories, self._last_error, self._forecasters):
                 memory.pop(key, None)
+            self._statuses.forget(key)
             try:
                 self._journal.forget(*key)
                 self._close_intents(key, "the object was deleted")
@@ -287,7 +285,7 @@ class Autoscaler:
             FlyballError: the object could not be understood, journalled or told.
         """
         key = (namespace, name)
-        obj = self._current(key)
+        obj = self._statuses.current(key)
         if obj is None:
             return ""
         try:
@@ -329,7 +327,7 @@ class Autoscaler:
         more, events = after_write(decision, outcome) if outcome is not None else ((), ())
         for event in events:
             await self._event(obj, name, event)
-        await self._write_status(key, subject, decision, outcome, (*decision.conditions, *more), seen.selector)
+        await self._statuses.write(key, subject, decision, outcome, (*decision.conditions, *more), seen.selector)
         return ending_error(decision, outcome)
 
     def _inputs(self, key: Key, subject: Subject, seen: Observation) -> Inputs:
@@ -359,18 +357,7 @@ class Autoscaler:
         )  # fmt: skip
         self._journal.append_decision(decision)
         await self._event(subject.obj, key[1], Event("Warning", "TargetShared", why))
-        await self._write_status(key, subject, decision, None, conditions)
-
-    def _current(self, key: Key) -> Object | None:
-        """The object as last seen, or as last written by us when the watch has not brought that back yet."""
-        cached = self._cached(key)
-        written = self._written.get(key)
-        if cached is None or written is None:
-            return cached
-        if _version(cached) == written[0]:
-            return written[1]
-        del self._written[key]
-        return cached
+        await self._statuses.write(key, subject, decision, None, conditions)
 
     async def _scale_of(self, spec: Spec) -> tuple[Resource | None, Object | None, str]:
         try:
@@ -479,76 +466,8 @@ class Autoscaler:
     async def _event(self, obj: Object, name: str, event: Event) -> None:
         kind: Any = event.type
         resource = GOVERNORS if name.startswith(NAME_PREFIX) else HPAS_V2
-        await self._events.event(_typed(resource, obj), kind, event.reason, event.message)
-
-    async def _write_status(
-        self,
-        key: Key,
-        subject: Subject,
-        decision: Decision,
-        outcome: Outcome | None,
-        conditions: tuple[Condition, ...],
-        selector: str = "",
-    ) -> None:
-        now = self._clock.rfc3339(self._clock.now_ms())
-        resource, obj = subject.resource, subject.obj
-        base = _version(obj)
-        for attempt in range(2):
-            status = next_status(obj, decision, outcome, conditions, now)
-            if subject.governor is not None and selector:
-                status["selector"] = selector  # by which those who scrape find the pods
-            if same_status(obj.get("status") or {}, status) or self._can_wait(key, obj.get("status") or {}, status):
-                return
-            try:
-                body = {**_typed(resource, obj), "status": status}
-                written = await self._client.update(resource, body, key[0], "status")
-            except KubeApiError as error:
-                if error.code == 404:
-                    return
-                if error.code == 409 and attempt == 0:
-                    obj = await self._client.get(resource, str(obj["metadata"]["name"]), key[0])
-                    base = ""
-                    continue
-                await self._event(obj, key[1], Event("Warning", "FailedUpdateStatus", str(error)))
-                raise
-            cached = self._cached(key)
-            if cached is not None and _version(cached) != _version(written):
-                self._written[key] = (_version(cached) if base == "" else self._base(key, base), written)
-            return
-
-    def _can_wait(self, key: Key, old: Object, new: Object) -> bool:
-        """Whether only figures moved, of a Governor that is evaluated often and was told of a moment ago."""
-        if key not in self._fast or _gist(old) != _gist(new):
-            return False
-        now_s = self._clock.monotonic_s()
-        if now_s < self._told_s.get(key, -1e18) + FIGURES_EVERY_S:
-            return True
-        self._told_s[key] = now_s
-        return False
-
-    def _base(self, key: Key, base: str) -> str:
-        """The cached version that our write supersedes."""
-        known = self._written.get(key)
-        if known is not None and _version(known[1]) == base:
-            return known[0]
-        return base
-
-
-def _version(obj: Mapping[str, Any]) -> str:
-    return str((obj.get("metadata") or {}).get("resourceVersion", ""))
-
-
-def _gist(status: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What of a status its readers must know at once."""
-    conditions = sorted((c["type"], c["status"], c.get("reason", "")) for c in status.get("conditions") or [])
-    fields = ("currentReplicas", "desiredReplicas", "selector", "observedGeneration")
-    return (conditions, *(status.get(field) for field in fields))
+        await self._events.event(typed(resource, obj), kind, event.reason, event.message)
 
 
 def _replicas(scale: Mapping[str, Any]) -> int:
     return int((scale.get("spec") or {}).get("replicas") or 0)
-
-
-def _typed(resource: Resource, obj: Object) -> Object:
-    """Items of a list carry no kind of their own."""
-    return {**obj, "apiVersion": resource.api_version, "kind": resource.kind}
