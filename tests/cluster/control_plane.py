@@ -175,6 +175,10 @@ class RealControlPlane:
                 raise RuntimeError(f"the control plane is not ready: {problem}; ended: {ended}\n{self.logs()}")
             time.sleep(0.2)
 
+    def pid(self, program: str) -> int:
+        """The process id of one of the programs."""
+        return next(process.pid for process in self._processes if program in str(process.args[0]))
+
     def logs(self) -> str:
         return "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in self.directory.glob("*.log"))
 

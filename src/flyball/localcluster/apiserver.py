@@ -215,7 +215,7 @@ class Application:
         except patching.JsonPatchError as exc:
             log.debug("%s %s: %s", request.method, request.raw_path, exc)
             await self._fail(request, failures.unprocessable())
-        except patching.MergeKeyError as exc:
+        except patching.StrategicPatchError as exc:
             await self._fail(request, ApiFailure(500, str(exc), reason=""))
         except QueryLimitError as exc:
             await self._fail(request, ApiFailure(413, str(exc)))

@@ -26,8 +26,8 @@ class JsonPatchError(QueryLimitError):
     """A JSON patch is well formed but cannot be applied to this object (422 upstream)."""
 
 
-class MergeKeyError(QueryError):
-    """An element of a list that merges by a key has none (500 upstream)."""
+class StrategicPatchError(QueryError):
+    """A strategic merge patch that makes no sense to its schema (500 upstream)."""
 
 
 def _go_text(value: Any) -> str:
@@ -198,7 +198,7 @@ def _merge_map(original: dict[str, Any], patch: dict[str, Any], schema: PatchNod
     if directive == "delete":
         return {}
     if directive not in (None, "merge"):
-        raise QueryError(f"unknown patch type: {directive}")
+        raise StrategicPatchError(f"unknown patch type: {directive} in map: {_go_text(patch)}")
     result = dict(original)
     retain = patch.get(_RETAIN)
     if retain is not None:
@@ -316,7 +316,7 @@ def _merge_list(original: list[Any], patch: list[Any], schema: PatchNode | None)
         if not isinstance(item, dict):
             raise QueryError("cannot merge a list that mixes objects and other values")
         if key not in item:
-            raise MergeKeyError(f"map: {_go_text(item)} does not contain declared merge key: {key}")
+            raise StrategicPatchError(f"map: {_go_text(item)} does not contain declared merge key: {key}")
         if item.get(_PATCH) == "delete":
             merged = [old for old in merged if not (isinstance(old, dict) and old.get(key) == item[key])]
             continue

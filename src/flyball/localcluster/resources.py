@@ -198,9 +198,7 @@ class Resources:
         try:
             patch = msgspec.json.decode(body)
         except msgspec.DecodeError as exc:
-            raise failures.bad_request(
-                f"error decoding patch: {exc}" if how == "strategic" else "invalid JSON patch"
-            ) from exc
+            raise failures.bad_request("invalid JSON patch") from exc
         record = self._objects.get(served, namespace, name)
         current = convert(record.copy(), served.group_version)
         patched = apply_patch(served, how, current, patch)
