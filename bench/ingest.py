@@ -4,6 +4,11 @@ Targets are played by a process of their own: pages in gzip whose values change 
 an instance label, two relabelling rules and one metric relabelling rule. Servers run one after the other, twice each;
 the better run counts. CPU is that of the whole server process once it has met every target: fetching, parsing,
 ``up`` series, log on disk.
+
+``scrape-jitter`` is how far the times of a target's scrapes are from their interval (99th percentile) while two clients
+ask one range query over all 100,000 series after the other. VictoriaMetrics refuses such a query and is left out.
+
+``python -m bench.ingest CASE ...`` runs some cases only.
 """
 
 import asyncio
@@ -14,20 +19,28 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from bench.peers import PROMETHEUS_VERSION, free_port, tool, victoria_metrics_binary, victoria_metrics_version
 from bench.report import report
 
-#: case -> (targets, series of each, floor, aim); the last two are times Prometheus
-CASES = {"scrape500": (200, 500, 2.5, 4.0), "scrape20": (1000, 20, 1.0, 2.0)}
+#: case -> (what is measured, targets, series of each, floor, aim); the last two are times Prometheus
+CASES = {
+    "scrape500": ("throughput", 200, 500, 2.5, 4.0),
+    "scrape20": ("throughput", 1000, 20, 1.0, 2.0),
+    "scrape-jitter": ("jitter", 200, 500, 0.0, 0.0),
+}
+QUERY_CLIENTS = 2
 INTERVAL_S, MEET_MAX_S, WARM_S, MEASURED_S, RUNS = 2, 120, 6, 20, 2
 REPORT_SERIES = 5
 _PAGES = 10
@@ -132,8 +145,59 @@ def servers() -> list[Server]:
     ]
 
 
-def measured(server: Server, targets: int, series: int) -> float:
+def throughput(server: Server, targets: int, series: int) -> float:
     """Samples per CPU-second of one server."""
+    with scraping(server, targets, series) as (own_port, port, process):
+        time.sleep(WARM_S)
+        before, cpu = _count(port), process.cpu_times()
+        time.sleep(MEASURED_S)
+        after, end = _count(port), process.cpu_times()
+        if (up := _query(own_port, "sum(up)")) < 0.98 * targets:
+            raise SystemExit(f"{server.name}: {up:.0f} of {targets} targets are up: the comparison would be unfair")
+    wanted = targets * MEASURED_S // INTERVAL_S
+    if after - before < 0.95 * wanted:
+        print(f"{server.name} made {after - before} of {wanted} scrapes", file=sys.stderr)
+    spent_s = end.user + end.system - cpu.user - cpu.system
+    return (after - before) * (series + REPORT_SERIES) / spent_s
+
+
+def jitter(server: Server, targets: int, series: int) -> float:
+    """How far scrapes are from their interval under queries, ms, 99th percentile."""
+    heavy = 'sum by (handler) ({__name__=~"app_metric_.*"})'
+    answered = 0
+    with scraping(server, targets, series) as (own_port, _, _):
+        time.sleep(WARM_S)
+        end_s = time.time() + MEASURED_S
+
+        def ask() -> None:
+            nonlocal answered
+            while (now_s := time.time()) < end_s:
+                window = f"start={now_s - 60:.0f}&end={now_s:.0f}&step=2"
+                address = f"http://127.0.0.1:{own_port}/api/v1/query_range?query={urllib.parse.quote(heavy)}&{window}"
+                with urllib.request.urlopen(address, timeout=120) as answer:
+                    answer.read()
+                answered += 1
+
+        clients = [threading.Thread(target=ask) for _ in range(QUERY_CLIENTS)]
+        for client in clients:
+            client.start()
+        time.sleep(MEASURED_S)
+        found = _result(own_port, f"up[{MEASURED_S}s]")
+        for client in clients:
+            client.join()
+    wander = [
+        abs(1000 * (after - before) - 1000 * INTERVAL_S)
+        for one in found
+        for (before, _), (after, _) in pairwise(one["values"])
+    ]
+    if not answered or len(wander) < targets * (MEASURED_S // INTERVAL_S - 2):
+        print(f"{server.name}: {answered} queries, {len(wander)} scrapes beside them", file=sys.stderr)
+    return sorted(wander)[len(wander) * 99 // 100]
+
+
+@contextlib.contextmanager
+def scraping(server: Server, targets: int, series: int) -> Iterator[tuple[int, int, psutil.Process]]:
+    """(its port, that of the targets, its process) once it has met every target."""
     with played(series) as port, tempfile.TemporaryDirectory(prefix="flyball-bench-") as name:
         directory = Path(name)
         (directory / "prometheus.yml").write_text(_CONFIG)
@@ -149,13 +213,7 @@ def measured(server: Server, targets: int, series: int) -> float:
         )
         try:
             _wait_met(process, own_port, targets, series)
-            time.sleep(WARM_S)
-            watched = psutil.Process(process.pid)
-            before, cpu = _count(port), watched.cpu_times()
-            time.sleep(MEASURED_S)
-            after, end = _count(port), watched.cpu_times()
-            if (up := _query(own_port, "sum(up)")) < 0.98 * targets:
-                raise SystemExit(f"{server.name}: {up:.0f} of {targets} targets are up: the comparison would be unfair")
+            yield own_port, port, psutil.Process(process.pid)
         except BaseException:
             print((directory / "log").read_text(errors="replace")[-2000:], file=sys.stderr)
             raise
@@ -163,11 +221,6 @@ def measured(server: Server, targets: int, series: int) -> float:
             process.terminate()
             process.wait()
             log.close()
-        wanted = targets * MEASURED_S // INTERVAL_S
-        if after - before < 0.95 * wanted:
-            print(f"{server.name} made {after - before} of {wanted} scrapes", file=sys.stderr)
-        spent_s = end.user + end.system - cpu.user - cpu.system
-        return (after - before) * (series + REPORT_SERIES) / spent_s
 
 
 def _wait_met(process: "subprocess.Popen[bytes]", port: int, targets: int, series: int) -> None:
@@ -193,36 +246,46 @@ def _count(port: int) -> int:
 
 def _query(port: int, expression: str) -> float:
     """Raises ValueError while there is no answer yet."""
+    (found,) = _result(port, expression)
+    return float(found["value"][1])
+
+
+def _result(port: int, expression: str) -> list[dict[str, Any]]:
     address = f"http://127.0.0.1:{port}/api/v1/query?query={urllib.parse.quote(expression)}"
     with urllib.request.urlopen(address, timeout=30) as answer:
-        (found,) = json.loads(answer.read())["data"]["result"]
-    return float(found["value"][1])
+        found: list[dict[str, Any]] = json.loads(answer.read())["data"]["result"]
+    return found
 
 
 def main() -> None:
     found = servers()
-    for case, (targets, series, floor, aim) in CASES.items():
-        best = dict.fromkeys((server.name for server in found), 0.0)
+    wanted = [word for word in sys.argv[1:] if not word.startswith("-")]
+    for case, (measure, targets, series, floor, aim) in CASES.items():
+        if wanted and case not in wanted:
+            continue
+        lower = case == "scrape-jitter"
+        asked = [server for server in found if not (lower and server.name == "victoria-metrics")]
+        seen: dict[str, list[float]] = {server.name: [] for server in asked}
         for _ in range(RUNS):
-            for server in found:
-                best[server.name] = max(best[server.name], measured(server, targets, series))
-        for peer in found[:-1]:
+            for server in asked:
+                seen[server.name].append(MEASURES[measure](server, targets, series))
+        best = {name: (min if lower else max)(values) for name, values in seen.items()}
+        for peer in asked[:-1]:
             report(
                 "ingest",
                 case,
                 best["flyball"],
-                "samples/cpu-s",
+                "ms" if lower else "samples/cpu-s",
                 theirs=best[peer.name],
                 peer=peer.name,
                 peer_version=peer.version,
             )
             if "--json" not in sys.argv:
-                times = best["flyball"] / best[peer.name]
-                wanted = f"; floor {floor:g}, aim {aim:g}" if peer.name == "prometheus" else ""
-                print(
-                    f"{'':<11}{times:.2f} times {peer.name} {peer.version} ({best[peer.name]:.0f}){wanted}", flush=True
-                )
+                hoped = f"; floor {floor:g}, aim {aim:g}" if floor and peer.name == "prometheus" else ""
+                print(f"{'':<11}{peer.name} {peer.version}: {best[peer.name]:.1f}{hoped}", flush=True)
 
+
+MEASURES = {"throughput": throughput, "jitter": jitter}
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["play"]:
