@@ -282,12 +282,12 @@ def of_peers(factor: int) -> dict[str, tuple[float, float]]:
 def tell(what: str, floor_s: float, found: dict[int, list[tuple[float, float]]]) -> None:
     for factor, runs in found.items():
         peers = of_peers(factor)
-        for at, name, aim in ((0, "first decision p99", floor_s), (1, "covered", 3.0)):
+        for at, name, aim in ((0, "first decision", floor_s), (1, "covered", 3.0)):
             values = [run[at] for run in runs]
-            report("reaction", f"{what}, x{factor}, {name.replace('p99', 'p50')}", float(np.median(values)), "s")
+            report("reaction", f"{what}, x{factor}, {name} p50", float(np.median(values)), "s")
             for peer in ("hpa", "knative"):
                 report(
-                    "reaction", f"{what}, x{factor}, {name}", float(np.quantile(values, 0.99)), "s",
+                    "reaction", f"{what}, x{factor}, {name} p99", float(np.quantile(values, 0.99)), "s",
                     aim=aim, theirs=peers[peer][at], peer=peer,
                 )  # fmt: skip
 
