@@ -101,3 +101,14 @@ def test_above_the_budget_the_interval_grows_up_to_the_jobs_own() -> None:
     found._changed("ADDED", None, governor())
     found.count()
     assert set(manager.intervals()) == {15_000}
+
+
+def test_a_pod_whose_labels_change_comes_and_goes() -> None:
+    pod = target("web-1", app="api")
+    manager = Manager([pod])
+    found = demand(manager, [])
+    found._changed("ADDED", None, governor())
+    assert manager.intervals() == [None]
+    manager.targets = [target("web-1", app="web")]
+    found.count()
+    assert manager.intervals() == [1000]

@@ -81,13 +81,12 @@ class Demand:
 
     def count(self) -> None:
         """Keep all demanded targets within the budget: as many seconds between scrapes as that takes."""
-        targets = self._manager.running()
-        self._behind = {target.key: self._governors_of(target) for target in targets}
-        demanded = sum(bool(found) for found in self._behind.values())
+        before, self._behind = self._behind, {}
+        demanded = sum(bool(self._governors_of(target)) for target in self._manager.running())
         interval_ms = max(FASTEST_MS, math.ceil(demanded / self._budget) * 1000)
         _DEMANDED.set(demanded)
         _INTERVAL.set(interval_ms / 1000)
-        if interval_ms != self._interval_ms:
+        if interval_ms != self._interval_ms or self._behind != before:
             self._interval_ms = interval_ms
             self._manager.set_interval(self.interval_ms)
 
