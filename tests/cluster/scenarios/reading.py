@@ -88,7 +88,7 @@ _TABLED = [
         spec={"schedule": "*/5 * * * *", "timeZone": "UTC", "jobTemplate": {"spec": _JOB}},
     ),
     obj("Secret", "hush", stringData={"a": "b"}),
-    config_map("settings", a="1", b="2"),
+    config_map("settings", a="1"),
     obj(
         "Ingress",
         "way",
