@@ -84,7 +84,7 @@ def _kills(kills: int) -> str:
             with program(OURS, Path(name), _config(collector.url), *flags) as one:
                 names = [*(group for group in names if group not in deliveries.told_s()), f"life{life}"]
                 silences.append(_silence(one, f"life{life}"))
-                ends_s = time.monotonic() + (rng.uniform(0, 1.5) if life < kills else 4)
+                ends_s = time.monotonic() + (rng.uniform(0, 3) if life < kills else 4)
                 while time.monotonic() < ends_s:
                     deliveries.push(one, [*names, *list(deliveries.taken_s)[-20:]])
                     deliveries.told_s()
