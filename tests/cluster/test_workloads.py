@@ -203,11 +203,11 @@ STAGES = (
     Stage(
         "unschedulable",
         [
+            _claim("unbound"),
             _pod("nowhere", nodeSelector={"disk": "tape"}),
             _pod("greedy", resources={"requests": {"cpu": "100", "memory": "1Ti"}}),
             _pod("claimless", **_mounting("missing")),
             _pod("unclaimed", **_mounting("unbound")),
-            _claim("unbound"),
             _pod("lonely", **_affinity("podAffinity", "nobody")),
             _pod("gated", schedulingGates=[{"name": "example.com/wait"}]),
         ],
@@ -376,6 +376,7 @@ def nameless(listed: list[Object]) -> dict[str, Any]:
     for given, shown in sorted(_chosen(listed).items(), key=lambda pair: -len(pair[0])):
         text = text.replace(given, shown)
     text = POD_IP.sub("<pod ip>", re.sub(r'"(one|two)"', '"<node>"', text))
+    text = re.sub(r"\bstrict-\w{5}\b", "strict-<random>", text)  # named by its Job also when it is gone
     found: dict[str, Any] = {}
     events: dict[str, str] = {}
     for item in sorted(json.loads(text), key=lambda item: str((item.get("status") or {}).get("phase"))):

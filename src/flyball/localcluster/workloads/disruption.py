@@ -119,7 +119,7 @@ class DisruptionController(Controller):
         self._owners = {r.kind: informers.of(r) for r in (DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS)}
         pods = informers.of(PODS)
         self._pods = informers.index(PODS, by_namespace)
-        self._events = EventRecorder(client, self.name)
+        self._events = EventRecorder(client, "controllermanager")
         self._budgets.add_handler(lambda _change, old, new: self.queue.add(key_of(new or old)))
         pods.add_handler(self._on_change)
         for owners in self._owners.values():
@@ -150,6 +150,8 @@ class DisruptionController(Controller):
             return
         now_ms = clock.now_ms()
         pods = selected(budget, self._pods.get(key[0]))
+        if not pods:
+            await self._events.event(budget, "Normal", "NoPods", "No matching pods found")
         status = status_of(budget, pods, self._scale, now_ms)
         change = status_change(budget.get("status"), status, zeros=STATUS_ZEROS)
         if change is not None:
