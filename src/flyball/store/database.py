@@ -302,6 +302,7 @@ class Database:
                     end_ms = self.start_sealing(now_ms)
                     await asyncio.to_thread(self._maintain, end_ms, now_ms)
                     self._finish_sealing(end_ms, now_ms)
+                    await asyncio.to_thread(give_back)  # what tidying needed, and what the head let go of
             except (OSError, StoreError) as exc:
                 self.failures += 1
                 log.error("the store: %s", exc)
@@ -315,6 +316,7 @@ class Database:
         end_ms = self.start_sealing(now_ms)
         self._maintain(end_ms, now_ms)
         self._finish_sealing(end_ms, now_ms)
+        give_back()
 
     def start_sealing(self, now_ms: int) -> int:
         """From now on scrapes that sealing is about to take are refused; returns up to when it will take them. On the
@@ -350,13 +352,10 @@ class Database:
     def _tidy(self, end_ms: int, now_ms: int) -> None:
         if end_ms == NOT_YET:
             self._seal_everything(now_ms)
-        done = self.seals + self.compactions
         while self._sealed_ms < end_ms != NOT_YET:
             self._seal(end_ms)
         while members := next_compaction(self.blocks, self._sealed_ms, self.retention_ms):
             self._replace(members)
-        if self.seals + self.compactions > done:
-            give_back()  # what sealing needed; the allocator of its thread would keep it
         self._retain(now_ms)
         self._segments_deleted += self.wal.forget(self._sealed_ms)
 
