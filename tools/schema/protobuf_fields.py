@@ -27,8 +27,8 @@ STRUCT = re.compile(r"^type (\w+) struct \{")
 TAGGED = re.compile(r"^\s*(?:\w+\s+)?(\S+)\s+`(.*)`")
 SCALARS = {"string", "bytes", "bool", "int32", "int64", "uint32", "uint64", "double", "float"}
 
-# [json name, type or "key,value" of a map, flags]; flags: r repeated, m map, i inlined, p pointer, o omitempty (which Go
-# ignores for a struct), z omitzero
+# [json name, type or "key,value" of a map, flags]; flags: r repeated, m map, i inlined, p pointer, o omitempty (which
+# Go ignores for a struct), z omitzero
 Field = list[str]
 
 
