@@ -328,14 +328,16 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
 
 
 def _alertmanagers(config: PrometheusConfig) -> list[Any]:
+    from flyball.http.client import tls_context
     from flyball.rules.notifier import Alertmanager
-    from flyball.scrape.fetch import authorization, tls_context
+    from flyball.scrape.fetch import authorization
 
-    return [
-        Alertmanager(url, found.timeout_ms / 1000, partial(authorization, found), tls_context(found.tls))
-        for found in config.alertmanagers
-        for url in found.urls()
-    ]
+    targets = []
+    for found in config.alertmanagers:
+        tls = tls_context(found.tls) if found.tls is not None else None
+        asks = partial(authorization, found)
+        targets += [Alertmanager(url, found.timeout_ms / 1000, asks, tls) for url in found.urls()]
+    return targets
 
 
 class _RemoteWriters:
@@ -356,13 +358,13 @@ class _RemoteWriters:
                 self._running[key] = asyncio.get_running_loop().create_task(writing, name=f"remote write {config.url}")
 
     async def _write(self, config: RemoteWriteConfig, external: Mapping[str, str], before: Sequence[Any]) -> None:
-        from flyball.http.client import new_session
+        from flyball.http.client import new_session, tls_context
         from flyball.remotewrite import RemoteWrite
-        from flyball.scrape.fetch import authorization, tls_context
+        from flyball.scrape.fetch import authorization
 
         await asyncio.gather(*before, return_exceptions=True)  # they may have had this receiver's checkpoint
         try:
-            tls = tls_context(config.tls)
+            tls = tls_context(config.tls) if config.tls is not None else None
             async with new_session(connections_max=config.queue.max_shards, tls=tls) as session:
                 await RemoteWrite(self._store, config, external, session, partial(authorization, config)).run()
         except (OSError, FlyballError) as exc:

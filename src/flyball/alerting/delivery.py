@@ -26,10 +26,9 @@ from flyball.alerting.receivers.sending import (
     Secret,
     check_status,
 )
-from flyball.alerting.receivers.tls import tls_context
 from flyball.alerting.templates import Expand
 from flyball.errors import FlyballError
-from flyball.http.client import new_session, read_capped
+from flyball.http.client import new_session, read_capped, tls_context
 
 _ANSWER_MAX = 1 << 20
 _USER_AGENT = "flyball"

@@ -10,7 +10,7 @@ import aiohttp
 
 from flyball.discovery.groups import read_groups
 from flyball.errors import ConfigError, UpstreamError
-from flyball.http.client import client_tls, new_session, read_capped
+from flyball.http.client import new_session, read_capped, tls_context
 from flyball.model.scrapeconfigs import HttpSD, TargetGroup
 
 log = logging.getLogger(__name__)
@@ -28,15 +28,7 @@ class HttpDiscovery:
     async def run(self, publish: Callable[[Sequence[TargetGroup]], None]) -> None:
         """Calls ``publish`` with all groups after every answer that differs from the last, until cancelled."""
         sd = self._sd
-        tls = None
-        if sd.tls is not None:
-            tls = client_tls(
-                ca_file=sd.tls.ca_file or None,
-                ca_data=sd.tls.ca or None,
-                cert_file=sd.tls.cert_file or None,
-                key_file=sd.tls.key_file or None,
-                insecure_skip_verify=sd.tls.insecure_skip_verify,
-            )
+        tls = tls_context(sd.tls) if sd.tls is not None else None
         known: list[TargetGroup] | None = None
         async with new_session(timeout_s=_TIMEOUT_S, tls=tls) as session:
             while True:

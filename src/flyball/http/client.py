@@ -5,7 +5,7 @@ import ssl
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 
@@ -35,6 +35,47 @@ def client_tls(
     if insecure_skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class TLSFields(Protocol):
+    """A ``tls_config`` of Prometheus' or Alertmanager's configuration; empty texts are not set."""
+
+    @property
+    def ca(self) -> str: ...
+    @property
+    def ca_file(self) -> str: ...
+    @property
+    def cert(self) -> str: ...
+    @property
+    def cert_file(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def key_file(self) -> str: ...
+    @property
+    def insecure_skip_verify(self) -> bool: ...
+    @property
+    def min_version(self) -> str: ...
+
+
+def tls_context(fields: TLSFields) -> ssl.SSLContext:
+    """``tls_config`` as a context; files are read anew.
+
+    Raises:
+        OSError: a file cannot be read, or is not a certificate (``ssl.SSLError``).
+    """
+    context = client_tls(
+        ca_file=fields.ca_file or None,
+        ca_data=fields.ca or None,
+        cert_file=fields.cert_file or None,
+        key_file=fields.key_file or None,
+        cert_data=fields.cert or None,
+        key_data=fields.key or None,
+        insecure_skip_verify=fields.insecure_skip_verify,
+    )
+    if fields.min_version == "TLS13":
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
     return context
 
 

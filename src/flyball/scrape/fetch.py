@@ -14,29 +14,11 @@ from flyball.errors import ScrapeError
 from flyball.exposition import DEFAULT_PROTOCOLS, NATIVE_PROTOCOLS, accept_header
 from flyball.http.client import client_tls
 from flyball.model.prometheusconfig import AlertmanagerConfig, RemoteWriteConfig
-from flyball.model.scrapeconfigs import ScrapeConfig, TLSConfig
+from flyball.model.scrapeconfigs import ScrapeConfig
 from flyball.scrape.connection import Answer, Connection, Place, place_of, write_request
 
 _REDIRECTS_MAX = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
-
-
-def tls_context(tls: TLSConfig | None) -> ssl.SSLContext | None:
-    """The job's verification settings as a context; None for the system's roots."""
-    if tls is None:
-        return None
-    context = client_tls(
-        ca_file=tls.ca_file or None,
-        ca_data=tls.ca or None,
-        cert_file=tls.cert_file or None,
-        key_file=tls.key_file or None,
-        cert_data=tls.cert or None,
-        key_data=tls.key or None,
-        insecure_skip_verify=tls.insecure_skip_verify,
-    )
-    if tls.min_version == "TLS13":
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-    return context
 
 
 @cache

@@ -8,8 +8,8 @@ from prometheus_client import Counter, Gauge
 
 from flyball import clock
 from flyball.errors import ConfigError
+from flyball.http.client import tls_context
 from flyball.model.scrapeconfigs import ScrapeConfig, TargetGroup
-from flyball.scrape.fetch import tls_context
 from flyball.scrape.loop import TargetLoop
 from flyball.scrape.pages import KnownPages
 from flyball.scrape.targets import Target, build_targets
@@ -111,7 +111,7 @@ class ScrapeManager:
             said.append(f'job "{job}": {len(targets)} targets, more than the target_limit of {config.target_limit}')
             targets = []
         try:
-            tls = tls_context(config.tls)
+            tls = tls_context(config.tls) if config.tls is not None else None
         except (OSError, ValueError, ConfigError) as exc:
             said.append(f'job "{job}": tls_config: {exc}')
             targets = []

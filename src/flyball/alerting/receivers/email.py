@@ -20,9 +20,9 @@ from flyball.alerting.receivers.sending import (
     missing,
     read_secret,
 )
-from flyball.alerting.receivers.tls import tls_context
 from flyball.alerting.templates import Expand
 from flyball.errors import ConfigError
+from flyball.http.client import tls_context
 from flyball.model.reader import Reader
 from flyball.model.scrapeconfigs import TLSConfig, read_tls
 

@@ -14,9 +14,8 @@ import h11
 
 from flyball import __version__
 from flyball.exporters.blackbox.findings import Findings, ProbeFailed, resolve, tell_tls
-from flyball.exporters.blackbox.modules import HeaderMatch, HttpModule
-from flyball.http.client import client_tls
-from flyball.model.scrapeconfigs import TLSConfig
+from flyball.exporters.blackbox.modules import HeaderMatch, HttpModule, TcpModule
+from flyball.http.client import tls_context
 
 REDIRECTS_MAX = 10
 PIECE_BYTES = 64 << 10
@@ -93,7 +92,7 @@ async def _ask(url: str, method: str, body: bytes, module: HttpModule, findings:
             name = module.tls.server_name or headers["Host"].rpartition(":")[0] or headers["Host"]
             try:
                 with findings.phase(PHASES, "tls"):
-                    await writer.start_tls(tls_context(module.tls), server_hostname=name)
+                    await writer.start_tls(tls_of(module), server_hostname=name)
             except (OSError, ssl.SSLError) as exc:
                 raise ProbeFailed(f"no TLS with {host}: {exc}") from exc
             tell_tls(findings, writer.get_extra_info("ssl_object"), with_cipher=True)
@@ -269,21 +268,13 @@ def _text(file: str) -> str:
         raise ProbeFailed(f"cannot read the secret {file}: {exc}") from exc
 
 
-def tls_context(tls: TLSConfig) -> ssl.SSLContext:
+def tls_of(module: HttpModule | TcpModule) -> ssl.SSLContext:
     """A module's ``tls_config``.
 
     Raises:
         ProbeFailed: a file cannot be read.
     """
     try:
-        return client_tls(
-            ca_file=tls.ca_file or None,
-            ca_data=tls.ca or None,
-            cert_file=tls.cert_file or None,
-            key_file=tls.key_file or None,
-            cert_data=tls.cert or None,
-            key_data=tls.key or None,
-            insecure_skip_verify=tls.insecure_skip_verify,
-        )
+        return tls_context(module.tls)
     except (OSError, ssl.SSLError) as exc:
         raise ProbeFailed(f"tls_config: {exc}") from exc

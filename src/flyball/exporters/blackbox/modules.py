@@ -9,7 +9,6 @@ from typing import Any
 
 import re2
 
-from flyball.errors import ConfigError
 from flyball.model.durations import parse_duration_ms
 from flyball.model.reader import Reader, mapping_of, text_mapping_of
 from flyball.model.scrapeconfigs import (
@@ -303,16 +302,3 @@ def _checks(reader: Reader) -> RecordChecks:
         _expressions(reader, "fail_if_not_matches_regexp"),
         _expressions(reader, "fail_if_none_matches_regexp"),
     )
-
-
-__all__ = [
-    "DEFAULT",
-    "ConfigError",
-    "DnsModule",
-    "HttpModule",
-    "Module",
-    "RecordChecks",
-    "Step",
-    "TcpModule",
-    "parse_modules",
-]

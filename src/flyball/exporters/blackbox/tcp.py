@@ -7,7 +7,7 @@ import ssl
 from typing import Any
 
 from flyball.exporters.blackbox.findings import Findings, ProbeFailed, resolve, tell_tls
-from flyball.exporters.blackbox.http import tls_context
+from flyball.exporters.blackbox.http import tls_of
 from flyball.exporters.blackbox.modules import Step, TcpModule
 
 _GROUP = re.compile(rb"\$(?:\{(\w+)\}|(\w+)|(\$))")
@@ -39,7 +39,7 @@ async def probe_tcp(target: str, module: TcpModule, findings: Findings, hostname
 
         async def start_tls() -> None:
             try:
-                await writer.start_tls(tls_context(module.tls), server_hostname=server_name)
+                await writer.start_tls(tls_of(module), server_hostname=server_name)
             except (OSError, ssl.SSLError) as exc:
                 raise ProbeFailed(f"no TLS with {host}: {exc}") from exc
             tell_tls(findings, writer.get_extra_info("ssl_object"), with_cipher=False)
