@@ -306,3 +306,20 @@ def test_readers_see_whole_scrapes_while_the_writer_goes_on() -> None:
         stop.set()
         reader.join()
     assert faults == []
+
+
+def test_with_blocks_new_series_leave_room_for_the_rows_of_known_ones() -> None:
+    """A target that brings ever new series is refused some; its neighbour's scrapes all land."""
+    head = Head(memory_limit_bytes=1_000_000)
+    head.sealed_ms = 0
+    neighbour, bomb = head.writer("g", 1000, "neighbour"), head.writer("g", 1000, "bomb")
+    known = Plan(neighbour.refs([labels_of({"__name__": "m", "i": str(i)}) for i in range(20)]))
+    refused = 0
+    for at_s in range(1, 130):
+        try:
+            bomb.refs([labels_of({"__name__": "bomb", "i": f"{at_s}-{i}"}) for i in range(100)])
+        except StoreError:
+            refused += 1
+        assert neighbour.commit(at_s * 1000, known, np.full(20, float(at_s)))
+    assert refused > 100 and head.pressed and head.wants_sealing
+    assert head.statistics()["bytes"] <= 1_000_000

@@ -39,6 +39,8 @@ _MINUTE_MS = 60_000
 SEAL_RANGE_MS = 10 * _MINUTE_MS
 #: ... once they are this old. Longer makes queries of the last hour a little faster, and every series larger in memory.
 SEAL_AGE_MS = 20 * _MINUTE_MS
+#: ... or this old where memory is short: longer than a scrape may take, since scrapes from before it are refused.
+PRESSED_AGE_MS = _MINUTE_MS
 #: A newest scrape this far ahead of the clock means that the clock went back.
 CLOCK_BACK_MS = 30_000
 _SYNC_EVERY_S = 1.0
@@ -323,6 +325,8 @@ class Database:
         writing thread."""
         self.head.wants_sealing = False
         end_ms = (now_ms - SEAL_AGE_MS) // SEAL_RANGE_MS * SEAL_RANGE_MS
+        if self.head.pressed and now_ms - PRESSED_AGE_MS - self.head.floor_ms >= PRESSED_AGE_MS:
+            end_ms = now_ms - PRESSED_AGE_MS
         if self._clock_went_back(now_ms):
             log.warning("the clock went back; what was scraped so far is sealed, scraping goes on from now")
             end_ms = NOT_YET

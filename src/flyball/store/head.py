@@ -24,6 +24,8 @@ _MINUTE_MS = 60_000
 _Sample = TypeVar("_Sample")
 #: Under memory pressure the retention never shrinks below this.
 _RETENTION_MIN_MS = 10 * _MINUTE_MS
+#: Of the memory limit, with blocks: new series may fill it so far.
+_FOR_NEW_SHARE = 0.75
 _COLLECT_EVERY_MS = 5 * _MINUTE_MS
 #: Labels, index and references of one series, roughly.
 _SERIES_BYTES = 400
@@ -38,8 +40,8 @@ class Head:
 
     Args:
         retention_ms: samples older than this, counted from the newest scrape, are dropped.
-        memory_limit_bytes: when the samples' arrays reach this, the retention is shortened (to 10 min at
-            least) and after that new series are refused.
+        memory_limit_bytes: of the samples' arrays. Near it the retention is shortened (to 10 min at least), with
+            blocks younger samples are sealed, and after that new series are refused: known ones go on.
         out_of_order_ms: samples of single series may be so much older than the newest sample.
         exemplars_max: so many are kept.
         wal: every sample is logged here before it is taken, if there is one.
@@ -82,6 +84,7 @@ class Head:
         self.newest_ms: int | None = None
         self.newest_scrape_ms: int | None = None
         self.wants_sealing = False
+        self.pressed = False  # memory is short: what is younger than usual is sealed, too
 
     # Writing: one thread.
 
@@ -292,10 +295,19 @@ class Head:
 
     # What groups tell their head.
 
-    def grant(self, extra_bytes: int, at_ms: int) -> bool:
-        """Whether so many bytes more are within the limit, after shortening the retention if need be."""
+    def grant(self, extra_bytes: int, at_ms: int, *, new: bool = False) -> bool:
+        """Whether so many bytes more are within the limit, after shortening the retention if need be.
+
+        Args:
+            new: for series that are new; with blocks they leave a part to the rows of those that are known.
+        """
+        if self.sealed_ms is not None:
+            for_new = int(self.memory_limit_bytes * _FOR_NEW_SHARE)
+            self.pressed = self._bytes + extra_bytes > for_new
+            self.wants_sealing |= self.pressed
+            return self._bytes + extra_bytes <= (for_new if new else self.memory_limit_bytes)
         while self._bytes + extra_bytes > self.memory_limit_bytes:
-            if self.sealed_ms is not None or self.retention_ms <= _RETENTION_MIN_MS or at_ms <= 0:
+            if self.retention_ms <= _RETENTION_MIN_MS or at_ms <= 0:
                 return False
             self.retention_ms = max(_RETENTION_MIN_MS, self.retention_ms // 2)
             self._shortened += 1

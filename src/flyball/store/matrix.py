@@ -26,6 +26,8 @@ NOT_YET = 1 << 62
 BEFORE = -(1 << 62)
 
 _ROWS_MIN = 16
+#: New series are admitted only with room for so much time of all of their group, so that known ones can go on.
+_RESERVED_MS = 120_000
 #: With blocks, no more than so many retentions of empty rows are made for a clock that jumped ahead.
 _GAP_MAX = 8
 
@@ -45,7 +47,7 @@ class Host(Protocol):
 
     def horizon_ms(self, at_ms: int) -> int: ...
 
-    def grant(self, extra_bytes: int, at_ms: int) -> bool: ...
+    def grant(self, extra_bytes: int, at_ms: int, *, new: bool = False) -> bool: ...
     def account(self, extra_bytes: int) -> None: ...
     def placed(self, ref: "Ref") -> None: ...
     def moved(self, family: "Family") -> None: ...
@@ -180,6 +182,11 @@ class Group:
     def nbytes(self) -> int:
         return self.times_ms.nbytes + sum(family.nbytes for family in self.families.values())
 
+    @property
+    def width(self) -> int:
+        """Columns of values and of times."""
+        return sum(family.count for family in self.families.values()) + len(self.writers)
+
     def join(self, writer: "Writer") -> int:
         """A new slot; the lock is held."""
         slot = len(self.writers)
@@ -212,11 +219,14 @@ class Group:
             raise StoreError(
                 f"the clock is far ahead of the last scrape of {writer.key}; older samples are sealed first"
             )
-        width = sum(family.count for family in self.families.values()) + len(self.writers)
+        width = self.width
         extra = width * 8 * (capacity - self.capacity)
         if extra > 0:
             granted = self.host.grant(extra, at_ms)  # may compact this very group
             drop, row, capacity = self._sizes(at_ms, writer)
+            if not granted and self.host.sealed_ms is not None:  # in small steps, until sealing gives memory back
+                capacity = max(self.capacity, row + 1 + row // 8)
+                granted = self.host.grant(width * 8 * (capacity - self.capacity), at_ms)
             if not granted and self.host.sealed_ms is not None:
                 raise StoreError("the store's memory limit is reached before older samples are in blocks; raise it")
             if not granted:  # keep the size and slide by a quarter instead of growing
@@ -376,7 +386,9 @@ class Writer:
         group = self.group
         count = sum(len(refs) for refs in fresh.values())
         with group.host.lock:
-            if not group.host.grant(count * (group.capacity * 8 + 400), max(self.last_ms, 0)):
+            rows = max(group.capacity, _RESERVED_MS // group.interval_ms)
+            wanted = count * (rows * 8 + 400) + group.width * 8 * (rows - group.capacity)
+            if not group.host.grant(wanted, max(self.last_ms, 0), new=True):
                 group.host.refused += count
                 raise StoreError(
                     f"the store's memory limit is reached: {count} new series of {self.key} were refused; "
