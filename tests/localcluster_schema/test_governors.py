@@ -45,7 +45,7 @@ def test_a_good_one() -> None:
             {"schedule": [RULE, {**RULE, "timeZone": "Mars/Olympus"}, {**RULE, "start": "0 25 * * *"}]},
             [
                 'spec.schedule[1].timeZone: Invalid value: "Mars/Olympus": use a name such as Europe/Berlin or UTC',
-                'spec.schedule[2].start: Invalid value: "0 25 * * *": hour "25" is not within 0-23',
+                'spec.schedule[2].start: Invalid value: "0 25 * * *" is not a cron time',
             ],
         ),
         (

@@ -8,7 +8,7 @@ import pytest
 from flyball.errors import ConfigError
 from flyball.scaling import History, Observation, Outcome, Pod, PodReading, Reading, Recommendation, applied
 from flyball.scaling.governor import decide_governor, governor_from_object
-from flyball.scaling.schedule import parse_cron, scheduled_bounds
+from flyball.scaling.schedule import parse_schedule, scheduled_bounds
 from flyball.scaling.types import Forecast
 
 NOW = 1_800_000_000_000
@@ -187,11 +187,11 @@ def test_a_schedule_of_one_date_and_a_ceiling() -> None:
 
 
 def test_cron_reads_steps_lists_names_and_either_day() -> None:
-    assert parse_cron("*/15 9-17/4 1,15 * *").minutes == (0, 15, 30, 45)
-    assert parse_cron("*/15 9-17/4 1,15 * *").hours == (9, 13, 17)
-    either = parse_cron("0 0 13 * fri")
+    assert parse_schedule("*/15 9-17/4 1,15 * *").minutes == (0, 15, 30, 45)
+    assert parse_schedule("*/15 9-17/4 1,15 * *").hours == (9, 13, 17)
+    either = parse_schedule("0 0 13 * fri")
     assert either.on(datetime(2026, 11, 13, tzinfo=UTC).date()) and either.on(datetime(2026, 11, 20, tzinfo=UTC).date())
-    assert parse_cron("0 0 * * 7").on(datetime(2026, 11, 22, tzinfo=UTC).date())
+    assert parse_schedule("0 0 * * sun").on(datetime(2026, 11, 22, tzinfo=UTC).date())
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,10 @@ def test_cron_reads_steps_lists_names_and_either_day() -> None:
             {"schedule": [RUSH | {"timeZone": "Europe/Berlyn"}]},
             'spec.schedule\\[0\\].timeZone: Invalid value: "Europe/Berlyn"',
         ),
-        ({"schedule": [RUSH | {"start": "0 25 * * *"}]}, 'spec.schedule\\[0\\].start: .*hour "25" is not within 0-23'),
+        (
+            {"schedule": [RUSH | {"start": "0 25 * * *"}]},
+            "spec.schedule\\[0\\].start: .*end of range \\(25\\) above maximum \\(23\\)",
+        ),
         ({"schedule": [RUSH | {"end": "often"}]}, "spec.schedule\\[0\\].end: .*five fields"),
         ({"schedule": [{"start": "@daily", "end": "@hourly"}]}, "spec.schedule\\[0\\]: Required value"),
         ({"schedule": [RUSH | {"dates": ["soon"]}]}, "spec.schedule\\[0\\].dates\\[0\\]: "),

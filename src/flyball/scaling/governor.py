@@ -17,7 +17,7 @@ from flyball.errors import ConfigError
 from flyball.scaling.decide import decide, event_periods
 from flyball.scaling.fast import demand_of, largest, needed, sized
 from flyball.scaling.normalize import limited
-from flyball.scaling.schedule import ScheduleRule, parse_cron, scheduled_bounds
+from flyball.scaling.schedule import ScheduleRule, parse_schedule, scheduled_bounds
 from flyball.scaling.spec import spec_from_hpa
 from flyball.scaling.types import (
     Clamp,
@@ -168,7 +168,7 @@ def _rule(value: Mapping[str, Any], path: str) -> ScheduleRule:
         if not value.get(name):
             raise ConfigError(f'{path}.{name}: Required value: a cron time such as "0 8 * * 1-5"')
         try:
-            crons.append(parse_cron(str(value[name])))
+            crons.append(parse_schedule(str(value[name])))
         except ConfigError as error:
             raise ConfigError(f"{path}.{name}: Invalid value: {error}") from None
     low, high = _whole(value, "minReplicas", path, 0), _whole(value, "maxReplicas", path, 1)
