@@ -229,7 +229,8 @@ class Chain:
             with contextlib.suppress(FlyballError):
                 if await self._values(path, parameters):
                     return self.diagnosis.add("exporter", True, "another exporter than the pods gives their values")
-            if _close(name, await self._listed(CUSTOM)):
+            listed = await self._listed(CUSTOM)
+            if name not in listed and _close(name, listed):  # misspelt, which a later link names
                 return self.diagnosis.add("exporter", None, "no target is of these pods")
             what, remedy = await self._why_not_selected()
             return self.diagnosis.add("exporter", False, what, remedy)
