@@ -153,7 +153,7 @@ def test_kills_of_each_process_lose_no_acknowledged_write_no_watch_and_no_pod(cl
         print(f"round {number + 1}: control, data and node killed; both pods are the ones they were", flush=True)
     output, _ = writer.communicate("stop\n", timeout=60)
     acknowledged, refused, lists = json.loads(output)
-    assert len(acknowledged) > 100 and refused > 0
+    assert len(acknowledged) > 20 and refused > 0
     assert lists == 1  # every watch was resumed where it had ended
     kept = {item["metadata"]["name"] for item in cluster.get("configmaps")["items"]}
     assert set(acknowledged) - kept == set()
