@@ -235,15 +235,6 @@ class Expand(Protocol):
     def __call__(self, text: str, data: Struct, *, html: bool = False) -> str: ...
 
 
-def check_text(text: str) -> str:
-    """Why a text does not parse; empty when it does."""
-    try:
-        Template(text, delimiters=_DELIMITERS, functions=_FUNCTIONS)
-    except TemplateError as exc:
-        return str(exc)
-    return ""
-
-
 def expand_all(value: Any, expand: Callable[[str], str]) -> Any:
     """A deep copy with every text expanded; a text that then reads as YAML of another kind becomes that.
 

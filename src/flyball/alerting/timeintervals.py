@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from flyball.errors import ConfigError
@@ -153,20 +152,3 @@ def _month(text: str) -> int:
             raise ValueError(text)
         return int(text)
     return _MONTHS.index(text) if text else _MONTHS.index("none")
-
-
-def as_document(interval: TimeInterval) -> dict[str, Any]:
-    """The interval as it is written in YAML."""
-    shown: dict[str, Any] = {}
-    if interval.times:
-        shown["times"] = [{"start_time": _clock(start), "end_time": _clock(end)} for start, end in interval.times]
-    for name, names in (("weekdays", _WEEKDAYS), ("days_of_month", None), ("months", None), ("years", None)):
-        if ranges := getattr(interval, name):
-            shown[name] = [
-                ":".join(dict.fromkeys(names[one] if names else str(one) for one in both)) for both in ranges
-            ]
-    return shown | ({"location": interval.location} if interval.location else {})
-
-
-def _clock(minute: int) -> str:
-    return f"{minute // 60:02d}:{minute % 60:02d}"

@@ -15,7 +15,6 @@ from flyball.model.frames import ABSENT_BITS, Codes, Floats, Frame, Mask, Times,
 from flyball.model.labels import METRIC_NAME, Labels, Matcher, MatchType
 from flyball.store.blockfile import BlockReader, FamilyEntry, Footer, GroupEntry, LabelTable
 from flyball.store.files import write_atomically
-from flyball.store.pieces import Piece
 
 _FOOTER_BYTES_EACH = 300
 
@@ -339,9 +338,3 @@ def _read_tombstones(path: Path) -> tuple[Tombstone, ...]:
         )
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise StoreError(f"{path}: {exc}; delete the file to have the deleted samples back") from exc
-
-
-def pieces_of(frame: Frame) -> Iterator[tuple[Labels, Piece]]:
-    """The series of a frame one by one."""
-    for column, labels in enumerate(frame.labels):
-        yield labels, (frame.times_ms[:, frame.target[column]], frame.values[:, column])
