@@ -132,6 +132,22 @@ def test_the_log_is_cut_when_blocks_have_its_samples(tmp_path: Path) -> None:
     assert max(sizes[3:]) < 1.5 * sizes[2]
 
 
+def test_short_of_memory_it_seals_once_a_minute_not_at_every_look(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, 0)
+    run(driver, 60)
+    driver.maintain()
+    database, seals = driver.database, driver.database.seals
+    looks = []
+    for second in range(300):
+        database.head.wants_sealing = database.head.pressed = True  # as each new row sets it
+        now_ms = driver.now_ms + second * 1000
+        if database.can_seal(now_ms):
+            looks.append(second)
+            database.maintain(now_ms)
+    assert 3 <= len(looks) <= 6 and database.seals - seals >= len(looks)
+    assert contents(database) == driver.model
+
+
 def test_a_snapshot_is_a_store(tmp_path: Path) -> None:
     driver = Driver(tmp_path / "store", 6)
     run(driver, 200)

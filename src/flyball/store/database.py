@@ -299,8 +299,9 @@ class Database:
             try:
                 await asyncio.to_thread(self.wal.sync)
                 due = clock.monotonic_s() - maintained_s >= _MAINTAIN_EVERY_S
-                if due or self.head.wants_sealing or self._clock_went_back(clock.now_ms()):
-                    maintained_s, now_ms = clock.monotonic_s(), clock.now_ms()
+                now_ms = clock.now_ms()
+                if due or self.can_seal(now_ms) or self._clock_went_back(now_ms):
+                    maintained_s = clock.monotonic_s()
                     end_ms = self.start_sealing(now_ms)
                     await asyncio.to_thread(self._maintain, end_ms, now_ms)
                     self._finish_sealing(end_ms, now_ms)
@@ -324,9 +325,7 @@ class Database:
         """From now on scrapes that sealing is about to take are refused; returns up to when it will take them. On the
         writing thread."""
         self.head.wants_sealing = False
-        end_ms = (now_ms - SEAL_AGE_MS) // SEAL_RANGE_MS * SEAL_RANGE_MS
-        if self.head.pressed and now_ms - PRESSED_AGE_MS - self.head.floor_ms >= PRESSED_AGE_MS:
-            end_ms = now_ms - PRESSED_AGE_MS
+        end_ms = self._seal_up_to_ms(now_ms)
         if self._clock_went_back(now_ms):
             log.warning("the clock went back; what was scraped so far is sealed, scraping goes on from now")
             end_ms = NOT_YET
@@ -335,6 +334,15 @@ class Database:
             self.wal.rotate()
         self._sequence = self.wal.sequence
         return end_ms
+
+    def can_seal(self, now_ms: int) -> bool:
+        """Whether the head asked for sealing and has what may be sealed by now."""
+        return self.head.wants_sealing and self._seal_up_to_ms(now_ms) > self._sealed_ms
+
+    def _seal_up_to_ms(self, now_ms: int) -> int:
+        if self.head.pressed and now_ms - PRESSED_AGE_MS - self.head.floor_ms >= PRESSED_AGE_MS:
+            return now_ms - PRESSED_AGE_MS
+        return (now_ms - SEAL_AGE_MS) // SEAL_RANGE_MS * SEAL_RANGE_MS
 
     def _finish_sealing(self, end_ms: int, now_ms: int) -> None:
         """The writing thread's last step."""
