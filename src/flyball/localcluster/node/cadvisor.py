@@ -74,16 +74,16 @@ class Cadvisor(Collector):
                 labels = _labels(worker, one)
                 key = (worker.uid, one.name, one.process.pid)
                 seen.add(key)
-                counters["cpu_usage_seconds"].add_metric((*labels, "total"), one.cpu_ns() / 1e9)
+                used = one.figures()
+                counters["cpu_usage_seconds"].add_metric((*labels, "total"), used.cpu_ns / 1e9)
                 now = _Reading(procfs.tree(one.process.shim_pid)[1:])
                 read, written = self._io.setdefault(key, _IoTotal()).add(now.io)
                 counters["fs_reads_bytes"].add_metric((*labels, ""), read)
                 counters["fs_writes_bytes"].add_metric((*labels, ""), written)
-                memory = procfs.tree_figures(one.process.shim_pid).memory_bytes
                 resources = one.spec.get("resources") or {}
                 for name, value in (
-                    ("memory_working_set_bytes", memory),
-                    ("memory_usage_bytes", memory),
+                    ("memory_working_set_bytes", used.memory_bytes),
+                    ("memory_usage_bytes", used.memory_bytes),
                     ("memory_rss", now.anonymous_bytes),
                     ("memory_swap", now.swap_bytes),
                     ("threads", now.threads),

@@ -6,6 +6,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -218,16 +219,17 @@ class Container:
         self._cpu_last_ns = max(self._cpu_last_ns, cpu_ns)
         self.process = None
 
-    def cpu_ns(self) -> int:
-        """CPU time of the running attempt; it never goes down."""
+    def figures(self) -> procfs.TreeFigures:
+        """Of the running attempt, in one walk over its processes; CPU time never goes down and stays when it ended."""
         if self.process is None or not self.process.running:
-            return self._cpu_last_ns
-        raw = procfs.tree_figures(self.process.shim_pid).cpu_ns + self._cpu_base_ns
+            return procfs.TreeFigures(self._cpu_last_ns, 0, 0)
+        now = procfs.tree_figures(self.process.shim_pid)
+        raw = now.cpu_ns + self._cpu_base_ns
         if raw < self._cpu_last_ns:
             self._cpu_base_ns += self._cpu_last_ns - raw
             raw = self._cpu_last_ns
         self._cpu_last_ns = raw
-        return raw
+        return replace(now, cpu_ns=raw)
 
     async def tell_once(self, reason: str, message: str) -> None:
         """A warning event, unless it was the last one."""

@@ -61,8 +61,8 @@ def exposition(manager: PodManager, node: str = "") -> bytes:
             running = one.process
             if running is None or not running.running:
                 continue
-            cpu_s = one.cpu_ns() / 1e9
-            memory = procfs.tree_figures(running.shim_pid).memory_bytes
+            now = one.figures()
+            cpu_s, memory = now.cpu_ns / 1e9, now.memory_bytes
             at = clock.now_ms()
             if memory == 0:
                 failed = failed or int(procfs.start_ticks(running.pid) != 0)

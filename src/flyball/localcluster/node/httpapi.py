@@ -101,7 +101,7 @@ class NodeApi:
             {
                 "podRef": {"name": worker.name, "namespace": worker.namespace, "uid": worker.uid},
                 "containers": [
-                    {"name": one.name, "cpu": {"time": at, "usageCoreNanoSeconds": one.cpu_ns()}}
+                    {"name": one.name, "cpu": {"time": at, "usageCoreNanoSeconds": one.figures().cpu_ns}}
                     for one in worker.containers
                     if one.state.running
                 ],
