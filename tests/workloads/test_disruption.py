@@ -6,7 +6,7 @@ import pytest
 
 from flyball.errors import KubeApiError
 from flyball.kube.kinds import DEPLOYMENTS, POD_DISRUPTION_BUDGETS, PODS
-from flyball.localcluster.workloads.disruption import bounds
+from flyball.localcluster.workloads.disruption import bounds, selected, status_of, unmanaged
 
 from .cluster import deployment, run, settled, until
 
@@ -53,7 +53,23 @@ def test_evictions_stop_where_the_budget_does_and_go_on_when_pods_are_back(tmp_p
 
 
 def pods(*owners):
-    return [{"metadata": {"name": str(n), "uid": str(n), "owner": owner}} for n, owner in enumerate(owners)]
+    """Ready pods, each controlled by the owner named; None: by nobody."""
+    return [
+        {
+            "metadata": {"name": str(n), "labels": {"app": "web"}}
+            | ({"ownerReferences": [{"uid": owner, "controller": True}]} if owner else {}),
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        }
+        for n, owner in enumerate(owners)
+    ]
+
+
+def scale_of(**owners):
+    def scale(pod):
+        uid = pod["metadata"]["ownerReferences"][0]["uid"]
+        return (uid, owners[uid]) if uid in owners else None
+
+    return scale
 
 
 @pytest.mark.parametrize(
@@ -66,11 +82,26 @@ def pods(*owners):
     ],
 )
 def test_bounds_count_the_owners_replicas(spec, expected):
-    owners = {"a": 4, "b": 5}
-    found = pods("a", "a", "b")
-    assert bounds(budget(**spec), found, lambda pod: (o := pod["metadata"]["owner"], owners[o])) == expected
+    assert bounds(budget(**spec), pods("a", "a", "b"), scale_of(a=4, b=5)) == expected
 
 
-def test_a_pod_without_a_known_controller_has_no_percentage():
-    with pytest.raises(LookupError, match="0"):
-        bounds(budget(minAvailable="50%"), pods("x"), lambda pod: None)
+def test_a_pod_whose_controller_cannot_be_scaled_has_no_percentage():
+    with pytest.raises(LookupError, match='pod "0"'):
+        bounds(budget(minAvailable="50%"), pods("x"), scale_of())
+
+
+def test_a_pod_that_nobody_controls_is_left_out_and_told_of():
+    found = pods("a", None)
+    assert bounds(budget(minAvailable="50%"), found, scale_of(a=4)) == (4, 2)
+    assert "(selector: &LabelSelector{MatchLabels:map[string]string{app: web,}," in unmanaged(
+        budget(maxUnavailable=1), found
+    )
+    assert unmanaged(budget(minAvailable=1), found) == unmanaged(budget(maxUnavailable=1), found[:1]) == ""
+
+
+def test_a_pod_on_its_way_out_is_expected_but_not_healthy():
+    found = pods("a", "a")
+    found[0]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    chosen = selected(budget(minAvailable=1), found)
+    status = status_of({**budget(minAvailable=1), "status": {}}, chosen, scale_of(a=2), 0)
+    assert (status["expectedPods"], status["currentHealthy"], status["disruptionsAllowed"]) == (2, 1, 0)

@@ -13,7 +13,6 @@ from flyball.kube.kinds import DEPLOYMENTS, POD_DISRUPTION_BUDGETS, PODS, REPLIC
 from flyball.localcluster.workloads.controller import Controller, Informers, Key, Object, by_namespace, key_of
 from flyball.localcluster.workloads.objects import (
     controller_of,
-    is_active,
     is_ready,
     is_terminating,
     labels_of,
@@ -32,19 +31,48 @@ Scale = Callable[[Object], tuple[str, int] | None]
 
 
 def selected(budget: Object, pods: list[Object]) -> list[Object]:
-    """The pods that a budget protects; an absent selector selects none, an empty one all."""
+    """The pods that a budget protects, also on their way out; an absent selector selects none, an empty one all."""
     spec_selector = budget["spec"].get("selector")
     if spec_selector is None:
         return []
     chosen = selector_of(spec_selector)
-    return [pod for pod in pods if is_active(pod) and chosen.matches(labels_of(pod))]
+    return [pod for pod in pods if chosen.matches(labels_of(pod))]
+
+
+def unmanaged(budget: Object, pods: list[Object]) -> str:
+    """The warning that no share of these pods can be told, since nobody controls some of them; ``""`` without any."""
+    spec = budget["spec"]
+    counted = spec.get("maxUnavailable") is None and isinstance(spec.get("minAvailable"), int)
+    if counted or all(controller_of(pod) for pod in pods):
+        return ""
+    chosen = _go_selector(spec.get("selector") or {})
+    return (
+        f"Pods selected by this PodDisruptionBudget (selector: {chosen}) were found to be unmanaged. As a result, the "
+        "status of the PDB cannot be calculated correctly, which may result in undefined behavior. To account for "
+        'these pods please set ".spec.minAvailable" field of the PDB to an integer value.'
+    )
+
+
+def _go_selector(selector: Object) -> str:
+    """A LabelSelector as Go prints it."""
+    labels = "".join(f"{name}: {value}," for name, value in sorted((selector.get("matchLabels") or {}).items()))
+    expressions = "".join(
+        f"LabelSelectorRequirement{{Key:{one['key']},Operator:{one['operator']},"
+        f"Values:[{' '.join(one.get('values') or [])}],}},"
+        for one in selector.get("matchExpressions") or []
+    )
+    return (
+        f"&LabelSelector{{MatchLabels:map[string]string{{{labels}}},"
+        f"MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
+    )
 
 
 def bounds(budget: Object, pods: list[Object], scale_of: Scale) -> tuple[int, int]:
     """(expected, desired healthy) pods.
 
     Raises:
-        LookupError: a percentage or maxUnavailable is asked for, and a pod has no controller that can be scaled.
+        LookupError: a percentage or maxUnavailable is asked for, and a pod's controller is none that can be scaled.
+            Pods without a controller are not counted.
     """
     spec = budget["spec"]
     at_least, at_most_missing = spec.get("minAvailable"), spec.get("maxUnavailable")
@@ -52,9 +80,11 @@ def bounds(budget: Object, pods: list[Object], scale_of: Scale) -> tuple[int, in
         return len(pods), at_least
     scales: dict[str, int] = {}
     for pod in pods:
+        if controller_of(pod) is None:
+            continue
         found = scale_of(pod)
         if found is None:
-            raise LookupError(f"pod {name_of(pod)} has no controller whose replicas are known")
+            raise LookupError(f'found no controllers for pod "{name_of(pod)}"')
         scales[found[0]] = found[1]
     expected = sum(scales.values())
     if at_most_missing is not None:
@@ -82,7 +112,7 @@ def still_disrupted(budget: Object, pods: list[Object], now_ms: int) -> dict[str
 def status_of(budget: Object, pods: list[Object], scale_of: Scale, now_ms: int) -> Object:
     """The status that the selected pods amount to. A budget that cannot be computed allows nothing."""
     disrupted = still_disrupted(budget, pods, now_ms)
-    healthy = sum(is_ready(pod) and name_of(pod) not in disrupted for pod in pods)
+    healthy = sum(is_ready(pod) and not is_terminating(pod) and name_of(pod) not in disrupted for pod in pods)
     reason, message = "", ""
     try:
         expected, desired = bounds(budget, pods, scale_of)
@@ -152,6 +182,8 @@ class DisruptionController(Controller):
         pods = selected(budget, self._pods.get(key[0]))
         if not pods:
             await self._events.event(budget, "Normal", "NoPods", "No matching pods found")
+        if warning := unmanaged(budget, pods):
+            await self._events.event(budget, "Warning", "UnmanagedPods", warning)
         status = status_of(budget, pods, self._scale, now_ms)
         change = status_change(budget.get("status"), status, zeros=STATUS_ZEROS)
         if change is not None:

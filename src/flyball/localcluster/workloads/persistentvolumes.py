@@ -197,8 +197,10 @@ class PersistentVolumeController(Controller):
         if volume is None:
             return
         if not (volume["spec"].get("claimRef") or {}).get("uid"):
-            chosen: Object = {} if volume["spec"].get("claimRef") else {"metadata": {"annotations": BOUND_BY_US}}
-            change = {**chosen, "spec": {"claimRef": claim_reference(claim)}}
+            chosen: Object = {} if volume["spec"].get("claimRef") else {"annotations": BOUND_BY_US}
+            metadata = {**chosen, "resourceVersion": volume["metadata"]["resourceVersion"]}
+            # Of two claims that both saw it free one has it, and the other looks again.
+            change = {"metadata": metadata, "spec": {"claimRef": claim_reference(claim)}}
             volume = await self._patch(PERSISTENT_VOLUMES, volume, change)
         await self._patch_status(PERSISTENT_VOLUMES, volume, {"phase": "Bound"})
         annotations = {**annotations_of(claim), **_BOUND}
