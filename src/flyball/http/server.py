@@ -45,14 +45,47 @@ def serving_context(certificate: bytes, key: bytes) -> ssl.SSLContext:
     return context
 
 
-class _PeerCertificateProtocol(HttpToolsProtocol):
+class Gathering:
+    """A transport that sends what is written in one turn of the loop as one: the head of an answer and its body.
+
+    Each write of its own would be a TLS record and a packet, and wake the client for a head alone.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._call_soon = asyncio.get_running_loop().call_soon
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._call_soon(self._flush)
+        self._parts.append(data)
+
+    def _flush(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts and not self._transport.is_closing():
+            self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._flush()
+        self._transport.set_protocol(protocol)
+
+
+class _Protocol(HttpToolsProtocol):
     """Puts the verified peer certificate into ``scope["extensions"]["tls"]``.
 
     ``peercert`` is ssl's dict form, ``der`` the certificate itself.
     """
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(Gathering(transport))  # type: ignore[arg-type]
         self._peercert = transport.get_extra_info("peercert")
         self._der = transport.get_extra_info("ssl_object").getpeercert(True) if self._peercert else None
 
@@ -193,7 +226,7 @@ async def serve(
     listener.setblocking(False)
     config = _Config(
         HostCheck(app, allowed_hosts) if allowed_hosts is not None else app,
-        http=_PeerCertificateProtocol,
+        http=_Protocol,
         ws="wsproto",
         lifespan="off",
         log_level="warning",
