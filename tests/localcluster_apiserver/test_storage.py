@@ -1,5 +1,6 @@
 """The log table: history across restarts, compaction, and durability against kill -9."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flyball.errors import ConfigError, StoreError
-from flyball.localcluster.storage import ADDED, DELETED, MODIFIED, Expired, Storage
+from flyball.localcluster.storage import ADDED, DELETED, MODIFIED, WOKEN_AT_ONCE, Expired, Storage, Subscription
 
 
 def obj(name: str, **more: object) -> dict[str, object]:
@@ -65,6 +66,34 @@ def test_a_deleted_object_stays_deleted_after_compaction(tmp_path: Path) -> None
     assert storage.get("/pods", "d", "gone") is None
     assert list(storage.keys("/pods")) == [("d", "a")]
     storage.close()
+
+
+def test_events_gather_for_readers_that_wait_their_turn(tmp_path: Path) -> None:
+    async def body() -> None:
+        storage = Storage(tmp_path / "o.sqlite")
+        batches: list[int] = []
+
+        async def read(subscription: Subscription) -> None:
+            seen = 0
+            while seen < 20:
+                await subscription.wait(60.0)
+                batches.append(len(subscription.events))
+                seen += len(subscription.events)
+                assert [event.rv for event in subscription.events] == list(range(seen - len(subscription.events), seen))
+                subscription.events.clear()
+
+        readers = [asyncio.create_task(read(storage.subscribe("/pods"))) for _ in range(10 * WOKEN_AT_ONCE)]
+        await asyncio.sleep(0)
+        storage.revision = -1
+        for number in range(20):  # other work, such as writes, comes between the readers
+            storage.put("/pods", "d", "a", obj("a", n=number))
+            await asyncio.sleep(0)
+        await asyncio.gather(*readers)
+        storage.close()
+        assert sum(batches) == 20 * len(readers)
+        assert len(batches) < 5 * len(readers)
+
+    asyncio.run(body())
 
 
 def test_a_second_process_and_an_unusable_directory_are_refused_by_name(tmp_path: Path) -> None:

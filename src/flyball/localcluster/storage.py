@@ -22,6 +22,7 @@ HISTORY_EVENTS = 10_000
 HISTORY_BYTES = 64 << 20
 DECODED_EVENTS = 1_000
 QUEUE_EVENTS = 20_000
+WOKEN_AT_ONCE = 32
 _GARBAGE_BATCH = 500
 
 ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
@@ -103,10 +104,12 @@ class Subscription:
         if len(self.events) >= QUEUE_EVENTS:
             self.close()
             return
+        if not self.events:
+            self._storage.tell(self)
         self.events.append(event)
-        self._wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Whoever waits looks again."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -117,7 +120,7 @@ class Subscription:
         # A future and a timer: asyncio.wait_for would make a task for each event of each watcher.
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
-        timer = loop.call_later(timeout_s, self._wake)
+        timer = loop.call_later(timeout_s, self.wake)
         try:
             await self._waiter
         finally:
@@ -126,7 +129,7 @@ class Subscription:
 
     def close(self) -> None:
         self.closed = True
-        self._wake()
+        self.wake()
         self._storage.unsubscribe(self)
 
 
@@ -153,6 +156,7 @@ class Storage:
         self._buckets: dict[str, dict[Key, Record]] = {}
         self._sorted: dict[str, list[Key] | None] = {}
         self._subscriptions: dict[str, set[Subscription]] = {}
+        self._to_wake: deque[Subscription] = deque()
         self._listeners: list[Callable[[Event], None]] = []
         self._garbage: list[int] = []
         self._lock = -1
@@ -258,6 +262,22 @@ class Storage:
 
     def unsubscribe(self, subscription: Subscription) -> None:
         self._subscriptions.get(subscription.bucket, set()).discard(subscription)
+
+    def tell(self, subscription: Subscription) -> None:
+        """Wakes a reader that has events again, in its turn.
+
+        So many at a time, other work in between: while a thousand are told of one write, the next writes gather for
+        each of them and go out together.
+        """
+        self._to_wake.append(subscription)
+        if len(self._to_wake) == 1:
+            asyncio.get_running_loop().call_soon(self._wake_some)
+
+    def _wake_some(self) -> None:
+        for _ in range(min(len(self._to_wake), WOKEN_AT_ONCE)):
+            self._to_wake.popleft().wake()
+        if self._to_wake:
+            asyncio.get_running_loop().call_soon(self._wake_some)
 
     def listen(self, listener: Callable[[Event], None]) -> None:
         """Calls ``listener`` after every write, in order; it must not raise."""
