@@ -62,11 +62,11 @@ def test_a_team_adds_a_route_that_sees_its_namespace_only() -> None:
     ours, own = found["route"]["routes"]
     assert own["receiver"] == "Critical"
     assert ours == {
-        "matchers": ['namespace="shop"', 'severity=~"warning|info"'],
+        "matchers": ['severity=~"warning|info"', 'namespace="shop"'],
         "receiver": "shop/c/team",
         "group_by": ["job"],
         "continue": True,
-        "routes": [{"matchers": [], "receiver": "shop/c/team", "mute_time_intervals": ["shop/c/night"]}],
+        "routes": [{"receiver": "shop/c/team", "mute_time_intervals": ["shop/c/night"]}],
     }
     assert found["receivers"][2] == {
         "name": "shop/c/team",
@@ -88,16 +88,52 @@ def test_a_team_adds_a_route_that_sees_its_namespace_only() -> None:
         {
             "source_matchers": ['a="b"', 'namespace="shop"'],
             "target_matchers": ['namespace="shop"'],
-            "equal": ["job", "namespace"],
+            "equal": ["job"],
         }
     ]
     parse_config(json.dumps(found))
 
 
-def test_matchers_of_all_namespaces_where_the_object_says_so() -> None:
-    found = generated(config(), alertmanagerConfigMatcherStrategy={"type": "None"}).config
-    assert found["route"]["routes"][0]["matchers"] == ['severity=~"warning|info"']
-    assert found["inhibit_rules"][0]["equal"] == ["job"]
+@pytest.mark.parametrize(
+    ("namespace", "strategy", "confined"),
+    [
+        ("shop", "None", False),
+        ("shop", "OnNamespaceExceptForAlertmanagerNamespace", True),
+        ("monitoring", "OnNamespaceExceptForAlertmanagerNamespace", False),
+    ],
+)
+def test_matchers_of_all_namespaces_where_the_object_says_so(namespace: str, strategy: str, confined: bool) -> None:
+    plain = config(namespace, receivers=[{"name": "team"}])
+    found = generated(plain, alertmanagerConfigMatcherStrategy={"type": strategy}).config
+    own = [f'namespace="{namespace}"'] if confined else []
+    assert found["route"]["routes"][0]["matchers"] == ['severity=~"warning|info"', *own]
+    assert found["inhibit_rules"][0].get("target_matchers", []) == own
+
+
+def test_an_object_is_the_whole_configuration_where_the_alertmanager_says_so() -> None:
+    wanted = {
+        "name": "c",
+        "global": {"resolveTimeout": "1m", "slackApiUrl": {"name": "hooks", "key": "url"}},
+        "templates": [{"secret": {"name": "hooks", "key": "url"}}],
+    }
+    plain = config("monitoring", route={"receiver": "team"})
+    secrets = {("monitoring", "hooks"): SECRETS["shop", "hooks"]}
+    obj = alertmanager(alertmanagerConfiguration=wanted, alertmanagerConfigSelector=None)
+    found = alerting(obj, None, [plain], NAMESPACES, ReadAssets(secrets, {}))
+    assert found.config["global"] == {"resolve_timeout": "1m", "slack_api_url": "http://hook/secret"}
+    assert found.config["route"] == {"receiver": "monitoring/c/team", "routes": []}
+    assert found.config["templates"] == ["url"] and found.files == {"url": "http://hook/secret\n"}
+    with pytest.raises(ConfigError, match='there is no AlertmanagerConfig "c" in namespace monitoring'):
+        alerting(obj, None, [], NAMESPACES, ReadAssets(secrets, {}))
+
+
+def test_fields_that_a_version_does_not_read_are_left_out() -> None:
+    timed = {"urlSecret": {"name": "hooks", "key": "url"}, "timeout": "5s"}
+    receivers = [{"name": "team", "webhookConfigs": [timed]}]
+    old, new = (
+        generated(config(receivers=receivers), version=v).config["receivers"][2] for v in ("v0.27.0", "v0.28.0")
+    )
+    assert "timeout" not in old["webhook_configs"][0] and new["webhook_configs"][0]["timeout"] == "5s"
 
 
 def test_templates_beside_the_configuration_come_along() -> None:

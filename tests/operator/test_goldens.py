@@ -48,7 +48,8 @@ DIFFERENT = {
 class FileAssets:
     """The objects of a case; certificates are files beside the configuration unless the case has them inline."""
 
-    def __init__(self, case: Mapping[str, Any]) -> None:
+    def __init__(self, case: Mapping[str, Any], certificates: str = "/etc/prometheus/certs") -> None:
+        self.certificates = certificates
         self.inline = case["inlineTLS"]
         self.data: dict[tuple[str, str], dict[str, str]] = {}
         for obj in case["objects"] or ():
@@ -67,7 +68,7 @@ class FileAssets:
         if self.inline:
             return field, self.secret_or_config_map(namespace, reference)
         number, selector = (0, reference["secret"]) if reference.get("secret") else (1, reference["configMap"])
-        path = f"/etc/prometheus/certs/{number}_{namespace}_{selector['name']}_{selector['key']}"
+        path = f"{self.certificates}/{number}_{namespace}_{selector['name']}_{selector['key']}"
         return f"{field}_file", path
 
     def _value(self, namespace: str, selector: Mapping[str, Any]) -> str:

@@ -8,17 +8,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-
-	"github.com/prometheus-operator/prometheus-operator/pkg/assets"
 )
 
 // dumpInputs keeps what a configuration is generated from, before the generator changes any of it.
-func (cg *ConfigGenerator) dumpInputs(fields map[string]any, store *assets.StoreBuilder) map[string]json.RawMessage {
+func dumpInputs(fields map[string]any) map[string]json.RawMessage {
 	fields["test"] = callingTest()
-	fields["prometheus"] = cg.prom
-	fields["endpointSlice"] = cg.endpointSliceSupported
-	fields["inlineTLS"] = cg.inlineTLSConfig
-	fields["objects"] = store.Objects()
 	out := map[string]json.RawMessage{}
 	for name, value := range fields {
 		text, err := json.Marshal(value)

@@ -21,6 +21,9 @@ class ClientConfig:
     def __init__(self, assets: Assets, namespace: str, where: str) -> None:
         self._assets, self._namespace, self._where = assets, namespace, where
 
+    def __str__(self) -> str:
+        return self._where
+
     def of(self, spec: Spec) -> Document:
         """All of the client's fields that ``spec`` has, as it has them (no scrape class)."""
         return {
@@ -160,6 +163,10 @@ class ClientConfig:
             ConfigError: begins with the field.
         """
         return self._read(field, self._assets.secret, selector or {})
+
+    def error(self, field: str, text: str) -> ConfigError:
+        """Says where in the spec a field is wrong."""
+        return ConfigError(f"{self._where}.{field}: {text}")
 
     def _read(self, field: str, read: Callable[[str, Spec], str], reference: Spec) -> str:
         try:
