@@ -435,6 +435,57 @@ def test_hpa_is_served_in_both_versions(tmp_path: Path, version: str) -> None:
     run(tmp_path, steps)
 
 
+@pytest.mark.parametrize("defined", [False, True])
+def test_an_alertmanager_config_is_served_in_both_versions_with_and_without_its_definition(
+    tmp_path: Path, defined: bool
+) -> None:
+    async def steps(api: Client) -> None:
+        if defined:
+            anything = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+            names = {
+                "plural": "alertmanagerconfigs",
+                "kind": "AlertmanagerConfig",
+                "listKind": "AlertmanagerConfigList",
+            }
+            crd = {
+                "apiVersion": "apiextensions.k8s.io/v1",
+                "kind": "CustomResourceDefinition",
+                "metadata": {"name": "alertmanagerconfigs.monitoring.coreos.com"},
+                "spec": {
+                    "group": "monitoring.coreos.com",
+                    "names": {**names, "singular": "alertmanagerconfig"},
+                    "scope": "Namespaced",
+                    "conversion": {
+                        "strategy": "Webhook",
+                        "webhook": {
+                            "clientConfig": {"service": {"namespace": "default", "name": "hook", "path": "/convert"}},
+                            "conversionReviewVersions": ["v1"],
+                        },
+                    },
+                    "versions": [
+                        {"name": "v1alpha1", "served": True, "storage": True, "schema": anything},
+                        {"name": "v1beta1", "served": True, "storage": False, "schema": anything},
+                    ],
+                },
+            }
+            assert (await api("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd))[0] == 201
+        config: Object = {
+            "apiVersion": "monitoring.coreos.com/v1beta1",
+            "kind": "AlertmanagerConfig",
+            "metadata": {"name": "c"},
+            "spec": {"route": {"receiver": "r"}, "receivers": [{"name": "r"}], "timeIntervals": [{"name": "night"}]},
+        }
+        path = "/apis/monitoring.coreos.com/{}/namespaces/default/alertmanagerconfigs"
+        assert (await api("POST", path.format("v1beta1"), config))[0] == 201
+        _, old = await api("GET", path.format("v1alpha1") + "/c")
+        assert old["apiVersion"] == "monitoring.coreos.com/v1alpha1"
+        assert old["spec"]["muteTimeIntervals"] == [{"name": "night"}] and "timeIntervals" not in old["spec"]
+        _, new = await api("GET", path.format("v1beta1"))
+        assert new["items"][0]["spec"] == config["spec"]
+
+    run(tmp_path, steps)
+
+
 def test_an_aggregated_server_is_reached_as_the_front_proxy_and_may_not_redirect(tmp_path: Path) -> None:
     async def backend(scope: Any, receive: Any, send: Any) -> None:
         headers = {k.decode(): v.decode() for k, v in scope["headers"]}

@@ -1,9 +1,9 @@
-"""HorizontalPodAutoscalers in both versions: nothing is lost on the way there and back."""
+"""Kinds that are served in two versions: nothing is lost on the way there and back."""
 
 import json
 from typing import Any
 
-from flyball.localcluster.convert import hpa_v1_to_v2, hpa_v2_to_v1
+from flyball.localcluster.convert import convert, hpa_v1_to_v2, hpa_v2_to_v1
 
 BEHAVIOR = {
     "scaleUp": {"stabilizationWindowSeconds": 0, "selectPolicy": "Max"},
@@ -51,3 +51,39 @@ def test_there_and_back() -> None:
         METRICS, key=lambda metric: str(metric["type"])
     )
     assert "annotations" not in back["metadata"]
+
+
+def test_an_alertmanager_config_in_the_newer_version_and_back() -> None:
+    old = {
+        "apiVersion": "monitoring.coreos.com/v1alpha1",
+        "kind": "AlertmanagerConfig",
+        "metadata": {"name": "c"},
+        "spec": {
+            "muteTimeIntervals": [{"name": "night"}],
+            "receivers": [{"name": "r", "opsgenieConfigs": [{"updateAlerts": True, "responders": [{"type": "team"}]}]}],
+            "route": {
+                "receiver": "r",
+                "matchers": [{"name": "a", "value": "b", "regex": True}, {"name": "c", "value": "d"}],
+                "routes": [
+                    {"matchers": [{"name": "e", "value": "f", "matchType": "!="}], "muteTimeIntervals": ["night"]}
+                ],
+            },
+            "inhibitRules": [{"sourceMatch": [{"name": "a", "value": "b", "regex": False}]}],
+        },
+    }
+    new = convert(old, "monitoring.coreos.com/v1beta1")
+    assert new["apiVersion"] == "monitoring.coreos.com/v1beta1"
+    assert new["spec"] == {
+        "timeIntervals": [{"name": "night"}],
+        "receivers": [{"name": "r", "opsgenieConfigs": [{"responders": [{"type": "team"}]}]}],
+        "route": {
+            "receiver": "r",
+            "matchers": [{"name": "a", "value": "b", "matchType": "=~"}, {"name": "c", "value": "d", "matchType": "="}],
+            "routes": [{"matchers": [{"name": "e", "value": "f", "matchType": "!="}], "muteTimeIntervals": ["night"]}],
+        },
+        "inhibitRules": [{"sourceMatch": [{"name": "a", "value": "b", "matchType": "="}]}],
+    }
+    back = convert(new, "monitoring.coreos.com/v1alpha1")
+    assert back["spec"] == {
+        ("muteTimeIntervals" if key == "timeIntervals" else key): new["spec"][key] for key in new["spec"]
+    }

@@ -1,6 +1,8 @@
-"""Conversion between the served versions of one stored kind: HorizontalPodAutoscaler v1/v2, the two Events.
+"""Conversion between the served versions of one stored kind: HorizontalPodAutoscaler v1/v2, the two Events,
+AlertmanagerConfig v1alpha1/v1beta1, whose webhook this stands for.
 
-Source of the rules: kubernetes pkg/apis/autoscaling/v1/conversion.go and pkg/apis/events/v1/conversion.go.
+Source of the rules: kubernetes pkg/apis/autoscaling/v1/conversion.go and pkg/apis/events/v1/conversion.go;
+prometheus-operator pkg/apis/monitoring/v1beta1/conversion_from.go and conversion_to.go.
 The autoscaling/v1 annotations hold metrics in the flat form of v2beta1.
 """
 
@@ -35,7 +37,36 @@ def convert(obj: Object, api_version: str) -> Object:
             # Only the core writes these two when they are empty.
             kept = {key: value for key, value in obj.items() if value or not key.startswith("reporting")}
             return _rename(kept, api_version, _EVENT_FIELDS)
+    if obj.get("kind") == "AlertmanagerConfig" and before.startswith(_MONITORING) and obj.get("spec"):
+        newer = api_version == f"{_MONITORING}v1beta1"
+        return {**obj, "apiVersion": api_version, "spec": _alertmanager_config(obj["spec"], newer=newer)}
     return {**obj, "apiVersion": api_version}
+
+
+_MONITORING = "monitoring.coreos.com/"
+
+
+def _alertmanager_config(spec: Object, *, newer: bool) -> Object:
+    """v1beta1 calls its intervals otherwise, has no ``regex`` in matchers and no ``updateAlerts``."""
+    renamed = {"muteTimeIntervals": "timeIntervals"}
+    found = _renamed(spec, renamed if newer else {new: old for old, new in renamed.items()})
+    return _newer_fields(found) if newer else found
+
+
+def _newer_fields(value: Any, place: str = "") -> Any:
+    if isinstance(value, list):
+        return [_newer_fields(item, place) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if place in ("matchers", "sourceMatch", "targetMatch"):
+        kept = {name: item for name, item in value.items() if name != "regex"}
+        return {**kept, "matchType": value.get("matchType") or ("=~" if value.get("regex") else "=")}
+    without = "updateAlerts" if place == "opsgenieConfigs" else ""
+    return {name: _newer_fields(item, name) for name, item in value.items() if name != without}
+
+
+def _renamed(obj: Object, names: dict[str, str]) -> Object:
+    return {names.get(key, key): value for key, value in obj.items()}
 
 
 _EVENT_FIELDS = {
@@ -50,9 +81,7 @@ _EVENT_FIELDS = {
 
 
 def _rename(obj: Object, api_version: str, names: dict[str, str]) -> Object:
-    renamed = {names.get(key, key): value for key, value in obj.items()}
-    renamed["apiVersion"] = api_version
-    return renamed
+    return {**_renamed(obj, names), "apiVersion": api_version}
 
 
 def _metadata(obj: Object, annotations: dict[str, str]) -> Object:

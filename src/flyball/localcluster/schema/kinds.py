@@ -171,6 +171,9 @@ _ROWS: dict[tuple[str, str], tuple[tuple[str, str, str, str, str], ...]] = {
         ("AlertmanagerConfig", "alertmanagerconfigs", "amcfg", "status", "prometheus-operator"),
         ("ScrapeConfig", "scrapeconfigs", "scfg", "status", "prometheus-operator"),
     ),
+    ("monitoring.coreos.com", "v1beta1"): (
+        ("AlertmanagerConfig", "alertmanagerconfigs", "amcfg", "status", "prometheus-operator"),
+    ),
 }
 
 
