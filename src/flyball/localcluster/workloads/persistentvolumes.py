@@ -19,6 +19,7 @@ STANDARD = "standard"
 IS_DEFAULT = "storageclass.kubernetes.io/is-default-class"
 PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
 BOUND_BY_US = {"pv.kubernetes.io/bound-by-controller": "yes"}
+FINALIZER = "external-provisioner.volume.kubernetes.io/finalizer"
 _BOUND = {"pv.kubernetes.io/bind-completed": "yes", **BOUND_BY_US}
 
 
@@ -99,15 +100,20 @@ def provisioned(claim: Object, storage_class: Object, directory: Path) -> Object
     """The volume that the class' provisioner makes for a claim."""
     name = f"pvc-{claim['metadata']['uid']}"
     spec = claim["spec"]
+    policy = storage_class.get("reclaimPolicy") or "Delete"
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": name, "annotations": {PROVISIONED_BY: PROVISIONER, **BOUND_BY_US}},
+        "metadata": {
+            "name": name,
+            "annotations": {PROVISIONED_BY: PROVISIONER, **BOUND_BY_US},
+            **({"finalizers": [FINALIZER]} if policy == "Delete" else {}),
+        },
         "spec": {
             "capacity": {"storage": ((spec.get("resources") or {}).get("requests") or {}).get("storage", "0")},
             "accessModes": spec.get("accessModes") or ["ReadWriteOnce"],
             "volumeMode": spec.get("volumeMode") or "Filesystem",
-            "persistentVolumeReclaimPolicy": storage_class.get("reclaimPolicy") or "Delete",
+            "persistentVolumeReclaimPolicy": policy,
             "storageClassName": name_of(storage_class),
             "claimRef": claim_reference(claim),
             "hostPath": {"path": str(directory / name), "type": "DirectoryOrCreate"},
@@ -266,12 +272,24 @@ class PersistentVolumeController(Controller):
         if phase != "Released":
             await self._patch_status(PERSISTENT_VOLUMES, volume, {"phase": "Released"})
         if volume["spec"].get("persistentVolumeReclaimPolicy") != "Delete":
+            await self._release(volume)
             return
         path = Path((volume["spec"].get("hostPath") or {}).get("path") or "/")
         # Only what we made: a path that a manifest names is not ours to remove.
         if annotations_of(volume).get(PROVISIONED_BY) == PROVISIONER and path.parent == self._directory:
             await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
-            await self.client.delete(PERSISTENT_VOLUMES, name_of(volume), uid=volume["metadata"]["uid"])
+            if not is_terminating(volume):
+                volume = await self.client.delete(PERSISTENT_VOLUMES, name_of(volume), uid=volume["metadata"]["uid"])
+            await self._release(volume)
+
+    async def _release(self, volume: Object) -> None:
+        """Let a deleted volume go: there is nothing of it on the disk any more that has to go first."""
+        finalizers = volume["metadata"].get("finalizers") or []
+        if is_terminating(volume) and FINALIZER in finalizers:
+            kept = [name for name in finalizers if name != FINALIZER]
+            seen = volume["metadata"]["resourceVersion"]
+            change = {"metadata": {"resourceVersion": seen, "finalizers": kept or None}}
+            await self._patch(PERSISTENT_VOLUMES, volume, change)
 
     async def _claim_lives(self, reference: Object) -> bool:
         key: Key = (reference.get("namespace", ""), reference.get("name", ""))
