@@ -72,13 +72,14 @@ class Cgroups:
             with contextlib.suppress(OSError):
                 path.rmdir()
 
-    def release_all(self) -> None:
-        """Removes every group that nothing runs in, and in the end the place itself."""
+    def release_all(self) -> bool:
+        """Removes every group that nothing runs in, and in the end the place itself; whether that is gone."""
         for parent in dict.fromkeys((self.cpu, self.memory)):
             with contextlib.suppress(OSError):
                 for path in [*(one for one in parent.iterdir() if one.is_dir()), parent]:
                     with contextlib.suppress(OSError):
                         path.rmdir()
+        return not (self.cpu.exists() or self.memory.exists())
 
     def _directories(self, name: str) -> list[Path]:
         return list(dict.fromkeys((self.cpu / name, self.memory / name)))

@@ -25,6 +25,7 @@ BACKOFF_FIRST_S = 10.0
 BACKOFF_MAX_S = 300.0
 _SYSTEM_PROGRAMS = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # an image has them on its PATH, an ordinary user has not
 _PASSED_ON = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_GROUP_TRIES, _GROUP_TRY_S = 50, 0.02
 
 
 class PodManager:
@@ -236,7 +237,9 @@ class PodManager:
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.to_thread(self.limiter.close)
         if self.cgroups is not None:
-            self.cgroups.release_all()
+            tries = _GROUP_TRIES if stop_pods else 1  # a killed process keeps its group until the kernel is done with it
+            while not self.cgroups.release_all() and (tries := tries - 1):
+                await asyncio.sleep(_GROUP_TRY_S)
 
     def statistics(self) -> dict[str, float]:
         running = [one for worker in self.workers.values() for one in worker.containers if one.state.running]
