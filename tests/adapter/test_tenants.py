@@ -11,6 +11,7 @@ from flyball.adapter.tenants import METRIC_RULES, metric_rule_definition
 from flyball.errors import ConfigError, KubeApiError
 from flyball.kube.kinds import CRDS
 from flyball.metricrules import parse_metric_rule
+from flyball.promql.parser import parse
 
 from .world import Prometheus, World, pod, world
 
@@ -30,7 +31,9 @@ from .world import Prometheus, World, pod, world
     ],
 )
 def test_every_selector_is_confined(expr: str, wanted: str) -> None:
+    before = str(parse(expr))
     assert confined(expr, "ns", "a", "rule")[0] == wanted
+    assert str(parse(expr)) == before  # others who ask the same see all namespaces
 
 
 def test_what_cannot_be_read_cannot_be_confined() -> None:

@@ -1,5 +1,6 @@
 """Expressions that see one namespace only. The matcher is put into the syntax tree, never pasted into text."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 from flyball.errors import ConfigError, QueryError
@@ -15,7 +16,7 @@ def confined(expr: str, label: str, namespace: str, what: str) -> tuple[str, tup
         ConfigError: the text is no PromQL that we can read, so it cannot be confined.
     """
     try:
-        tree = parse(expr)
+        tree = deepcopy(parse(expr))  # the parser keeps its tree for the next who asks the same
     except QueryError as exc:
         raise ConfigError(f"{what}: cannot be confined to the namespace {namespace}: {exc}") from exc
     matcher = Matcher(MatchType.EQUAL, label, namespace)
