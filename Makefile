@@ -11,7 +11,7 @@ demo: setup            ## run the whole loop on an example and watch it scale
 	@$(BIN)/flyball demo
 
 test: $(VENV)/.dev     ## unit, property and conformance tests; no root, no cluster
-	@$(BIN)/python -m pytest -m "not real and not peer and not cluster"
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m "not real and not peer and not cluster"
 
 test-real: $(VENV)/.dev ## the same product under the stock kubectl
 	@FLYBALL_KUBECTL="$$($(BIN)/python tools/kubectl.py)" $(BIN)/python -m pytest -m real

@@ -99,7 +99,9 @@ def test_one_connection_serves_many_scrapes(answer: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "encoding"), [(gzip.compress(b"a 1\n"), b"gzip"), (zstandard.compress(b"a 1\n"), b"zstd")]
+    ("body", "encoding"),
+    [(gzip.compress(b"a 1\n"), b"gzip"), (zstandard.compress(b"a 1\n"), b"zstd")],
+    ids=["gzip", "zstd"],
 )
 def test_compressed(body: bytes, encoding: bytes) -> None:
     assert fetched(sized(body, b"Content-Encoding: " + encoding))[0] == [(b"a 1\n", "text/plain")]
