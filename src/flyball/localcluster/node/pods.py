@@ -237,7 +237,7 @@ class PodManager:
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.to_thread(self.limiter.close)
         if self.cgroups is not None:
-            tries = _GROUP_TRIES if stop_pods else 1  # a killed process keeps its group until the kernel is done with it
+            tries = _GROUP_TRIES if stop_pods else 1  # the killed stay in their group for a moment
             while not self.cgroups.release_all() and (tries := tries - 1):
                 await asyncio.sleep(_GROUP_TRY_S)
 
