@@ -56,6 +56,17 @@ def test_only_the_named_tests_run(name: str, only: str, passes: bool) -> None:
     assert (code == 0) is passes, output
 
 
+def test_fields_that_are_not_known_are_an_error_unless_they_may_be_there(tmp_path: Path) -> None:
+    (tmp_path / "rules.yml").write_text("groups: [{name: g, owner: me, rules: [{record: a, expr: vector(1)}]}]")
+    test = tmp_path / "test.yml"
+    test.write_text(
+        "rule_files: [rules.yml]\n"
+        "tests: [{promql_expr_test: [{expr: a, eval_time: 1m, exp_samples: [{labels: a, value: 1}]}]}]"
+    )
+    for flags, code in (((), 1), (("--ignore-unknown-fields",), 0)):
+        assert CliRunner().invoke(main, ["test", "rules", *flags, str(test)]).exit_code == code
+
+
 def test_check_rules_names_what_is_wrong_and_what_is_double(tmp_path: Path) -> None:
     def check(text: str) -> tuple[int, str]:
         (tmp_path / "r.yml").write_text(text)

@@ -18,7 +18,8 @@ def command() -> None:
 @command.command("rules", epilog="Example: flyball test rules alerts_test.yml --run 'Disk.*'")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--run", "only", default="", metavar="REGEX", help="Only tests whose name matches.")
-def rules(files: tuple[Path, ...], only: str) -> None:
+@click.option("--ignore-unknown-fields", is_flag=True, help="Fields of rule files that are not known are no error.")
+def rules(files: tuple[Path, ...], only: str, ignore_unknown_fields: bool) -> None:
     """Run promtool's unit-test files for alerting and recording rules.
 
     The exit code is 1 when a test fails.
@@ -27,7 +28,7 @@ def rules(files: tuple[Path, ...], only: str) -> None:
     for file in files:
         click.echo(f"Unit Testing: {file}")
         try:
-            failures = _run(file, only)
+            failures = _run(file, only, ignore_unknown_fields)
         except ConfigError as exc:
             failures = (str(exc),)
         for failure in failures:
@@ -37,7 +38,7 @@ def rules(files: tuple[Path, ...], only: str) -> None:
     raise SystemExit(1 if failed else 0)
 
 
-def _run(file: Path, only: str) -> tuple[str, ...]:
+def _run(file: Path, only: str, ignore_unknown_fields: bool) -> tuple[str, ...]:
     from flyball.model.yaml_loader import load_yaml
     from flyball.rules.rulefiles import parse_rule_file
     from flyball.rules.unittests import run_unit_tests
@@ -50,5 +51,5 @@ def _run(file: Path, only: str) -> tuple[str, ...]:
         if not found:
             click.echo(f"  WARNING: no file matches {pattern}", err=True)
         for path in found:
-            groups += parse_rule_file(Path(path).read_bytes(), path)
+            groups += parse_rule_file(Path(path).read_bytes(), path, ignore_unknown_fields=ignore_unknown_fields)
     return run_unit_tests(document, groups, str(file), only).failures
