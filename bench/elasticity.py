@@ -50,7 +50,7 @@ def runs(trace: Trace, workload: Workload) -> dict[str, Counts]:
     """Desired replicas a second, of us and of each peer."""
     return {
         "flyball": run_fast(trace, workload, shape=shape_for(trace, workload)),
-        "hpa": run_parity([spec_from_hpa(HPA)], trace, workload)[0],
+        "hpa": next(run_parity([spec_from_hpa(HPA)], trace, workload)),
         "knative": run_knative(trace, workload),
         "oracle": run_oracle(trace, workload),
     }
@@ -88,7 +88,7 @@ def wrong_forecasts(trace: Trace, workload: Workload) -> None:
     def scored(desired: Counts) -> Scores:
         return scores(demand, workload.supply(desired), desired)
 
-    theirs = scored(run_parity([spec_from_hpa(HPA)], trace, workload)[0])
+    theirs = scored(next(run_parity([spec_from_hpa(HPA)], trace, workload)))
     for name, distort in wrong.items():
         ours = scored(run_fast(trace, workload, shape=shape_for(trace, workload), distort=distort))
         for score in ("theta_u", "cost"):

@@ -272,7 +272,7 @@ def of_peers(factor: int) -> dict[str, tuple[float, float]]:
         rate = np.where(np.arange(step_s + 400) < step_s, BASE, BASE * factor).astype(np.float64)
         trace = Trace("step", 0, rate)
         for name, desired in (
-            ("hpa", run_parity([spec_from_hpa(HPA)], trace, workload)[0]),
+            ("hpa", next(run_parity([spec_from_hpa(HPA)], trace, workload))),
             ("knative", run_knative(trace, workload)),
         ):
             after = desired[step_s:]

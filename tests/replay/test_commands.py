@@ -52,12 +52,16 @@ def test_replay_prints_scores_side_by_side_and_writes_a_report(tmp_path: Path) -
     arguments = [str(policies), "--trace", str(trace_file(tmp_path / "t.csv")), "--capacity", "10", "--peer", "oracle"]
     page = tmp_path / "r.html"
     result = CliRunner().invoke(replay, [*arguments, "-o", "json", "--html", str(page)], catch_exceptions=False)
-    scores = {entry["policy"]: entry for entry in json.loads(result.output)}
+    printed = json.loads(result.output)
+    scores = {entry["policy"]: entry for entry in printed["policies"]}
     assert set(scores) == {"web", "fast", "oracle"}
     assert scores["oracle"]["theta_u"] == 0 <= scores["fast"]["theta_u"] < scores["web"]["theta_u"]
-    assert page.read_text().count("<polyline") == 4 and "Assumed" in page.read_text()
+    assert scores["web"]["speedup"] > 1 and scores["oracle"]["speedup"] is None  # infinite: it misses nothing
+    html = page.read_text()
+    assert html.count("<h3>") == 3 and "The worst half hour" in html and "a pod serves 10 units/s" in html
     shown = CliRunner().invoke(replay, arguments, catch_exceptions=False).output
-    assert "fast: supply and demand" in shown and "Assumed: a pod serves 10 units/s" in shown
+    assert "fast: supply and demand" in shown and "a pod serves 10 units/s" in shown
+    assert any("the forecast of fast has 3.3 h of history" in note for note in printed["assumed"])
 
 
 def test_replay_says_what_to_do_about_wrong_input(tmp_path: Path) -> None:
@@ -65,15 +69,29 @@ def test_replay_says_what_to_do_about_wrong_input(tmp_path: Path) -> None:
     empty = manifest(tmp_path / "none.yaml", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}})
     typo = manifest(tmp_path / "typo.yaml", governor("g", profile="fats"))
     field = manifest(tmp_path / "field.yaml", governor("g", profil="fast"))
+    lag = {"metric": {"name": "lag"}, "target": {"type": "Value", "value": "5"}}
+    of_value = governor("g", metrics=[{"type": "External", "external": lag}])
+    hpa = manifest(tmp_path / "hpa.yaml", HPA)
     for arguments, wanted in (
         ([str(empty)], "holds no HorizontalPodAutoscaler"),
         ([str(typo)], 'spec.profile: Unsupported value: "fats"'),
         ([str(field)], 'unknown field "spec.profil"; spec.profile is meant?'),
         ([], "nothing to try"),
         (["--peer", "luck"], 'peer "luck" is unknown'),
+        ([str(manifest(tmp_path / "value.yaml", of_value))], "lag has a target of type Value.*try averageValue"),
+        ([str(hpa), "--prometheus", "http://127.0.0.1:1"], "--trace and --prometheus: name one of"),
     ):
         with pytest.raises(ConfigError, match=wanted):
             CliRunner().invoke(replay, [*arguments, "--trace", str(trace), "--capacity", "1"], catch_exceptions=False)
+    for arguments, wanted in (
+        ([], "no load: name one of --trace FILE, --prometheus URL and --store DIR"),
+        (["--store", str(tmp_path)], "say what the load is, as with --query"),
+        (["--store", str(tmp_path), "--query", "up"], "holds no samples"),
+        (["--trace", str(trace), "--from", "soon"], "--from: 'soon' is not a time"),
+        (["--trace", str(trace), "--from", "2030-01-01"], "its rows are from 2023-11-14T22:13:20Z to 2023-11-15"),
+    ):
+        with pytest.raises(ConfigError, match=wanted):
+            CliRunner().invoke(replay, [str(hpa), "--capacity", "1", *arguments], catch_exceptions=False)
 
 
 def test_a_schedule_and_a_forecast_floor_hold_in_a_backtest(tmp_path: Path) -> None:
@@ -116,12 +134,16 @@ def test_tune_shows_the_front_and_writes_the_cheapest_that_will_do(tmp_path: Pat
     path, tuned = manifest(tmp_path / "hpa.yaml", HPA), tmp_path / "tuned.yaml"
     arguments = [str(path), "--trace", str(trace), "--capacity", "10", "--write", str(tuned)]
     output = CliRunner().invoke(tune, [*arguments, "--under", "2"], catch_exceptions=False).output
-    front = [line.split()[:2] for line in output.splitlines() if "target" in line]
+    front = [line.split()[:2] for line in output.splitlines() if "target" in line and "cost" not in line]
     costs, unders = [float(cost) for cost, _ in front], [float(under) for _, under in front]
     assert costs == sorted(costs) and unders == sorted(unders, reverse=True) and len(front) > 2
     chosen = next(line for line in output.splitlines() if "cheapest that will do" in line)
     assert float(chosen.split()[1]) <= 2
     written = yaml.safe_load(tuned.read_text())
     assert str(written["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"]) in chosen
-    with pytest.raises(ConfigError, match="none keeps the missing share"):
+    assert read_policies([tuned])[0].name == "web"
+    page = tmp_path / "t.html"
+    CliRunner().invoke(tune, [*arguments, "--latency", "3", "--html", str(page)], catch_exceptions=False)
+    assert page.read_text().count("<circle") == 84
+    with pytest.raises(ConfigError, match="none keeps the objective; the least that is missing is"):
         CliRunner().invoke(tune, [*arguments, "--under", "0", "--startup", "600"], catch_exceptions=False)

@@ -134,6 +134,28 @@ def test_fast_covers_a_step_at_once_and_holds_through_noise() -> None:
     assert np.count_nonzero(np.diff(run_fast(noisy, workload))) < 10
 
 
+def test_fast_sees_of_the_load_what_saturated_pods_show() -> None:
+    rate = np.concatenate([np.full(100, 70.0), np.full(400, 2000.0)])
+    workload = Workload(capacity=10, startup_s=20)
+    seen, desired = [], run_fast(Trace("step", 0, rate), workload, spec=hpa("cpu", maxReplicas=1000))
+    for at in range(len(rate)):
+        ready = workload.supply(desired[:at])[-1] if at else desired[0]
+        seen.append(min(rate[at], ready * 10 * workload.saturation))
+    shown = run_fast(Trace("shown", 0, np.array(seen)), workload)
+    assert np.array_equal(desired, shown)
+    assert np.unique(desired).tolist() == [10, 31, 95, 289]  # three times as many each time that pods are ready
+    assert run_fast(Trace("step", 0, rate), workload, spec=hpa("external", maxReplicas=1000))[101] > 285
+
+
+def test_fast_sizes_for_the_target_of_its_metric() -> None:
+    trace, workload = Trace("flat", 0, np.full(200, 700.0)), Workload(capacity=10)
+    half = {
+        "type": "Resource",
+        "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 35}},
+    }
+    assert run_fast(trace, workload, spec=hpa("cpu", maxReplicas=1000, metrics=[half]))[-1] >= 200
+
+
 def test_fast_leaves_a_quiet_time_after_the_hold_and_stays_within_bounds() -> None:
     rate = np.concatenate([np.full(100, 700.0), np.full(100, 70.0)])
     desired = run_fast(Trace("fall", 0, rate), Workload(capacity=10), bounds=np.tile([[20, 80]], (4, 1)))
@@ -186,7 +208,10 @@ def test_a_trace_of_counts(tmp_path: Path) -> None:
     )
     trace = read_trace(path)
     assert trace.rate[0] == 1.0 and trace.rate[30] == 1.5 and trace.rate[100] == 2.0
-    assert trace.notes == ("1 gaps in the trace are bridged by straight lines",)
+    counted, bridged = trace.notes
+    assert counted == "count counts the 60 s up to the next row"
+    assert bridged.startswith("1 gap in the trace (33.3% of its time, the longest 120 s after 2026-01-01T00:02:00Z)")
+    assert read_trace(path, per_second=True).rate[0] == 60
     assert len(read_trace(path, compress=10)) == len(trace) // 10
     assert len(read_trace(path, begin="2026-01-01T00:01:00", end="2026-01-01T00:03:00")) == 120
 
@@ -197,6 +222,7 @@ def test_a_trace_of_requests(tmp_path: Path) -> None:
         "TIMESTAMP,ContextTokens\n2023-11-16 18:15:46.6805900,3\n2023-11-16 18:15:46.9,1\n2023-11-16 18:15:48.7,2\n"
     )
     trace = read_trace(path)
+    assert read_trace(path, begin="2023-11-16T18:15:46.7Z", end="2023-11-16T19:15:49+01:00").rate.tolist() == [1, 1]
     assert trace.rate.tolist() == [2, 0, 1] and trace.notes == ("each row is one request",)
 
 

@@ -9,19 +9,23 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # [row][column
 Points = Sequence[tuple[int, float]]
 
 
-def plot(lines: Sequence[Points], width: int, height: int) -> list[str]:
+def plot(
+    lines: Sequence[Points], width: int, height: int, *, low: float | None = None, high: float | None = None
+) -> list[str]:
     """Rows of text: the values of every line over time, with the bounds at the left and the times below.
 
     Args:
         lines: (time in ms, value), ascending; values that are not finite leave a gap.
         width, height: of the drawing, in characters.
+        low, high: of the scale, where it is not that of the values.
     """
     finite = [[(at, value) for at, value in line if math.isfinite(value)] for line in lines]
     every = [point for line in finite for point in line]
     if not every:
         return ["no points to plot"]
     start, end = min(at for at, _ in every), max(at for at, _ in every)
-    low, high = min(value for _, value in every), max(value for _, value in every)
+    low = min(value for _, value in every) if low is None else low
+    high = max(value for _, value in every) if high is None else high
     cells = [[0] * width for _ in range(height)]
 
     def place(at: int, value: float) -> tuple[int, int]:

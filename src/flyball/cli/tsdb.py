@@ -207,15 +207,10 @@ def _span(database: "Database", start: str, end: str) -> tuple[int, int]:
     """The times asked for, by default those of the oldest and the newest sample."""
     from flyball.web.parameters import parse_time_ms
 
-    statistics = database.head.statistics()
-    bounds = [
-        *(block.min_ms for block in database.blocks),
-        *(block.max_ms for block in database.blocks),
-        *(at for at in (statistics["min_time_ms"], statistics["max_time_ms"]) if at is not None),
-    ]
+    oldest_ms, newest_ms = database.span_ms() or (0, -1)
     try:
-        start_ms = parse_time_ms(start) if start else min(bounds, default=0)
-        end_ms = parse_time_ms(end) if end else max(bounds, default=-1)
+        start_ms = parse_time_ms(start) if start else oldest_ms
+        end_ms = parse_time_ms(end) if end else newest_ms
     except ValueError as exc:
         raise ConfigError(f"--start, --end: {exc}; write Unix seconds or RFC 3339") from None
     return start_ms, end_ms

@@ -2,23 +2,24 @@
 
 import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from flyball.errors import ConfigError
 from flyball.kube.applying import read_manifests
 from flyball.kube.kinds import GOVERNORS
-from flyball.replay.engine import SEASONS_S, run_fast, run_parity, shape_for
+from flyball.replay.engine import SEASONS_S, load_of_a_pod, run_fast, run_parity, shape_for
 from flyball.replay.peers import run_knative, run_oracle
 from flyball.replay.traces import Trace
-from flyball.replay.workload import Workload, latency_factor
+from flyball.replay.workload import Workload, latency_factors
 from flyball.scaling import spec_from_hpa
-from flyball.scaling.elasticity import Scores, scores
+from flyball.scaling.elasticity import Scores, scores, speedup
 from flyball.scaling.forecast import Shape
 from flyball.scaling.forecasts import forecasts, needs
 from flyball.scaling.governor import Governor, governor_from_object
@@ -42,13 +43,15 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """One policy's run; arrays hold one count a second. ``latency``: mean response time in service times, over the
-    seconds that are not saturated; ``saturated``: percent of the seconds that are."""
+    """One policy's run; arrays hold one count a second. ``speedup``: beside a constant size; ``latency``: mean
+    response time in service times, over the seconds that are not saturated; ``saturated``: percent of the seconds
+    that are."""
 
     policy: str
     desired: Counts
     supply: Counts
     scores: Scores
+    speedup: float
     latency: float
     saturated: float
 
@@ -67,27 +70,44 @@ def read_policies(paths: Sequence[Path]) -> list[Policy]:
                 raise obj
             if obj.get("kind") in ("HorizontalPodAutoscaler", GOVERNORS.kind):
                 try:
-                    found.append(_policy(obj, {policy.name for policy in found}, path))
+                    policy = policy_of(obj)
                 except ConfigError as error:
                     raise ConfigError(f"{where}: {error}") from error
+                taken = any(policy.name == other.name for other in found)
+                found.append(replace(policy, name=f"{path.stem}/{policy.name}") if taken else policy)
         if len(found) == before:
             raise ConfigError(f"{path} holds no HorizontalPodAutoscaler (autoscaling/v2) and no Governor to try")
     return found
 
 
-def _policy(obj: dict[str, Any], taken: set[str], path: Path) -> Policy:
+def policy_of(obj: Mapping[str, Any]) -> Policy:
+    """The HPA or Governor of a manifest.
+
+    Raises:
+        ConfigError: a field is unknown or wrong, or it has a metric that cannot be replayed.
+    """
     name = str(obj["metadata"]["name"])
     fields = _HPA_FIELDS | (_GOVERNOR_FIELDS if obj["kind"] == GOVERNORS.kind else set())
     for field in (obj.get("spec") or {}).keys() - fields:
         near = difflib.get_close_matches(field, fields, 1)
         raise ConfigError(f'{name}: unknown field "spec.{field}"' + (f"; spec.{near[0]} is meant?" if near else ""))
-    if name in taken:
-        name = f"{path.stem}/{name}"
     if obj["kind"] == GOVERNORS.kind:
-        return Policy(name, governor_from_object(obj))
-    if obj.get("apiVersion") != "autoscaling/v2":
+        governor = governor_from_object(obj)
+    elif obj.get("apiVersion") == "autoscaling/v2":
+        governor = Governor(spec_from_hpa(obj))
+    else:
         raise ConfigError(f"HPA {name} is {obj.get('apiVersion')}; write it as autoscaling/v2 (kubectl convert)")
-    return Policy(name, Governor(spec_from_hpa(obj)))
+    for metric in governor.spec.metrics:
+        if metric.target.average_utilization is None and metric.type in ("Resource", "ContainerResource"):
+            what, instead = "a resource's averageValue", "averageUtilization"
+        elif metric.target.average_utilization is None and metric.target.average_value is None:
+            what, instead = "a target of type Value", "averageValue"
+        else:
+            continue
+        raise ConfigError(
+            f"{name}: metric {metric.name} has {what}: how it follows the load is not known here; try {instead}"
+        )
+    return Policy(name, governor)
 
 
 def peers(names: Sequence[str]) -> list[Policy]:
@@ -109,32 +129,36 @@ def backtest(
     *,
     period_s: int = 15,
     progress: Progress | None = None,
-) -> list[Result]:
-    """Every policy over the whole trace; those of profile parity side by side."""
-    desired: dict[int, Counts] = {}
-    parity = [at for at, policy in enumerate(policies) if policy.governor and policy.governor.profile == "parity"]
+) -> Iterator[Result]:
+    """Every policy over the whole trace; those of profile parity side by side. Results are made as they are asked for,
+    for the counts of many policies are large."""
+    demand = workload.demand(trace.rate)
+    still = _static(demand)
 
     def told(name: str) -> Callable[[float], None] | None:
         return None if progress is None else lambda share: progress(name, share)
 
-    if parity:
-        governors = [policy.governor for at, policy in enumerate(policies) if at in parity and policy.governor]
-        rows = run_parity(
-            [governor.spec for governor in governors],
-            trace,
-            workload,
-            period_s,
-            progress=told("parity"),
-            bounds=[_bounds(governor, trace) for governor in governors],
-            floors=[_forecast_floor(governor, trace, workload) for governor in governors],
-        )
-        desired.update(zip(parity, rows, strict=True))
-    for at, policy in enumerate(policies):
-        if policy.peer:
-            desired[at] = _PEERS[policy.peer](trace, workload)
-        elif policy.governor is not None and at not in desired:
-            governor = policy.governor
-            desired[at] = run_fast(
+    governors = [policy.governor for policy in policies if policy.governor and policy.governor.profile == "parity"]
+    rows = run_parity(
+        [governor.spec for governor in governors],
+        trace,
+        workload,
+        period_s,
+        progress=told("parity"),
+        bounds=[_bounds(governor, trace) for governor in governors],
+        floors=[_forecast_floor(governor, trace, workload) for governor in governors],
+    )
+    for policy in policies:
+        governor = policy.governor
+        if governor is not None and governor.profile == "parity":
+            yield _result(policy.name, next(rows), demand, still, trace, workload)
+            continue
+        if progress is not None:
+            progress(policy.name, 0.0)
+        if governor is None:
+            desired = _PEERS[policy.peer](trace, workload)
+        else:
+            desired = run_fast(
                 trace,
                 workload,
                 spec=governor.spec,
@@ -142,22 +166,55 @@ def backtest(
                 shape=_shape(governor, trace, workload),
                 ceiling=_ceiling(governor),
             )
-    demand = workload.demand(trace.rate)
-    return [_result(policy, desired[at], demand, trace, workload) for at, policy in enumerate(policies)]
+        if progress is not None:
+            progress(policy.name, 1.0)
+        yield _result(policy.name, desired, demand, still, trace, workload)
 
 
-def _result(policy: Policy, desired: Counts, demand: Counts, trace: Trace, workload: Workload) -> Result:
+def notes(policies: Sequence[Policy], trace: Trace, workload: Workload, period_s: int) -> tuple[str, ...]:
+    """What a reader of the results must know: how load became metrics, what was hidden, what could not be modelled."""
+    governors = [(policy.name, policy.governor) for policy in policies if policy.governor is not None]
+    metrics = [metric for _, governor in governors for metric in governor.spec.metrics]
+    found = [*workload.assumptions()]
+    if any(governor.profile == "parity" for _, governor in governors):
+        found.append(
+            f"profile parity decides every {period_s} s on metrics of the {workload.window_s} s that ended "
+            f"{workload.age_s} s ago; profile fast each second on that second's"
+        )
+    if any(metric.target.average_utilization is not None for metric in metrics):
+        found.append("what a resource metric shows is in proportion to the load")
+    if any(metric.type == "Pods" for metric in metrics):
+        found.append("a Pods metric is the load that a pod serves, in the trace's units")
+    if any(metric.type in ("Object", "External") for metric in metrics):
+        found.append("an Object or External metric is the whole load, in the trace's units, whatever is saturated")
+    if any(policy.peer for policy in policies):
+        found.append("peers see the whole load, whatever is saturated")
+    longest_h = SEASONS_S[0] / 3600 / trace.compress
+    for name, governor in governors:
+        if governor.forecast is not None and len(trace) < 2 * SEASONS_S[0] / trace.compress:
+            found.append(
+                f"the forecast of {name} has {len(trace) / 3600:.1f} h of history and learns a day only from two of "
+                f"{longest_h:g} h each: it knows little but the trend; give it a longer trace"
+            )
+        if governor.override is not None or governor.pause:
+            found.append(f"the override or pause of {name} is left out")
+    return (*found, *trace.notes)
+
+
+def _static(demand: Counts) -> Scores:
+    """Of the mean demand all the time, which the elastic speed-up compares with."""
+    constant = np.full(len(demand), max(1, round(float(demand.mean()))))
+    return scores(demand, constant, constant)
+
+
+def _result(name: str, desired: Counts, demand: Counts, still: Scores, trace: Trace, workload: Workload) -> Result:
     supply = workload.supply(desired)
-    factors = np.array(
-        [
-            latency_factor(float(load), int(pods), workload.capacity)
-            for load, pods in zip(trace.rate[::10], supply[::10], strict=True)
-        ]
-    )
+    factors = latency_factors(trace.rate, supply, workload.capacity)
     finite = np.isfinite(factors)
-    weights = trace.rate[::10][finite]
+    weights = trace.rate[finite]
     latency = float(np.average(factors[finite], weights=weights)) if weights.sum() else math.nan
-    return Result(policy.name, desired, supply, scores(demand, supply, desired), latency, 100 * float(np.mean(~finite)))
+    found = scores(demand, supply, desired)
+    return Result(name, desired, supply, found, speedup(found, still), latency, 100 * float(np.mean(~finite)))
 
 
 def _bounds(governor: Governor, trace: Trace) -> NDArray[np.int64]:
@@ -191,6 +248,6 @@ def _forecast_floor(governor: Governor, trace: Trace, workload: Workload) -> NDA
     shape = _shape(governor, trace, workload)
     if shape is None:
         return None
-    demand = trace.rate / (workload.capacity * workload.busy)
+    demand = trace.rate / load_of_a_pod(governor.spec, workload)
     asked = needs(np.zeros_like(demand), forecasts(demand, shape), _ceiling(governor))
     return np.ceil(asked).astype(np.int64)

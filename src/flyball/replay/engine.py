@@ -5,7 +5,8 @@ second by second through ``scaling.fast``. Both see the load as the workload's p
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,8 @@ def run_parity(
     progress: Progress | None = None,
     bounds: "list[Counts] | None" = None,
     floors: "list[Counts | None] | None" = None,
-) -> Counts:
-    """Desired replicas a second of each spec, [len(specs), seconds], evaluated every ``period_s``.
+) -> Iterator[Counts]:
+    """Desired replicas a second of each spec in turn, evaluated every ``period_s``; made as they are asked for.
 
     ``bounds``: (minimum, maximum) in each minute of each spec, where a calendar moves them; ``floors``: what a
     forecast asks for in each second.
@@ -60,13 +61,12 @@ def run_parity(
         (minutes != minutes[0]).any() for minutes in bounds or []
     )
     if len(specs) <= _ALONE_UP_TO and not moving:
-        rows = []
         for at, spec in enumerate(specs):
             told = None if progress is None else _part_of(progress, at, len(specs))
-            rows.append(run_alone(spec, trace, workload, period_s, told))
-        return np.stack(rows)
-    by_tick = run_columns(specs, trace, workload, period_s, progress=progress, bounds=bounds, floors=floors)
-    return np.repeat(by_tick, period_s, axis=1)[:, : len(trace)].astype(np.int64)
+            yield run_alone(spec, trace, workload, period_s, told)
+        return
+    for by_tick in run_columns(specs, trace, workload, period_s, progress=progress, bounds=bounds, floors=floors):
+        yield np.repeat(by_tick, period_s)[: len(trace)].astype(np.int64)
 
 
 def run_columns(
@@ -278,18 +278,46 @@ def run_fast(
     [minutes, 2], in their place. ``shape``: of the forecast, None without one, which may ask for ``ceiling``
     replicas; ``distort``: see ``forecasts``.
     """
-    demand = trace.rate / (workload.capacity * workload.busy)
-    known = None if shape is None else forecasts(demand, shape, distort)
     low: Counts | int = 1 if spec is None else spec.min_replicas
     high: Counts | int = MAX_INT32 if spec is None else spec.max_replicas
     if bounds is not None:
-        low, high = (np.repeat(bounds[:, side], 60)[: len(demand)] for side in (0, 1))
+        low, high = (np.repeat(bounds[:, side], 60)[: len(trace)] for side in (0, 1))
     first = int(np.clip(workload.start(trace.rate), np.atleast_1d(low)[0], np.atleast_1d(high)[0]))
-    hold_s, limit = workload.startup_s, None
+    hold_s, limited_by = workload.startup_s, None
     if spec is not None and spec.behavior is not None:
-        hold_s, limit = max(hold_s, spec.behavior.down.window_s), _Policies(spec)
-    need = needs(demand, known, ceiling)
-    return sizes(need, hold_s, first, low, high, foreseen=known is not None, limit=limit)
+        hold_s, limited_by = max(hold_s, spec.behavior.down.window_s), partial(_Policies, spec)
+    divisor = workload.capacity * workload.busy if spec is None else load_of_a_pod(spec, workload)
+    hides = spec is not None and not all(metric.type in ("Object", "External") for metric in spec.metrics)
+    load = trace.rate
+    while True:
+        demand = load / divisor
+        known = None if shape is None else forecasts(demand, shape, distort)
+        need = needs(demand, known, ceiling)
+        limit = None if limited_by is None else limited_by()  # with no writes behind it
+        desired = sizes(need, hold_s, first, low, high, foreseen=known is not None, limit=limit)
+        if not hides:
+            return desired
+        # what saturated pods report hides the rest; the first second that was seen otherwise is settled each time
+        ready = np.concatenate([desired[:1], workload.supply(desired)[:-1]])
+        shown = np.minimum(trace.rate, ready * (workload.capacity * workload.saturation))
+        if np.array_equal(shown, load):
+            return desired
+        load = shown
+
+
+def load_of_a_pod(spec: Spec, workload: Workload) -> float:
+    """The load at which a pod meets its target: of several metrics the one that asks for the most pods.
+
+    A metric that is no resource is the load itself, in its units.
+    """
+    loads = []
+    for metric in spec.metrics:
+        target = metric.target
+        if target.average_utilization is not None:
+            loads.append(workload.capacity * target.average_utilization / 100)
+        else:
+            loads.append((target.average_value or target.value or 1000) / 1000)
+    return min(loads)
 
 
 class _Policies:

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from flyball.clock import rfc3339
 from flyball.errors import ConfigError
 
 _TIME_NAMES = ("period", "timestamp", "time", "date", "ds")
@@ -33,15 +34,16 @@ def read_trace(
     *,
     column: str = "",
     time_column: str = "",
+    per_second: bool = False,
     compress: float = 1.0,
     begin: str = "",
     end: str = "",
 ) -> Trace:
     """A CSV file as load a second.
 
-    With a value column the rows are counts of the period up to the next row, spread evenly over it and joined by
-    straight lines; without one, each row is a request. ``compress`` runs time that many times as fast; ``begin`` and
-    ``end`` (ISO 8601) cut first.
+    With a value column the rows are counts of the period up to the next row, spread evenly over it (or already
+    ``per_second``) and joined by straight lines; without one, each row is a request. ``compress`` runs time that many
+    times as fast; ``begin`` and ``end`` (ISO 8601) cut first.
 
     Raises:
         ConfigError: no file, no such column, a row that cannot be read, or fewer than two rows.
@@ -51,49 +53,77 @@ def read_trace(
     valued = column or next((name for name in header if name.lower() in _VALUE_NAMES), "")
     if valued and valued not in header:
         raise ConfigError(f"{path}: no column {valued!r}; it has {', '.join(header)} (--column)")
-    times_s = np.array([_seconds(path, line, row[at]) for line, row in rows])
+    times_s = np.array([seconds_of(row[at], f"{path}:{line}") for line, row in rows])
     values = np.array([_number(path, line, row[header.index(valued)]) for line, row in rows]) if valued else None
     order = np.argsort(times_s, kind="stable")
     times_s = times_s[order]
     keep = np.ones(len(times_s), bool)
     if begin:
-        keep &= times_s >= _seconds(path, 0, begin)
+        keep &= times_s >= seconds_of(begin, "--from")
     if end:
-        keep &= times_s < _seconds(path, 0, end)
+        keep &= times_s < seconds_of(end, "--to")
     if keep.sum() < 2:
-        raise ConfigError(f"{path}: fewer than two rows between {begin or 'the start'} and {end or 'the end'}")
+        span = f"; its rows are from {_shown(times_s[0])} to {_shown(times_s[-1])}" if len(times_s) else ""
+        raise ConfigError(f"{path}: fewer than two rows between {begin or 'the start'} and {end or 'the end'}{span}")
     times_s = times_s[keep]
-    notes = [] if compress == 1 else [f"time runs {compress:g} times as fast"]
     if values is None:
-        rate, more = _from_requests(times_s, compress)
-    else:
-        rate, more = _from_counts(times_s, values[order][keep], compress)
-    return Trace(path.stem, int(times_s[0] * 1000), rate, (*notes, *more), compress)
-
-
-def _from_counts(
-    times_s: NDArray[np.float64], counts: NDArray[np.float64], compress: float
-) -> tuple[NDArray[np.float64], list[str]]:
-    steps = np.diff(times_s)
-    period_s = float(np.median(steps))
+        return _from_requests(path.stem, times_s, compress)
+    period_s = float(np.median(np.diff(times_s)))
     if period_s <= 0:
-        raise ConfigError("the trace repeats its times; give one row a period")
-    notes = []
-    gaps = int(np.count_nonzero(steps > 1.5 * period_s))
-    if gaps:
-        notes.append(f"{gaps} gaps in the trace are bridged by straight lines")
+        raise ConfigError(f"{path} repeats its times; give one row a period")
+    counted = f"{valued} is a rate a second" if per_second else f"{valued} counts the {period_s:g} s up to the next row"
+    rates = values[order][keep] / (1 if per_second else period_s)
+    return joined(path.stem, times_s, rates, period_s, compress, (counted,))
+
+
+def joined(
+    name: str,
+    times_s: NDArray[np.float64],
+    rates: NDArray[np.float64],
+    period_s: float,
+    compress: float = 1.0,
+    notes: tuple[str, ...] = (),
+) -> Trace:
+    """Rates at ascending times, ``period_s`` apart or more, joined by straight lines; what is bridged is noted.
+
+    Raises:
+        ConfigError: the span is longer than ``MAX_SECONDS``.
+    """
+    notes = (*notes, *_compressed(compress))
+    steps = np.diff(times_s)
+    wide = steps > 1.5 * period_s
+    if wide.any():
+        longest, missing_s = int(steps.argmax()), float((steps[wide] - period_s).sum())
+        gaps = "1 gap" if wide.sum() == 1 else f"{wide.sum()} gaps"
+        note = f"{gaps} in the trace ({missing_s / (times_s[-1] - times_s[0] + period_s):.1%} of its time, the longest "
+        note += f"{steps[longest] - period_s:g} s after {_shown(times_s[longest])}) bridged by straight lines; "
+        notes = (*notes, note + "leave them out with --from and --to if that misleads")
     seconds = (times_s - times_s[0]) / compress
-    length = int(seconds[-1] + period_s / compress)
+    length = _within_limit(int(seconds[-1] + period_s / compress))
+    return Trace(
+        name, int(times_s[0] * 1000), np.interp(np.arange(length, dtype=float), seconds, rates), notes, compress
+    )
+
+
+def _from_requests(name: str, times_s: NDArray[np.float64], compress: float) -> Trace:
+    seconds = ((times_s - times_s[0]) / compress).astype(np.int64)
+    _within_limit(int(seconds[-1]))
+    rate = np.bincount(seconds).astype(np.float64) / compress
+    return Trace(name, int(times_s[0] * 1000), rate, ("each row is one request", *_compressed(compress)), compress)
+
+
+def _compressed(compress: float) -> tuple[str, ...]:
+    return () if compress == 1 else (f"time runs {compress:g} times as fast",)
+
+
+def _within_limit(length: int) -> int:
     if length > MAX_SECONDS:
         raise ConfigError(f"the trace spans {length} s, more than {MAX_SECONDS}; cut it with --from and --to")
-    return np.interp(np.arange(length, dtype=np.float64), seconds, counts / period_s), notes
+    return length
 
 
-def _from_requests(times_s: NDArray[np.float64], compress: float) -> tuple[NDArray[np.float64], list[str]]:
-    seconds = ((times_s - times_s[0]) / compress).astype(np.int64)
-    if seconds[-1] > MAX_SECONDS:
-        raise ConfigError(f"the trace spans {seconds[-1]} s, more than {MAX_SECONDS}; cut it with --from and --to")
-    return np.bincount(seconds).astype(np.float64) / compress, ["each row is one request"]
+def _shown(at_s: float) -> str:
+    return rfc3339(int(at_s * 1000))
 
 
 def _rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -120,20 +150,21 @@ def _column(path: Path, header: list[str], wanted: str, known: tuple[str, ...], 
     return header.index(name)
 
 
-def _seconds(path: Path, line: int, text: str) -> float:
+def seconds_of(text: str, where: str) -> float:
+    """Unix seconds of a time as people and programs write it; without a zone it is UTC.
+
+    Raises:
+        ConfigError: it is no time; ``where`` it stands.
+    """
     text = text.strip()
     try:
         return float(text)
     except ValueError:
         pass
-    whole, dot, fraction = text.partition(".")
-    digits = fraction.rstrip("Z")
     try:
-        at = datetime.fromisoformat(
-            whole + (dot + digits[:6] if dot else "") + ("+00:00" if text.endswith("Z") else "")
-        )
+        at = datetime.fromisoformat(text)
     except ValueError:
-        raise ConfigError(f"{path}:{line}: {text!r} is not a time; write 1998-06-08 21:30:00 or Unix seconds") from None
+        raise ConfigError(f"{where}: {text!r} is not a time; write 1998-06-08 21:30:00 or Unix seconds") from None
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 

@@ -1,7 +1,5 @@
 """What the replayed load runs on: pods that are all alike."""
 
-import math
-
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -41,11 +39,13 @@ class Workload(msgspec.Struct, frozen=True):
         return (
             f"a pod serves {self.capacity:g} units/s at 100 % and is ready {self.startup_s} s after the write",
             f"demand is the fewest pods at or below {self.busy:.0%}",
-            f"utilization above {self.saturation:.0%} cannot be seen: demand hidden by saturation shows only as that",
+            f"pods show at most {self.saturation:.0%}: load beyond that is demand that their metrics hide, though the "
+            "scores count it",
+            "requests that find no free pod are not kept for later",
         )
 
 
-def latency_factor(load: float, pods: int, capacity: float) -> float:
-    """Mean response time in units of the service time, each pod an M/M/1 queue (1 / (1 - utilization))."""
-    utilization = load / (max(1, pods) * capacity)
-    return 1 / (1 - utilization) if utilization < 1 else math.inf
+def latency_factors(rate: NDArray[np.float64], pods: Counts, capacity: float) -> NDArray[np.float64]:
+    """Mean response time in units of the service time, each pod an M/M/1 queue: 1 / (1 - utilization), inf from 1."""
+    free = 1 - rate / (np.maximum(1, pods) * capacity)
+    return np.asarray(np.divide(1.0, free, out=np.full(len(free), np.inf), where=free > 0))

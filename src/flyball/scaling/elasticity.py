@@ -3,6 +3,8 @@
 Arrays hold one count a second. All scores are percentages unless said otherwise.
 """
 
+import math
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -46,3 +48,16 @@ def scores(demand: Counts, supply: Counts, desired: Counts) -> Scores:
         cost=float(supply.sum() / max(1, demand.sum())),
         replica_hours=float(supply.sum()) / 3600,
     )
+
+
+def speedup(ours: Scores, still: Scores) -> float:
+    """The elastic speed-up: how much better the four shares are than ``still``'s (geometric mean; above 1 is a gain).
+
+    One share that is nothing makes it infinite, and too much of everything for too little of anything makes it large:
+    it says little without ``theta_o`` beside it.
+    """
+    found = 1.0
+    for name in ("theta_u", "theta_o", "tau_u", "tau_o"):
+        mine, theirs = getattr(ours, name), getattr(still, name)
+        found *= theirs / mine if mine else math.inf if theirs else 1.0
+    return math.nan if math.isnan(found) else float(found**0.25)

@@ -199,6 +199,13 @@ class Database:
                     found |= block.label_values(name, matchers)
         return sorted(found)
 
+    def span_ms(self) -> tuple[int, int] | None:
+        """The times of the oldest and the newest sample; None when there is none."""
+        head = self.head.statistics()
+        known = [at for at in (head["min_time_ms"], head["max_time_ms"]) if at is not None]
+        known += [at for block in self.blocks for at in (block.min_ms, block.max_ms)]
+        return (min(known), max(known)) if known else None
+
     def statistics(self) -> dict[str, Any]:
         """Counters and sizes, for our own metrics and ``/status/tsdb``."""
         blocks = self.blocks
