@@ -39,7 +39,7 @@ def build(profile: str, into: Path | None = None) -> Path:
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="flyball-parity-") as name:
         work = Path(name)
-        upstream = _module(f"k8s.io/kubernetes@{release}", work)
+        upstream = module_dir(f"k8s.io/kubernetes@{release}", work)
         package = work / "podautoscaler"
         package.mkdir()
         for source in (upstream / "pkg/controller/podautoscaler").glob("*.go"):
@@ -49,14 +49,14 @@ def build(profile: str, into: Path | None = None) -> Path:
         for source in sources:
             shutil.copy(source, package)
         (work / "main.go").write_text(MAIN)
-        (work / "go.mod").write_text(_go_mod((upstream / "go.mod").read_text(), release))
+        (work / "go.mod").write_text(go_mod((upstream / "go.mod").read_text(), release))
         shutil.copy(upstream / "go.sum", work / "go.sum")
-        _go("mod", "tidy", cwd=work)
-        _go("build", "-o", str(program), ".", cwd=work)
+        run_go("mod", "tidy", cwd=work)
+        run_go("build", "-o", str(program), ".", cwd=work)
     return program
 
 
-def _go_mod(upstream: str, release: str) -> str:
+def go_mod(upstream: str, release: str) -> str:
     """Upstream's requirements, with its staging modules as published instead of as folders of its tree."""
     staging = re.findall(r"^\s*(k8s\.io/\S+) => \./staging", upstream, re.MULTILINE)
     go = re.search(r"^go .*$", upstream, re.MULTILINE)
@@ -66,12 +66,12 @@ def _go_mod(upstream: str, release: str) -> str:
     return "\n".join([*lines, ")", ""])
 
 
-def _module(module: str, work: Path) -> Path:
-    found = json.loads(_go("mod", "download", "-json", module, cwd=work))
+def module_dir(module: str, work: Path) -> Path:
+    found = json.loads(run_go("mod", "download", "-json", module, cwd=work))
     return Path(found["Dir"])
 
 
-def _go(*arguments: str, cwd: Path) -> str:
+def run_go(*arguments: str, cwd: Path) -> str:
     go = shutil.which("go")
     if go is None:
         raise SystemExit("go is not on the PATH; install Go 1.26 or newer to build the judges")

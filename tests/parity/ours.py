@@ -30,19 +30,24 @@ Json = dict[str, Any]
 
 def judge(case: Json, profile: str) -> Json:
     """What upstream's harness prints about a case, computed by us."""
-    spec = spec_from_hpa(case["hpa"], Settings(profile=profile, **case["settings"]))
+    return judge_by(case, Settings(profile=profile, **case["settings"]))
+
+
+def judge_by(case: Json, settings: Settings) -> Json:
+    """As ``judge``, under the given settings."""
+    spec = spec_from_hpa(case["hpa"], settings)
     seen = _observation(case, spec)
-    history = _history(case.get("history") or {})
+    history = history_of(case.get("history") or {})
     now_ms = case["now_ms"]
     decision, history = decide(spec, seen, history, now_ms)
     outcome = Outcome(case.get("update_error", "")) if decision.rescale else None
     more, events = after_write(decision, outcome) if outcome is not None else ((), ())
     if outcome is not None:
         history = applied(history, decision, outcome, now_ms)
-    before = case["hpa"]["status"]
+    before = case["hpa"].get("status") or {}
     status = next_status(case["hpa"], decision, outcome, (*decision.conditions, *more), rfc3339(now_ms))
     return {
-        "id": case["id"],
+        "id": case.get("id"),
         "writes": [decision.desired] if outcome is not None and outcome.ok else None,
         "error": ending_error(decision, outcome),
         "events": [[event.type, event.reason, event.message] for event in (*decision.events, *events)] or None,
@@ -60,17 +65,18 @@ def _observation(case: Json, spec: Any) -> Observation:
         return Observation(scale_error=case["get_error"])
     text, trouble = case["selector"], ""
     pods: list[Json] = []
-    selecting = {"shop/web"}
+    selecting = {f"{spec.namespace}/{spec.name}"}
+    selecting.update(case.get("selecting") or ())
     if text:
         try:
             selector = parse_selector(text)
         except QueryError as error:
             trouble = str(error)
         else:
-            pods = [pod for pod in case["pods"] if selector.matches(pod["metadata"]["labels"])]
+            pods = [pod for pod in case["pods"] or () if selector.matches(pod["metadata"]["labels"])]
             for name, other in (case.get("other_selectors") or {}).items():
                 if any(parse_selector(other).matches(pod["metadata"]["labels"]) for pod in pods):
-                    selecting.add(f"shop/{name}")
+                    selecting.add(f"{spec.namespace}/{name}")
     return Observation(
         spec_replicas=case["spec_replicas"],
         status_replicas=case["status_replicas"],
@@ -78,10 +84,10 @@ def _observation(case: Json, spec: Any) -> Observation:
         selector_error=trouble,
         selecting_hpas=tuple(sorted(selecting)) if pods else (),
         pods=tuple(pod_from_object(pod) for pod in pods),
-        readings=tuple(_reading(case["readings"][_key(metric)]) for metric in spec.metrics),
+        readings=tuple(reading_of(case["readings"].get(_key(metric)) or {}) for metric in spec.metrics),
         scaled_to_zero=any(
             condition["type"] == "ScaledToZero" and condition["status"] == "True"
-            for condition in case["hpa"]["status"]["conditions"]
+            for condition in (case["hpa"].get("status") or {}).get("conditions") or ()
         ),
     )
 
@@ -90,14 +96,14 @@ def _key(metric: Any) -> str:
     return f"{metric.name}/{metric.container}" if metric.type in ("Resource", "ContainerResource") else str(metric.name)
 
 
-def _reading(raw: Json) -> Reading:
+def reading_of(raw: Json) -> Reading:
     if "error" in raw:
         return Reading(error=raw["error"])
     pods = {name: PodReading(*values) for name, values in (raw.get("pods") or {}).items()}
     return Reading(pods=pods, values=tuple(raw.get("values") or ()))
 
 
-def _history(raw: Json) -> History:
+def history_of(raw: Json) -> History:
     return History(
         tuple(Recommendation(*record) for record in raw.get("recommendations") or ()),
         tuple(ScaleEvent(*record) for record in raw.get("ups") or ()),
