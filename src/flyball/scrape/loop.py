@@ -26,6 +26,7 @@ from flyball.model.frames import STALE
 from flyball.model.histograms import Histogram
 from flyball.model.labels import Labels, labels_of
 from flyball.model.scrapeconfigs import ScrapeConfig
+from flyball.scrape.beats import Beats, settle
 from flyball.scrape.fetch import Fetcher
 from flyball.scrape.pages import KnownPages
 from flyball.scrape.series import stored_labels
@@ -39,9 +40,6 @@ _REPORT = (
     "scrape_samples_post_metric_relabeling",
     "scrape_series_added",
 )
-#: Scrapes begin at multiples of this. Those of one moment are sent, parsed and stored in one go, which costs half of
-#: what as many single wake-ups do.
-_BEAT_MS = 50
 #: So many new series are worked out before others have their turn.
 _FRESH_AT_ONCE = 250
 #: A sample's own time may be this far ahead.
@@ -55,6 +53,7 @@ class TargetLoop:
         landed: called after every scrape, failed or not.
         learning: held while a page is met for the first time; the targets of a manager share it.
         pages: what targets of the job have in common.
+        beats: when the targets of a manager are scraped.
     """
 
     def __init__(
@@ -67,6 +66,7 @@ class TargetLoop:
         *,
         learning: asyncio.Lock | None = None,
         pages: KnownPages | None = None,
+        beats: Beats | None = None,
     ) -> None:
         self.head = head
         self.config = config
@@ -75,6 +75,7 @@ class TargetLoop:
         self.landed = landed
         self.learning = learning or asyncio.Lock()
         self.pages = pages or KnownPages()
+        self.beats = beats or Beats()
         self.interval_ms = target.interval_ms
         self.health = "unknown"
         self.last_error = ""
@@ -115,37 +116,25 @@ class TargetLoop:
         self._report, self._plan, self._failed_plan = [], None, None
         self._live = Plan([*self._writer.refs(live), *self._report_refs()]) if live else None
         if self._waiting is not None:
-            _settle(self._waiting, False)
+            settle(self._waiting, False)
 
     async def run(self) -> None:
         """Forever; cancel to stop."""
         digest = hashlib.sha256(repr(self.target.key).encode()).digest()
         spread = int.from_bytes(digest[:8], "big")
         while True:
-            now_ms, interval_ms = clock.now_ms(), self.interval_ms
-            phase_ms = spread % max(1, interval_ms // _BEAT_MS) * _BEAT_MS
-            due_ms = now_ms + (phase_ms - now_ms) % interval_ms
+            interval_ms = self.interval_ms
+            due_ms = self.beats.next_ms(spread, interval_ms, clock.now_ms())
             if due_ms == self.last_scrape_ms:
                 due_ms += interval_ms
-            if not await self._wait_s((due_ms - now_ms) / 1000):
+            self._waiting = self.beats.wait(due_ms)
+            if not await self._waiting:
                 continue  # the interval changed
+            self._waiting = None
             at_ms = clock.now_ms()
             if abs(at_ms - due_ms) <= max(2, min(interval_ms // 100, 20)):
                 at_ms = due_ms  # aligned times compress better and keep rate windows even
             await self.scrape(at_ms)
-
-    async def _wait_s(self, delay_s: float) -> bool:
-        """Whether the time is over; False when the interval changed meanwhile."""
-        # A bare timer: thousands of these a second cost a tenth of what a task with a time-out does.
-        loop = asyncio.get_running_loop()
-        waiting: asyncio.Future[bool] = loop.create_future()
-        self._waiting = waiting
-        timer = loop.call_later(delay_s, _settle, waiting, True)
-        try:
-            return await waiting
-        finally:
-            timer.cancel()
-            self._waiting = None
 
     async def scrape(self, at_ms: int) -> None:
         """One scrape, dated ``at_ms``. Never raises for what the target does."""
@@ -382,8 +371,3 @@ class TargetLoop:
 def _keys(page: Exposition) -> Iterator[tuple[bytes, str]]:
     """What decides the labels of each series: its text, and the types that change how labels are read."""
     return zip(page.series, (type_ if type_ in ("histogram", "summary") else "" for type_ in page.types), strict=True)
-
-
-def _settle(waiting: "asyncio.Future[bool]", result: bool) -> None:
-    if not waiting.done():
-        waiting.set_result(result)

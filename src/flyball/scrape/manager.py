@@ -10,6 +10,7 @@ from flyball import clock
 from flyball.errors import ConfigError
 from flyball.http.client import tls_context
 from flyball.model.scrapeconfigs import ScrapeConfig, TargetGroup
+from flyball.scrape.beats import Beats
 from flyball.scrape.loop import TargetLoop
 from flyball.scrape.pages import KnownPages
 from flyball.scrape.targets import Target, build_targets
@@ -30,6 +31,7 @@ class ScrapeManager:
         self.head = head
         self._running = False
         self._learning = asyncio.Lock()
+        self._beats = Beats()
         self._configs: dict[str, ScrapeConfig] = {}
         self._groups: dict[str, dict[str, TargetGroup]] = {}
         self._loops: dict[str, dict[object, tuple[TargetLoop, asyncio.Task[None]]]] = {}
@@ -81,6 +83,10 @@ class ScrapeManager:
         for loops in self._loops.values():
             for loop, _ in loops.values():
                 loop.set_interval(self._interval(loop.target))
+        self._tune()
+
+    def _tune(self) -> None:
+        self._beats.tune(sum(1000 / loop.interval_ms for loops in self._loops.values() for loop, _ in loops.values()))
 
     def add_listener(self, listener: Callable[[Target, int], None]) -> None:
         """``listener(target, at_ms)`` after every scrape, failed or not."""
@@ -138,9 +144,11 @@ class ScrapeManager:
                 self._landed,
                 learning=self._learning,
                 pages=self._pages[job],
+                beats=self._beats,
             )
             loop.set_interval(self._interval(target))
             running[key] = (loop, asyncio.get_running_loop().create_task(loop.run(), name=f"scrape {target.url}"))
+        self._tune()
         _TARGETS.labels(job).set(len(running))
 
     def _landed(self, loop: TargetLoop, at_ms: int) -> None:
