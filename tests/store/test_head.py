@@ -323,3 +323,15 @@ def test_with_blocks_new_series_leave_room_for_the_rows_of_known_ones() -> None:
         assert neighbour.commit(at_s * 1000, known, np.full(20, float(at_s)))
     assert refused > 100 and head.pressed and head.wants_sealing
     assert head.statistics()["bytes"] <= 1_000_000
+
+
+def test_rows_that_nobody_wrote_hold_nothing() -> None:
+    head = Head()
+    early, late = (head.writer("web", INTERVAL_MS, name) for name in ("early", "late"))
+    scrape(head, early, START_MS, {labels("a", pod="early"): 1.0})
+    scrape(head, late, START_MS + 40 * INTERVAL_MS, {labels("a", pod="late"): 2.0, labels("b", pod="late"): 3.0})
+    scrape(head, late, START_MS + 41 * INTERVAL_MS, {labels("c", pod="late"): 4.0})
+    for group in head.groups():
+        cells = np.concatenate([family.values[: group.rows, : family.count] for family in group.families.values()], 1)
+        assert cells.shape == (42, 4)
+        assert cells[~is_absent(cells)].tolist() == [1.0, 2.0, 3.0, 4.0]

@@ -26,6 +26,9 @@ NOT_YET = 1 << 62
 BEFORE = -(1 << 62)
 
 _ROWS_MIN = 16
+#: Rows are made ABSENT so many at a time, shortly before they are needed: memory is taken as it is used, and no scrape
+#: waits until all of a larger matrix is written.
+_ROWS_AT_ONCE = 16
 #: New series are admitted only with room for so much time of all of their group, so that known ones can go on.
 _RESERVED_MS = 120_000
 #: With blocks, no more than so many retentions of empty rows are made for a clock that jumped ahead.
@@ -94,7 +97,7 @@ class Family:
         self.name = name
         self.group = group
         self.count = 0
-        self.values: Floats = _absent((group.capacity, 0))
+        self.values: Floats = np.empty((group.capacity, 0))
         self.slot_of: NDArray[np.int32] = np.empty(0, np.int32)
         self.end_ms: Times = np.empty(0, np.int64)
         self.refs: list[Ref] = []
@@ -108,7 +111,8 @@ class Family:
         need = self.count + len(refs)
         if need > self.values.shape[1]:
             width = max(need, self.count + self.count // 8)
-            values = _absent((self.group.capacity, width))
+            values = np.empty((self.group.capacity, width))
+            _make_absent(values[: self.group.filled])
             values[: self.group.rows, : self.count] = self.values[: self.group.rows, : self.count]
             self.slot_of = _widened(self.slot_of, self.count, width)
             self.end_ms = _widened(self.end_ms, self.count, width)
@@ -171,6 +175,7 @@ class Group:
         self.host = host
         self.base = 0
         self.rows = 0
+        self.filled = 0  # rows from here on hold anything
         self.capacity = _ROWS_MIN
         self.ahead = 0
         self.generation = 0
@@ -205,6 +210,13 @@ class Group:
         first = max(0, start_ms // self.interval_ms - self.base)
         last = min(self.rows, end_ms // self.interval_ms - self.base + 1 + self.ahead)
         return first, max(first, last)
+
+    def fill(self, row: int) -> None:
+        """Rows up to this one and some more hold nothing until something is written to them."""
+        end = min(self.capacity, row + _ROWS_AT_ONCE)
+        for family in self.families.values():
+            _make_absent(family.values[self.filled : end])
+        self.filled = end
 
     def make_room(self, at_ms: int, writer: "Writer") -> int:
         """Drops rows and columns behind the retention and grows; returns the row for the writer's sample."""
@@ -300,7 +312,7 @@ class Group:
             columns = kept_columns[family.name]
             count = family.count if columns is None else len(columns)
             source: _Take = slice(0, count) if columns is None else columns
-            values = _absent((capacity, count))
+            values = np.empty((capacity, count))
             values[:used] = family.values[gone : self.rows, source]
             if columns is None and not renumber:
                 family.values = values
@@ -340,7 +352,7 @@ class Group:
             for slot, writer in enumerate(self.writers):
                 writer.slot = slot
         self.base += drop
-        self.rows = used
+        self.rows = self.filled = used
         self.capacity = capacity
         if changed:
             self.generation += 1
@@ -437,6 +449,8 @@ class Writer:
             raise StoreError(f"the store's memory limit leaves no room for {self.key}; raise the limit or scrape less")
         if group.host.wal is not None:
             group.host.wal.write_row(self, at_ms, plan, values, stale)
+        if row >= group.filled:
+            group.fill(row)
         group.ahead = max(group.ahead, row - natural)
         slot = self.slot
         if row > self.last_row + 1:
@@ -525,9 +539,9 @@ class Writer:
         self._refs = {labels: ref for labels, ref in self._refs.items() if ref.family is not None}
 
 
-def _absent(shape: tuple[int, int]) -> Floats:
+def _make_absent(cells: Floats) -> None:
     # Through integers: ABSENT is a signalling NaN, and float conversions may set its quiet bit.
-    return np.full(shape, ABSENT_BITS, np.uint64).view(np.float64)
+    cells.view(np.uint64)[:] = ABSENT_BITS
 
 
 def _widened(array: NDArray[Any], count: int, width: int) -> NDArray[Any]:
