@@ -328,10 +328,12 @@ def check_body(
         cause = {"reason": "FieldValueNotSupported", "message": message, "field": "fieldValidation"}
         raise failures.invalid("meta.k8s.io", options, "", [cause])
     changed = obj if known is None else _differing(obj, known)
-    wrong = schema.type_errors(kind, changed)
-    if wrong:
-        raise failures.bad_request((named if not patch else "") + wrong[0])
-    unknown = served.unknown_fields(changed)
+    unknown: list[str] = []
+    if served.is_custom or not schema.fits(kind, changed):
+        wrong = schema.type_errors(kind, changed)
+        if wrong:
+            raise failures.bad_request((named if not patch else "") + wrong[0])
+        unknown = served.unknown_fields(changed)
     if mode != "Ignore":
         if body and request.content_type in ("", JSON):
             unknown = [*unknown, *duplicate_fields(body, obj)]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         validate_fields,
     )
     from flyball.localcluster.schema.fieldsets import ListKeyError
+    from flyball.localcluster.schema.fitting import fits
     from flyball.localcluster.schema.openapi import openapi_v3
     from flyball.localcluster.schema.protobuf import decode_protobuf
     from flyball.localcluster.schema.tables import columns, human_duration, table
@@ -41,6 +42,7 @@ __all__ = [
     "default",
     "find",
     "find_kind",
+    "fits",
     "human_duration",
     "json_name",
     "openapi_v3",
@@ -56,6 +58,7 @@ __all__ = [
 _LATER = {
     "default": "defaults",
     "ListKeyError": "fieldsets",
+    "fits": "fitting",
     "PatchNode": "fields",
     "json_name": "fields",
     "patch_schema": "fields",

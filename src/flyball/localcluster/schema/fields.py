@@ -292,7 +292,7 @@ _NEVER_OMITTED = frozenset(
 class PatchNode:
     """Where a strategic merge or an apply patch stands in a schema. Nodes below are made once."""
 
-    __slots__ = ("_below", "_inner", "_is_struct", "_outer", "associative_keys")
+    __slots__ = ("_below", "_inner", "_is_struct", "_outer", "associative_keys", "map_type")
 
     def __init__(self, node: dict[str, Any]) -> None:
         self._outer = node
@@ -300,6 +300,8 @@ class PatchNode:
         self._is_struct = bool(name)
         self._below: dict[str | None, PatchNode | None] = {}  # by a field's name; None: a list's elements
         self.associative_keys = self._associative_keys()
+        #: "atomic" for objects that server-side apply owns as a whole, else "granular" or "".
+        self.map_type = str(self._extension("x-kubernetes-map-type") or "")
 
     def items(self) -> PatchNode | None:
         """The schema of a list's elements; None when this is no list."""
@@ -356,11 +358,6 @@ class PatchNode:
         if not self._is_struct:  # a custom resource is a map; only its metadata is a struct
             return name == "metadata"
         return name in _NEVER_OMITTED or (self.is_named(name) and name in (self._inner.get("required") or ()))
-
-    @property
-    def map_type(self) -> str:
-        """The text "atomic" for objects that server-side apply owns as a whole, else "granular" or ""."""
-        return str(self._extension("x-kubernetes-map-type") or "")
 
     def default_of(self, name: str) -> Any:
         """The default of one field, None without one (list keys such as ``protocol`` need it)."""

@@ -185,16 +185,21 @@ def field_set(value: Any, schema: Node) -> Fields:
 
 def everything(value: Any, schema: Node) -> Fields:
     """The node for a value that came or went as a whole: itself and all below it."""
-    if not value or not _merges(value, schema):
+    if not value or not isinstance(value, (dict, list)) or not _merges(value, schema):
         return {}
-    parts = _parts(value, schema)
-    return {_SELF: {}, **{key: everything(item, _below(schema, key)) for key, item in parts.items()}}
+    out: Fields = {_SELF: {}}
+    for key, item in _parts(value, schema).items():
+        out[key] = everything(item, _below(schema, key)) if isinstance(item, (dict, list)) and item else {}
+    return out
 
 
 def created(value: Any, schema: Node) -> Fields:
     """What the creator of an object owns. Structs that Go always writes were there before, so they are not counted."""
     out: Fields = {}
     for key, item in _parts(value, schema).items():
+        if not isinstance(item, (dict, list)):
+            out[key] = {}
+            continue
         below = _below(schema, key)
         if schema is None or not _merges(item, below) or not schema.is_always_present(key[2:]):
             out[key] = everything(item, below)
