@@ -6,7 +6,7 @@ conversions and int64 sums saturate, so that an absurd value never scales down.
 """
 
 import math
-from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -123,7 +123,7 @@ class _Work:
     def record(self, error: str = "") -> MetricEvaluation:
         reading, band = self.reading, self.tolerances
         if reading.pods:
-            raw = {name: reading.pods[name].value for name in list(reading.pods)[:_KEEP_NAMES]}
+            raw = {name: sample.value for name, sample in islice(reading.pods.items(), _KEEP_NAMES)}
         else:
             raw = {str(at): value for at, value in enumerate(reading.values[:_KEEP_NAMES])}
         return MetricEvaluation(
@@ -316,7 +316,7 @@ class _Work:
         if not self.seen.pods:
             raise _CalculationError(_NO_PODS)
         metrics = self._grouped(self.metric.name)
-        requests = {pod.name: _request(pod, self.metric, self.spec.settings) for pod in self.seen.pods}
+        requests = _requests(self.seen.pods, self.metric, self.spec.settings)
         ratio, percent, usage = _utilization_ratio(metrics, requests, target)
         self._found(name=name, usage=usage, utilization=percent, ratio=ratio)
         fallback = max(100, target)
@@ -331,25 +331,31 @@ class _Work:
     def _grouped(self, resource: str) -> dict[str, int]:
         """The values that count, after the pods were grouped."""
         readings = self.reading.pods
+        settled_ms = self.now_ms - self.spec.settings.cpu_initialization_period_s * 1000
         ready: list[str] = []
         unready: list[str] = []
         missing: list[str] = []
         ignored: list[str] = []
         for pod in self.seen.pods:
-            if pod.deleting or pod.phase == "Failed":
-                ignored.append(pod.name)
-            elif pod.phase == "Pending":
-                unready.append(pod.name)
-            elif pod.name not in readings:
-                missing.append(pod.name)
-            elif resource == "cpu" and self._cpu_unready(pod, readings[pod.name]):
-                unready.append(pod.name)
+            name, phase = pod.name, pod.phase
+            if pod.deleting or phase == "Failed":
+                ignored.append(name)
+            elif phase == "Pending":
+                unready.append(name)
+            elif name not in readings:
+                missing.append(name)
+            elif resource != "cpu" or (pod.ready == "True" and pod.start_ms is not None and pod.start_ms <= settled_ms):
+                ready.append(name)  # what nearly every pod is, asked without a call
+            elif self._cpu_unready(pod, readings[name]):
+                unready.append(name)
             else:
-                ready.append(pod.name)
+                ready.append(name)
         self._ready, self._unready, self._missing = len(ready), unready, missing
         self.groups = PodGroups(*(tuple(names[:_KEEP_NAMES]) for names in (ready, unready, missing, ignored)))
         dropped = {*ignored, *unready}
-        metrics = {name: sample.value for name, sample in readings.items() if name not in dropped}
+        metrics = {name: sample.value for name, sample in readings.items()}
+        for name in dropped & metrics.keys():
+            del metrics[name]
         if not metrics:
             raise _CalculationError("did not receive metrics for targeted pods (pods might be unready)")
         return metrics
@@ -405,18 +411,34 @@ class _Work:
 
 
 def _plain_ratio(metrics: dict[str, int], target: int) -> tuple[float, int]:
-    usage = _quotient(_sum(metrics.values()), len(metrics))
+    usage = _quotient(_within_int64(sum(metrics.values())), len(metrics))
     return _divide(float(usage), float(target)), usage
 
 
 def _utilization_ratio(metrics: dict[str, int], requests: dict[str, int], target: int) -> tuple[float, int, int]:
-    known = [name for name in metrics if name in requests]
-    used = _sum(metrics[name] for name in known)
-    requested = _sum(requests[name] for name in known)
+    known = metrics if metrics.keys() <= requests.keys() else {n: v for n, v in metrics.items() if n in requests}
+    used = _within_int64(sum(known.values()))
+    requested = _within_int64(sum(map(requests.__getitem__, known)))
     if requested == 0:
         raise _CalculationError("no metrics returned matched known pods")
     percent = max(MIN_INT32, min(MAX_INT32, _quotient(used * 100, requested)))
     return _divide(float(percent), float(target)), percent, _quotient(used, len(known))
+
+
+def _requests(pods: tuple[Pod, ...], metric: Metric, settings: Settings) -> dict[str, int]:
+    """What each pod asks for, by its name; one container is the plain case, asked without a call."""
+    resource, plain = metric.name, not metric.container
+    found = {
+        pod.name: pod.containers[0][1].get(resource)
+        if plain and pod.pod_requests is None and len(pod.containers) == 1
+        else None
+        for pod in pods
+    }
+    if None in found.values():
+        for pod in pods:
+            if found[pod.name] is None:
+                found[pod.name] = _request(pod, metric, settings)
+    return found  # type: ignore[return-value]  # none is None
 
 
 def _request(pod: Pod, metric: Metric, settings: Settings) -> int:
@@ -444,8 +466,8 @@ def _identifier(metric: Metric) -> dict[str, Any]:
     return {"name": metric.name, "selector": metric.selector}
 
 
-def _sum(values: Iterable[int]) -> int:
-    return max(-MAX_INT64 - 1, min(MAX_INT64, sum(values)))
+def _within_int64(value: int) -> int:
+    return max(-MAX_INT64 - 1, min(MAX_INT64, value))
 
 
 def _quotient(a: int, b: int) -> int:
