@@ -1,5 +1,6 @@
 """The journal: what it acknowledged is there after a kill, it stays bounded, and it says what is wrong."""
 
+import asyncio
 import os
 import signal
 import sqlite3
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 
 from flyball.errors import StoreError
-from flyball.journal import Journal
+from flyball.journal import Entry, Journal, Together
 from flyball.scaling import Decision, History, MetricEvaluation, Outcome, Recommendation, ScaleEvent
 
 HISTORY = History((Recommendation(3, 10),), (ScaleEvent(1, 5),), (ScaleEvent(2, 6, True),))
@@ -89,7 +90,7 @@ def test_survives_a_reopen(tmp_path: Path) -> None:
 
 _WRITER = """
 import sys
-from flyball.journal import Journal
+from flyball.journal import Entry, Journal, Together
 from flyball.scaling import Decision, History, Recommendation
 journal = Journal(sys.argv[1])
 at = 0
@@ -120,6 +121,37 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     assert newest >= acknowledged
     history = journal.load_history("shop", "web", "u")
     assert history is not None and history.recommendations[0].at_ms == newest
+
+
+def test_decisions_of_one_turn_share_a_commit_and_are_there_when_answered(tmp_path: Path) -> None:
+    journal, other = Journal(tmp_path / "journal.db"), Journal(tmp_path / "journal.db")
+    commits: list[str] = []
+    journal._db.set_trace_callback(lambda statement: commits.append(statement) if statement == "COMMIT" else None)
+
+    async def evaluation(together: Together, at: int) -> int:
+        await asyncio.sleep(0)
+        record = await together.append(Entry(made(at, 1, 2, name=f"n{at}"), HISTORY, "u"))
+        assert other.load_history("shop", f"n{at}", "u") == HISTORY
+        return record
+
+    async def work() -> None:
+        together = Together(journal)
+        records = await asyncio.gather(*(evaluation(together, at) for at in range(1, 21)))
+        assert len(commits) == 1 and len(set(records)) == 20
+        assert [record.decision.at_ms for record in other.decisions()] == list(range(20, 0, -1))
+        # what one of them trips over is its own; who gave up meanwhile harms nobody
+        bad = Entry(msgspec.structs.replace(made(30), at_ms=1 << 70))
+        wanted = [bad, Entry(made(31, 1, 2)), Entry(made(32, 1, 2, name="gone"))]
+        tasks = [asyncio.create_task(together.append(entry)) for entry in wanted]
+        await asyncio.sleep(0)
+        tasks[2].cancel()
+        failed, kept, _ = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(failed, OverflowError) and kept == other.decisions(name="web")[0].id
+        journal.close()
+        with pytest.raises(StoreError):
+            await together.append(Entry(made(33)))
+
+    asyncio.run(work())
 
 
 def test_torn_tail_is_tolerated(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from flyball.autoscaler.statuses import Statuses, typed
 from flyball.autoscaler.subjects import Subject, key_of, refusal, startup_s
 from flyball.autoscaler.telemetry import Telemetry
 from flyball.errors import ConfigError, FlyballError, KubeApiError, QueryError
-from flyball.journal import Intent, Journal
+from flyball.journal import Entry, Intent, Journal, Together
 from flyball.kube import EventRecorder, Informer, KubeClient, Resource
 from flyball.kube.kinds import GOVERNORS, HPAS_V2, PODS
 from flyball.model.selectors import parse_selector
@@ -100,6 +100,7 @@ class Autoscaler:
         if sync_period_s <= 0 or concurrency <= 0:
             raise ConfigError(f"autoscaler: sync period {sync_period_s} and concurrency {concurrency} must be above 0")
         self._client, self._journal, self._clock = client, journal, clock
+        self._decisions = Together(journal)
         self._period_s, self._timeout_s = float(sync_period_s), evaluation_timeout_s
         self._settings = Settings(
             tolerance=tolerance,
@@ -315,8 +316,8 @@ class Autoscaler:
         for metric in decision.metrics:
             if metric.error:
                 self.telemetry.read_failures.labels(metric.type).inc()
-        record = self._journal.append_decision(decision, history, spec.uid, inputs)
         self._histories[key] = (spec.uid, history)
+        record = await self._decisions.append(Entry(decision, history, spec.uid, inputs))
         if not subject.acts(self._act_on_hpas) or not self._may_write():
             return decision.error
         for event in decision.events:

@@ -8,9 +8,9 @@ import contextlib
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -38,6 +38,7 @@ _VERSION = 2
 _INPUTS_MAX = 64 << 10  # compressed; what is larger is not kept, and its decision cannot be made again
 _TRIM_EVERY = 64
 _KEEP_INTENTS = 1_000
+_SAVE = "INSERT OR REPLACE INTO histories VALUES (?, ?, ?, ?, ?)"
 _encode = msgspec.json.Encoder().encode
 _decode_history = msgspec.json.Decoder(History).decode
 _decode_decision = msgspec.json.Decoder(Decision).decode
@@ -75,6 +76,28 @@ class Intent(msgspec.Struct, frozen=True):
     uid: str
     at_ms: int
     decision: Decision
+
+
+class Entry(NamedTuple):
+    """A decision to record: with the history that follows from it, and what it was made from."""
+
+    decision: Decision
+    history: History | None = None
+    uid: str = ""
+    inputs: Inputs | None = None
+
+
+class _Row(NamedTuple):
+    """An entry as it is stored."""
+
+    key: tuple[str, str]
+    at_ms: int
+    rescale: bool
+    substance: bytes
+    body: bytes
+    inputs: bytes | None
+    uid: str
+    history: bytes | None
 
 
 class Journal:
@@ -161,33 +184,37 @@ class Journal:
 
         One that is alike in substance to the HPA's last is counted there, its newest figures kept.
         """
-        body, substance = _encode(decision), _encode(_substance(decision))
-        key = (decision.namespace, decision.name)
-        kept = None if inputs is None else zlib.compress(_encode(inputs), 1)
-        if kept is not None and len(kept) > _INPUTS_MAX:
-            kept = None
+        return self.append_decisions([Entry(decision, history, uid, inputs)])[0]
+
+    def append_decisions(self, entries: Sequence[Entry]) -> list[int]:
+        """As ``append_decision`` for each in turn, all of them in one commit or none."""
+        rows = [_row(entry) for entry in entries]
         with self._transaction() as db:
-            last = db.execute(
-                "SELECT id, substance FROM decisions WHERE namespace = ? AND name = ? ORDER BY id DESC LIMIT 1", key
-            ).fetchone()
-            if last is not None and last[1] == substance and not decision.rescale:
-                record = int(last[0])
-                db.execute(
-                    "UPDATE decisions SET last_ms = ?, count = count + 1, body = ?, inputs = ? WHERE id = ?",
-                    (decision.at_ms, body, kept, record),
-                )
-                self._coalesced += 1
-            else:
-                cursor = db.execute(
-                    "INSERT INTO decisions (namespace, name, first_ms, last_ms, count, substance, body, inputs)"
-                    " VALUES (?, ?, ?, ?, 1, ?, ?, ?)",
-                    (*key, decision.at_ms, decision.at_ms, substance, body, kept),
-                )
-                record = int(cursor.lastrowid or 0)
-                self._written += 1
-                self._trim(db, key)
-            if history is not None:
-                _save(db, key, uid, history, decision.at_ms)
+            return [self._append(db, row) for row in rows]
+
+    def _append(self, db: sqlite3.Connection, row: "_Row") -> int:
+        key, at_ms = row.key, row.at_ms
+        last = db.execute(
+            "SELECT id, substance FROM decisions WHERE namespace = ? AND name = ? ORDER BY id DESC LIMIT 1", key
+        ).fetchone()
+        if last is not None and last[1] == row.substance and not row.rescale:
+            record = int(last[0])
+            db.execute(
+                "UPDATE decisions SET last_ms = ?, count = count + 1, body = ?, inputs = ? WHERE id = ?",
+                (at_ms, row.body, row.inputs, record),
+            )
+            self._coalesced += 1
+        else:
+            cursor = db.execute(
+                "INSERT INTO decisions (namespace, name, first_ms, last_ms, count, substance, body, inputs)"
+                " VALUES (?, ?, ?, ?, 1, ?, ?, ?)",
+                (*key, at_ms, at_ms, row.substance, row.body, row.inputs),
+            )
+            record = int(cursor.lastrowid or 0)
+            self._written += 1
+            self._trim(db, key)
+        if row.history is not None:
+            db.execute(_SAVE, (*key, row.uid, at_ms, row.history))
         return record
 
     def intent(self, decision: Decision, record: int, uid: str, at_ms: int) -> int:
@@ -304,8 +331,20 @@ class Journal:
                 raise self._unusable(error) from error
 
 
+def _row(entry: Entry) -> _Row:
+    """Encoded, so that no transaction waits for it."""
+    decision, history = entry.decision, entry.history
+    kept = None if entry.inputs is None else zlib.compress(_encode(entry.inputs), 1)
+    if kept is not None and len(kept) > _INPUTS_MAX:
+        kept = None
+    return _Row(
+        (decision.namespace, decision.name), decision.at_ms, decision.rescale, _encode(_substance(decision)),
+        _encode(decision), kept, entry.uid, None if history is None else _encode(history),
+    )  # fmt: skip
+
+
 def _save(db: sqlite3.Connection, key: tuple[str, str], uid: str, history: History, at_ms: int) -> None:
-    db.execute("INSERT OR REPLACE INTO histories VALUES (?, ?, ?, ?, ?)", (*key, uid, at_ms, _encode(history)))
+    db.execute(_SAVE, (*key, uid, at_ms, _encode(history)))
 
 
 def _read_inputs(blob: bytes | None) -> Inputs | None:
