@@ -8,9 +8,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyball.errors import ScrapeError
-from flyball.exposition import Exemplar, Format, format_of, parse, parse_series, parse_values
+from flyball.exposition import Exemplar, Format, format_of, layout, parse, parse_series
 
 SHARED = Path(os.environ.get("FLYBALL_SHARED") or Path(__file__).parents[3] / "shared") / "exposition"
+
+
+def parse_values(of: layout.Layout, body: bytes):
+    """What both readings of the fast path find, which must be the same to the last bit."""
+    layout.load_compiled()
+    compiled, layout._scan = layout._scan, None
+    try:
+        found = layout.parse_values(of, body)
+    finally:
+        layout._scan = compiled
+    again = layout.parse_values(of, body)
+    assert (found is None) == (again is None)
+    if found is not None:
+        assert found.values.tobytes() == again.values.tobytes()
+        assert (found.times_ms is None) == (again.times_ms is None)
+        assert found.times_ms is None or (found.times_ms == again.times_ms).all()
+        assert found.exemplars == again.exemplars
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _restored():
+    """Other tests find the reading that was there."""
+    before = layout._scan
+    yield
+    layout._scan = before
 
 
 def shared_files() -> list:
@@ -54,6 +80,24 @@ words = st.sampled_from(
         b"bad",
         b"7 8",
         b"7 -8",
+        b"7 ",
+        b"7\r",
+        b"+5",
+        b"-",
+        b".",
+        b"5.",
+        b"1e5",
+        b"1e",
+        b"1E-3",
+        b"-.5e+1",
+        b"1e22",
+        b"1e23",
+        b"2e-22",
+        b"3e-23",
+        b"1e99999999999999999999",
+        b"9007199254740993",
+        b"0.30000000000000004",
+        b"18446744073709551617",
         b"1_0",
         b"",
     ]
@@ -64,12 +108,12 @@ words = st.sampled_from(
 def test_the_fast_path_is_never_wrong(first, second) -> None:
     template = b'# HELP a ends in 5\na{x="y 5 6"} %s\n# TYPE b gauge\nb %s\nc{z="}"} %s\n'
     try:
-        layout = parse(template % tuple(first)).layout
+        known = parse(template % tuple(first)).layout
     except ScrapeError:
         return
-    if layout is None:
+    if known is None:
         return
-    fast = parse_values(layout, template % tuple(second))
+    fast = parse_values(known, template % tuple(second))
     if fast is not None:
         full = parse(template % tuple(second))
         assert fast[0].tobytes() == full.values.tobytes()
@@ -213,22 +257,32 @@ def test_negotiation() -> None:
         b"# HELP a two\na 1\nb 22\n"[:-1],  # no last line end
         b"c 1 1700000\na 1\nb 2\n",
         b"# HELP a one\nb 1\na 2\n",
+        b"# HELP a one\na 1\nb 2\n\n",  # one line more
+        b"# HELP a one\na 1\nb",
+        b"",
     ],
 )
 def test_a_page_that_differs_in_anything_but_its_values_has_another_layout(changed) -> None:
-    layout = parse(b"# HELP a one\na 1\nb 2\n").layout
-    assert parse_values(layout, b"# HELP a one\na 3.5\nb NaN\n") is not None
-    assert parse_values(layout, changed) is None
+    known = parse(b"# HELP a one\na 1\nb 2\n").layout
+    assert parse_values(known, b"# HELP a one\na 3.5\nb NaN\n") is not None
+    assert parse_values(known, changed) is None
 
 
 @pytest.mark.parametrize("word", [b" 1", b"1 ", b"1\t", b"1 2", b"0x1", b"1\r"])
 def test_the_fast_path_of_openmetrics_is_as_strict_as_the_slow_one(word) -> None:
-    for known in (b"a 1\n# EOF\n", b"a 1\nb 2 3\n# EOF\n", b"a 1\n# TYPE c counter\nc_total 2 # {} 1\n# EOF\n"):
-        layout = parse(known, Format.OPENMETRICS).layout
-        assert parse_values(layout, known) is not None
-        assert parse_values(layout, known.replace(b"a 1", b"a " + word)) is None
+    for body in (b"a 1\n# EOF\n", b"a 1\nb 2 3\n# EOF\n", b"a 1\n# TYPE c counter\nc_total 2 # {} 1\n# EOF\n"):
+        known = parse(body, Format.OPENMETRICS).layout
+        assert parse_values(known, body) is not None
+        assert parse_values(known, body.replace(b"a 1", b"a " + word)) is None
 
 
 def test_a_hexadecimal_number_that_is_too_large_is_refused() -> None:
     with pytest.raises(ScrapeError, match="not a number"):
         parse(b"a 0x1P99999\n")
+
+
+@given(st.floats(), st.sampled_from(["{!r}", "{:.17g}", "{:.3f}", "{:e}", "{:.20g}"]))
+def test_every_number_is_the_nearest_double(number, spelling) -> None:
+    word = spelling.format(number).encode()
+    found = parse_values(parse(b"a 1\n").layout, b"a %s\n" % word)
+    assert found.values.tobytes() == parse(b"a %s\n" % word).values.tobytes()

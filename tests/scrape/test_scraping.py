@@ -292,3 +292,31 @@ def test_a_store_that_is_full_still_takes_the_series_it_knows() -> None:
             assert values(head, "new") == [1.0] and loop.last_error == ""
 
     asyncio.run(go())
+
+
+def test_pages_are_read_by_a_compiled_pass_once_there_are_many_samples(monkeypatch) -> None:
+    loaded = asyncio.Event()
+
+    async def run() -> None:
+        site = Site()
+        async with running(site) as (address, _):
+            manager = ScrapeManager(Head())
+            static = (StaticConfig((address,), {}),)
+            manager.set_configs(
+                [ScrapeConfig("job", scrape_interval_ms=100, scrape_timeout_ms=100, static_configs=static)]
+            )
+            task = asyncio.create_task(manager.run())
+            async with asyncio.timeout(5):
+                await loaded.wait()
+            assert manager.samples_per_s() == 10
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    on = asyncio.new_event_loop()
+    monkeypatch.setattr("flyball.scrape.manager.load_compiled", lambda: on.call_soon_threadsafe(loaded.set))
+    monkeypatch.setattr("flyball.scrape.manager.COMPILED_SAMPLES_PER_S", 10)
+    monkeypatch.setattr("flyball.scrape.manager._LOOK_EVERY_S", 0.01)
+    try:
+        on.run_until_complete(run())
+    finally:
+        on.close()

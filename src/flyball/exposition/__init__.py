@@ -2,7 +2,7 @@
 
 from collections.abc import Container
 
-from flyball.exposition.layout import Layout, parse_values
+from flyball.exposition.layout import Layout, load_compiled, parse_values
 from flyball.exposition.negotiation import (
     DEFAULT_PROTOCOLS,
     NATIVE_PROTOCOLS,
@@ -56,6 +56,7 @@ __all__ = [
     "Samples",
     "accept_header",
     "format_of",
+    "load_compiled",
     "parse",
     "parse_series",
     "parse_values",

@@ -105,6 +105,11 @@ class TargetLoop:
         """What the target last said of its families."""
         return self._page.metadata if self._page is not None else {}
 
+    @property
+    def samples(self) -> int:
+        """How many samples the page has."""
+        return len(self._labels)
+
     def set_interval(self, interval_ms: int) -> None:
         """From now on scrape so often; the series go on."""
         if interval_ms == self.interval_ms:
