@@ -24,6 +24,12 @@ from flyball.supervisor import report_ready
 log = logging.getLogger("flyball")
 
 METRICS_PORT, PROMETHEUS_PORT, ALERTMANAGER_PORT, NODE_PORT = 6444, 9090, 9093, 10250
+#: Where the parts of the control plane serve their series, by the names that monitors select; the port's name too.
+CONTROL_PLANE = {
+    "kube-controller-manager": (10257, "https-metrics"),
+    "kube-scheduler": (10259, "https-metrics"),
+    "kube-proxy": (10249, "metrics"),
+}
 SYSTEM_NAMESPACE = "flyball-system"
 ADAPTER_SERVICE = "flyball-adapter"
 STATSD_PORT = 8125
@@ -144,9 +150,12 @@ async def _control(settings: Settings, life: Life) -> None:
     from flyball.adapter import serve as serve_adapter
     from flyball.autoscaler import Autoscaler
     from flyball.autoscaler import create_app as autoscaler_app
+    from flyball.http.server import ServerTLS, serve
     from flyball.journal import Journal
     from flyball.kube import KubeClient
-    from flyball.localcluster import ApiServer, pki, workloads
+    from flyball.localcluster import ApiServer, pki
+    from flyball.localcluster.metricspage import MetricsPage
+    from flyball.localcluster.workloads import Workloads
     from flyball.operator import Engine, Operator
     from flyball.sources import HttpSource
 
@@ -172,13 +181,26 @@ async def _control(settings: Settings, life: Life) -> None:
             journal, statistics=autoscaler.statistics, client=client, wakes=autoscaler, metrics_of=adapter.metrics_of
         ),
     )
+    scheduling = await KubeClient.from_kubeconfig(settings.kubeconfig)
+    workloads = Workloads(client, settings.data_dir / "node" / "volumes", scheduling)
+    tls = ServerTLS(settings.pki / "node.crt", settings.pki / "node.key")
+    pages = [
+        await serve(
+            MetricsPage(page, settings.pki / "token"), port=settings.port(CONTROL_PLANE[name][0]), tls=tls, name=name
+        )
+        for name, page in (
+            ("kube-controller-manager", workloads.controllers_page),
+            ("kube-scheduler", workloads.scheduler_page),
+        )
+    ]
     try:
         await _publish_metrics_apis(client, settings)
+        await _publish_control_plane(client, settings)
         report_ready()
         await _serve_until_stopped(
             life,
             {
-                "workloads": workloads.run_all(client, settings.data_dir / "node" / "volumes"),
+                "workloads": workloads.run(),
                 "operator": operator.run(),
                 "adapter": adapter.run(),
                 "autoscaler": autoscaler.run(),
@@ -186,8 +208,10 @@ async def _control(settings: Settings, life: Life) -> None:
             },
         )
     finally:
-        await metrics_apis.close()
+        for page in (*pages, metrics_apis):
+            await page.close()
         await source.close()
+        await scheduling.close()
         await client.close()
         journal.close()
         await api_server.close()
@@ -211,25 +235,8 @@ async def _publish_metrics_apis(client: Any, settings: Settings) -> None:
 
     port = settings.port(METRICS_PORT)
     metadata = {"name": ADAPTER_SERVICE, "namespace": SYSTEM_NAMESPACE}
-    objects: list[dict[str, Any]] = [
-        governor_definition(),
-        metric_rule_definition(),
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": metadata,
-            "spec": {"ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]},
-        },
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {**metadata, "labels": {"kubernetes.io/service-name": ADAPTER_SERVICE}},
-            "addressType": "IPv4",
-            "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}],
-            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
-        },
-    ]
-    for obj in objects:
+    spec = {"ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]}
+    for obj in (governor_definition(), metric_rule_definition(), *_host_service(metadata, spec, "https", port)):
         await apply(client, obj)
     for group, version, priority in (
         ("custom.metrics.k8s.io", "v1beta1", 100),
@@ -255,6 +262,35 @@ async def _publish_metrics_apis(client: Any, settings: Settings) -> None:
                 },
             },
         )
+
+
+def _host_service(metadata: dict[str, Any], spec: dict[str, Any], name: str, port: int) -> list[dict[str, Any]]:
+    """A Service whose one endpoint, a named port, is this machine's."""
+    labels = {**metadata.get("labels", {}), "kubernetes.io/service-name": metadata["name"]}
+    return [
+        {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec},
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {**metadata, "labels": labels},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}],
+            "ports": [{"name": name, "port": port, "protocol": "TCP"}],
+        },
+    ]
+
+
+async def _publish_control_plane(client: Any, settings: Settings) -> None:
+    """The Services by which monitors find the controllers, the scheduler and the service proxy."""
+    from flyball.kube.applying import apply
+
+    for name, (base, port_name) in CONTROL_PLANE.items():
+        port = settings.port(base)
+        labels = {"app.kubernetes.io/name": name, "k8s-app": name, "component": name}
+        metadata = {"name": name, "namespace": "kube-system", "labels": labels}
+        spec = {"clusterIP": "None", "ports": [{"name": port_name, "port": port, "protocol": "TCP"}]}
+        for obj in _host_service(metadata, spec, port_name, port):
+            await apply(client, obj)
 
 
 # -- data ------------------------------------------------------------------------------------------------------------

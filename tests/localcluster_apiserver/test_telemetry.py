@@ -1,8 +1,14 @@
-"""The API server's own series."""
+"""The series of the API server and of what asks it."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from flyball.localcluster.durations import ClientSeries
+from flyball.localcluster.metricspage import MetricsPage
 from flyball.localcluster.telemetry import Telemetry, about
 
 
@@ -84,3 +90,42 @@ def test_the_page_counts_times_and_shows_what_is_under_way() -> None:
     assert 'apiserver_current_inflight_requests{request_kind="readOnly"} 1.0' in text
     assert 'apiserver_storage_objects{resource="deployments.apps"} 2.0' in text
     assert 'aggregator_unavailable_apiservice{name="v1.x"} 1.0' in text
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/metrics", [(b"authorization", b"Bearer right")], 200),
+        ("/metrics", [(b"authorization", b"Bearer wrong")], 401),
+        ("/metrics", [], 401),
+        ("/metrics/slis", [(b"authorization", b"bearer right")], 200),
+        ("/healthz", [], 200),
+        ("/else", [(b"authorization", b"Bearer right")], 404),
+    ],
+)
+def test_the_series_of_a_component_are_for_who_has_the_token(
+    tmp_path: Path, path: str, headers: list[tuple[bytes, bytes]], status: int
+) -> None:
+    (tmp_path / "token").write_text("right\n")
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    page = MetricsPage(lambda: b"a 1\n", tmp_path / "token")
+    asyncio.run(page({"type": "http", "path": path, "headers": headers}, None, send))
+    assert sent[0]["status"] == status
+    assert sent[1]["body"] == b"a 1\n" or path != "/metrics" or status != 200
+
+
+def test_a_client_counts_what_it_asked_and_what_was_not_answered() -> None:
+    series = ClientSeries("127.0.0.1:6443")
+    for code in ("200", "200", "<error>"):
+        series.answered("GET", code, 0.02)
+    found = {
+        (sample.name, sample.labels.get("code")): sample.value
+        for family in series.collect()
+        for sample in family.samples
+    }
+    assert found["rest_client_requests_total", "200"] == 2 and found["rest_client_requests_total", "<error>"] == 1
+    assert found["rest_client_request_duration_seconds_count", None] == 3

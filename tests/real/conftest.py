@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-PORTS = (6443, 6444, 9090, 9093, 10250)
+PORTS = (6443, 6444, 9090, 9093, 10249, 10250, 10257, 10259)
 ROOT = Path(__file__).parents[2]
 
 

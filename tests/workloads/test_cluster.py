@@ -16,6 +16,7 @@ from flyball.kube.kinds import (
     SERVICE_ACCOUNTS,
     SERVICES,
 )
+from flyball.localcluster import workloads
 from flyball.localcluster.workloads import statistics
 
 from .cluster import deployment, run, settled, until
@@ -43,6 +44,12 @@ def test_a_deployment_becomes_pods_and_follows_its_size(tmp_path):
         assert len(await client.list(REPLICA_SETS, "default")) == 1
         reasons = {event["reason"] for event in await client.list(EVENTS, "default")}
         assert {"ScalingReplicaSet", "SuccessfulCreate", "SuccessfulDelete", "Scheduled"} <= reasons
+        (running,) = workloads._running
+        said = running.scheduler_page().decode()
+        assert 'scheduler_schedule_attempts_total{profile="default-scheduler",result="scheduled"} 5.0' in said
+        assert 'scheduler_pod_scheduling_sli_duration_seconds_count{attempts="1"} 5.0' in said
+        said = running.controllers_page().decode()
+        assert 'workqueue_depth{name="replicaset' in said and 'rest_client_requests_total{code="201",host="127.' in said
 
     run(tmp_path, body)
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 
+from flyball import clock
 from flyball.kube import KubeClient
 from flyball.kube.config import Access
 from flyball.kube.kinds import PODS
@@ -19,6 +20,24 @@ def run(body):
             queue.close()
 
     asyncio.run(main())
+
+
+def test_waiting_and_work_are_timed(monkeypatch):
+    async def body(queue):
+        now = [10.0]
+        monkeypatch.setattr(clock, "monotonic_s", lambda: now[0])
+        queue.add("a")
+        now[0] += 0.5
+        await queue.get()
+        now[0] += 2.0
+        assert queue.under_way_s() == [2.0]
+        queue.done("a")
+        assert queue.under_way_s() == []
+        families = [one.family("f", "") for one in (queue.waited, queue.worked)]
+        sums = [sample.value for family in families for sample in family.samples if sample.name == "f_sum"]
+        assert sums == [0.5, 2.0]
+
+    run(body)
 
 
 def test_a_key_waits_once_and_is_not_worked_on_twice_at_once():

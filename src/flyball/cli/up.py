@@ -12,7 +12,16 @@ from flyball.clock import monotonic_s
 from flyball.errors import ConfigError
 from flyball.supervisor import Supervisor, lock_data_dir
 
-PORTS = {6443: "Kubernetes API", 6444: "metrics APIs", 9090: "Prometheus API", 9093: "Alertmanager API", 10250: "node"}
+PORTS = {
+    6443: "Kubernetes API",
+    6444: "metrics APIs",
+    9090: "Prometheus API",
+    9093: "Alertmanager API",
+    10249: "service proxy",
+    10250: "node",
+    10257: "controllers",
+    10259: "scheduler",
+}
 SYNC_PERIOD_S = 5.0
 
 

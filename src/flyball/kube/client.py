@@ -3,7 +3,7 @@
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from flyball import clock
 from flyball.errors import ConfigError, KubeApiError, UpstreamError
 from flyball.http.client import new_session, read_capped
 from flyball.kube.auth import Credential
@@ -134,6 +135,8 @@ class KubeClient:
         self._requests = 0
         self._failures = 0
         self._reauthentications = 0
+        #: Told of every request: method, status (``<error>`` without an answer), seconds until the answer began.
+        self.on_answer: Callable[[str, str, float], None] = lambda _method, _code, _duration_s: None
 
     @classmethod
     async def from_kubeconfig(cls, path: str | Path | None = None, context: str | None = None) -> Self:
@@ -483,17 +486,22 @@ class KubeClient:
             if body is not None:
                 sent["Content-Type"] = content_type
             self._requests += 1
-            with self._translated(path):
-                response = await self._session.request(
-                    method,
-                    url,
-                    data=body,
-                    headers=sent,
-                    timeout=timeout,
-                    ssl=self._context(credential),
-                    server_hostname=self.access.tls_server_name or None,
-                    allow_redirects=False,
-                )
+            began_s, code = clock.monotonic_s(), "<error>"
+            try:
+                with self._translated(path):
+                    response = await self._session.request(
+                        method,
+                        url,
+                        data=body,
+                        headers=sent,
+                        timeout=timeout,
+                        ssl=self._context(credential),
+                        server_hostname=self.access.tls_server_name or None,
+                        allow_redirects=False,
+                    )
+                code = str(response.status)
+            finally:
+                self.on_answer(method, code, clock.monotonic_s() - began_s)
             async with response:
                 if response.status == 401 and attempt == 1:
                     self._reauthentications += 1

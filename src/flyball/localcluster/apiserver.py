@@ -17,6 +17,7 @@ from flyball.localcluster.aggregation import Aggregator, Backend
 from flyball.localcluster.answers import only_get
 from flyball.localcluster.discovery import Discovery
 from flyball.localcluster.failures import ApiFailure
+from flyball.localcluster.metricspage import health_slis
 from flyball.localcluster.nodes import NODE_PORT, NodeClient
 from flyball.localcluster.objects import CRD_STORE, Objects
 from flyball.localcluster.registry import Registry, Served
@@ -24,7 +25,7 @@ from flyball.localcluster.requests import Request, encode
 from flyball.localcluster.resources import Resources
 from flyball.localcluster.reviews import ADMIN, ADMIN_GROUPS
 from flyball.localcluster.storage import DELETED, Event, Expired, Storage
-from flyball.localcluster.telemetry import Telemetry, about, health_slis
+from flyball.localcluster.telemetry import Telemetry, about
 from flyball.localcluster.tokens import TokenAuthority
 
 log = logging.getLogger(__name__)
@@ -279,7 +280,7 @@ class Application:
         elif parts == ["metrics"]:
             await request.answer(200, self._telemetry.exposition(), METRICS_TEXT)
         elif parts == ["metrics", "slis"]:
-            await request.answer(200, health_slis(), METRICS_TEXT)
+            await request.answer(200, health_slis("healthz", "livez", "readyz"), METRICS_TEXT)
         elif parts == ["version"]:
             only_get(request)
             await request.answer_object(200, version_info())

@@ -3,16 +3,13 @@
 Facts: staging/src/k8s.io/apiserver/pkg/endpoints/metrics/metrics.go of Kubernetes 1.37.
 """
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import accumulate
 from typing import NamedTuple
 
-from prometheus_client import generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from flyball.localcluster.durations import Durations, Series
 
 BUCKETS_S = (
     *(0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0),
@@ -67,7 +64,7 @@ def about(method: str, segments: list[str], params: Mapping[str, list[str]], con
     return About(verb, group, version[0] if version else "", resource, subresource, scope, dry_run=dry_run)
 
 
-class Telemetry(Collector):
+class Telemetry:
     """Counts requests, and what is under way.
 
     Args:
@@ -84,10 +81,9 @@ class Telemetry(Collector):
         self._version, self._objects, self._unavailable = version, objects, unavailable
         self._requests: Counter[tuple[About, int]] = Counter()
         self._under_way: Counter[About] = Counter()
-        self._durations: dict[About, tuple[list[int], list[float]]] = {}
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)
+        self._durations = Durations(BUCKETS_S, _LABELS)
+        #: ``/metrics``
+        self.exposition = Series(self.collect).exposition
 
     def began(self, request: About) -> None:
         self._under_way[request] += 1
@@ -97,13 +93,7 @@ class Telemetry(Collector):
         self._requests[request, code] += 1
         if request.verb in _LONG_RUNNING:  # how long somebody watches says nothing of us
             return
-        counts, total_s = self._durations.setdefault(request, ([0] * (len(BUCKETS_S) + 1), [0.0]))
-        counts[bisect_left(BUCKETS_S, duration_s)] += 1
-        total_s[0] += duration_s
-
-    def exposition(self) -> bytes:
-        """``/metrics``, in the text format."""
-        return generate_latest(self._registry)
+        self._durations.observe(duration_s, request)
 
     def collect(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
@@ -113,8 +103,10 @@ class Telemetry(Collector):
             requests.add_metric((*request, str(code)), count)
         yield requests
         # no webhook and no queue stands before a request here, so both are the same
-        yield self._histogram("apiserver_request_duration_seconds", "Response latency.")
-        yield self._histogram("apiserver_request_sli_duration_seconds", "Response latency, webhooks not counted.")
+        yield self._durations.family("apiserver_request_duration_seconds", "Response latency.")
+        yield self._durations.family(
+            "apiserver_request_sli_duration_seconds", "Response latency, webhooks not counted."
+        )
         yield from self._running()
         objects = GaugeMetricFamily("apiserver_storage_objects", "Stored objects by resource.", labels=("resource",))
         for key, count in self._objects().items():
@@ -128,13 +120,6 @@ class Telemetry(Collector):
         build = GaugeMetricFamily("kubernetes_build_info", "The version that is spoken.", labels=tuple(self._version))
         build.add_metric(tuple(self._version.values()), 1)
         yield build
-
-    def _histogram(self, name: str, text: str) -> Metric:
-        family = HistogramMetricFamily(name, text, labels=_LABELS)
-        bounds = [*map(repr, BUCKETS_S), "+Inf"]
-        for request, (counts, total_s) in list(self._durations.items()):
-            family.add_metric(request, list(zip(bounds, map(float, accumulate(counts)), strict=True)), total_s[0])
-        return family
 
     def _running(self) -> Iterable[Metric]:
         under_way = +self._under_way  # without zeros
@@ -154,14 +139,3 @@ class Telemetry(Collector):
             if request.verb in _LONG_RUNNING:
                 running.add_metric(request, count)
         yield running
-
-
-def health_slis() -> bytes:
-    """``/metrics/slis``: who answers at all is alive."""
-    return (
-        b"# HELP kubernetes_healthcheck Result of a health check.\n"
-        b"# TYPE kubernetes_healthcheck gauge\n"
-        b'kubernetes_healthcheck{name="ping",type="healthz"} 1\n'
-        b'kubernetes_healthcheck{name="ping",type="livez"} 1\n'
-        b'kubernetes_healthcheck{name="ping",type="readyz"} 1\n'
-    )

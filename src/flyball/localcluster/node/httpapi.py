@@ -5,37 +5,40 @@ Everything but ``/healthz`` asks for the bearer token.
 
 import asyncio
 import contextlib
-import hmac
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from flyball import clock
+from flyball.localcluster.durations import Series
+from flyball.localcluster.metricspage import METRICS_TEXT, TEXT, answer, authorized, health_slis
 from flyball.localcluster.node import attaching, cadvisor, containerlogs, figures, process, streams
 from flyball.localcluster.node.pods import PodManager
 
-TEXT = "text/plain; charset=utf-8"
-METRICS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
-HEALTH_SLIS = b"""# HELP kubernetes_healthcheck Result of a health check.
-# TYPE kubernetes_healthcheck gauge
-kubernetes_healthcheck{name="ping",type="healthz"} 1
-"""
-
 
 class NodeApi:
-    """An ASGI application."""
+    """An ASGI application.
 
-    def __init__(self, manager: PodManager, token_file: Path, own_metrics: Callable[[], Mapping[str, float]]) -> None:
+    Args:
+        asked: the series of the client by which the node asks the API server.
+    """
+
+    def __init__(
+        self,
+        manager: PodManager,
+        token_file: Path,
+        own_metrics: Callable[[], Mapping[str, float]],
+        asked: Callable[[], Iterable[Metric]] = list,
+    ) -> None:
         self._manager = manager
         self._token_file = token_file
         self._own_metrics = own_metrics
         self._cadvisor = cadvisor.Cadvisor(manager)
-        self._process = CollectorRegistry()
-        ProcessCollector(registry=self._process)
+        self._exposition = Series(self._metrics, self._pod_metrics, asked).exposition
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
@@ -45,55 +48,49 @@ class NodeApi:
             return
         path = scope["path"]
         if path == "/healthz":
-            await _answer(send, 200, b"ok")
+            await answer(send, 200, b"ok")
             return
-        if not self._authorized(scope):
-            await _answer(send, 401, b"Unauthorized: send the bearer token of the data directory's pki/token\n")
+        if not authorized(scope, self._token_file):
+            await answer(send, 401, b"Unauthorized: send the bearer token of the data directory's pki/token\n")
             return
         if scope["method"] not in ("GET", "HEAD"):
-            await _answer(send, 405, f"{scope['method']} is not served at {path}\n".encode())
+            await answer(send, 405, f"{scope['method']} is not served at {path}\n".encode())
         elif path == "/metrics/resource":
             text = figures.exposition(self._manager, _query(scope, "node"))
-            await _answer(send, 200, text, METRICS_TEXT)
+            await answer(send, 200, text, METRICS_TEXT)
         elif path == "/metrics/cadvisor":
-            await _answer(send, 200, self._cadvisor.exposition(), METRICS_TEXT)
+            await answer(send, 200, self._cadvisor.exposition(), METRICS_TEXT)
         elif path == "/metrics/probes":
-            await _answer(send, 200, cadvisor.probes(self._manager), METRICS_TEXT)
+            await answer(send, 200, cadvisor.probes(self._manager), METRICS_TEXT)
         elif path == "/metrics/slis":
-            await _answer(send, 200, HEALTH_SLIS, METRICS_TEXT)
+            await answer(send, 200, health_slis("healthz"), METRICS_TEXT)
         elif path == "/metrics":
-            await _answer(send, 200, self._metrics(), METRICS_TEXT)
+            await answer(send, 200, self._exposition(), METRICS_TEXT)
         elif path in ("/pods", "/pods/"):
             pods = [worker.pod for worker in self._manager.workers.values()]
             body = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods}
-            await _answer(send, 200, json.dumps(body).encode(), "application/json")
+            await answer(send, 200, json.dumps(body).encode(), "application/json")
         elif path == "/stats/summary":
-            await _answer(send, 200, json.dumps(self._summary()).encode(), "application/json")
+            await answer(send, 200, json.dumps(self._summary()).encode(), "application/json")
         elif path.startswith("/containerLogs/"):
             await self._logs(scope, receive, send)
         else:
-            await _answer(send, 404, f"{path} is not served by the node\n".encode())
+            await answer(send, 404, f"{path} is not served by the node\n".encode())
 
-    def _authorized(self, scope: Any) -> bool:
-        try:
-            token = self._token_file.read_bytes().strip()
-        except OSError:
-            return False
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        kind, _, value = given.partition(b" ")
-        return bool(token) and kind.lower() == b"bearer" and hmac.compare_digest(value.strip(), token)
-
-    def _metrics(self) -> bytes:
-        lines = ["# TYPE kubelet_node_name gauge", f'kubelet_node_name{{node="{self._manager.node_name}"}} 1']
+    def _metrics(self) -> Iterator[Metric]:
+        name = GaugeMetricFamily("kubelet_node_name", "The node.", labels=("node",))
+        name.add_metric((self._manager.node_name,), 1)
+        yield name
         stats = self._manager.statistics()
-        for name, labels, value in (
-            ("kubelet_running_pods", "", stats["pods"]),
-            ("kubelet_running_containers", '{container_state="running"}', stats["containers"]),
-        ):
-            lines += [f"# TYPE {name} gauge", f"{name}{labels} {value}"]
-        for name, value in self._own_metrics().items():
-            lines += [f"# TYPE flyball_node_{name} gauge", f"flyball_node_{name} {value}"]
-        return ("\n".join(lines) + "\n").encode() + generate_latest(self._process)
+        yield GaugeMetricFamily("kubelet_running_pods", "Pods that are here.", value=stats["pods"])
+        containers = GaugeMetricFamily("kubelet_running_containers", "Containers.", labels=("container_state",))
+        containers.add_metric(("running",), stats["containers"])
+        yield containers
+        for word, value in self._own_metrics().items():
+            yield GaugeMetricFamily(f"flyball_node_{word}", "See the name.", value=value)
+
+    def _pod_metrics(self) -> Iterable[Metric]:
+        return self._manager.series.collect(self._manager.workers.values())
 
     def _summary(self) -> dict[str, Any]:
         at = clock.rfc3339(clock.now_ms())
@@ -123,7 +120,7 @@ class NodeApi:
         spoken = streams.EXEC_PROTOCOLS if parts[0] in ("exec", "attach") else (streams.FORWARD_PROTOCOL,)
         protocol = next((one for one in spoken if one in offered), None)
         worker = self._manager.find(parts[1], parts[2]) if len(parts) > 2 else None
-        if not self._authorized(scope) or protocol is None or worker is None:
+        if not authorized(scope, self._token_file) or protocol is None or worker is None:
             await send({"type": "websocket.close", "code": 1008})
             return
         if parts[0] == "portForward":
@@ -148,24 +145,24 @@ class NodeApi:
     async def _logs(self, scope: Any, receive: Any, send: Any) -> None:
         parts = [unquote(part) for part in scope["path"].split("/")[2:]]
         if len(parts) != 3:
-            await _answer(send, 404, b"use /containerLogs/NAMESPACE/POD/CONTAINER\n")
+            await answer(send, 404, b"use /containerLogs/NAMESPACE/POD/CONTAINER\n")
             return
         namespace, name, container = parts
         worker = self._manager.find(namespace, name)
         if worker is None:
-            await _answer(send, 404, f'pod "{namespace}/{name}" does not run on this node\n'.encode())
+            await answer(send, 404, f'pod "{namespace}/{name}" does not run on this node\n'.encode())
             return
         one = worker.find(container)
         if one is None:
             known = ", ".join(each.name for each in worker.containers)
             text = f'container "{container}" is not valid for pod "{name}"; it has {known}\n'
-            await _answer(send, 400, text.encode())
+            await answer(send, 400, text.encode())
             return
         query = {key: values[-1] for key, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
         try:
             options = _options(query)
         except ValueError as exc:
-            await _answer(send, 400, f"{exc}\n".encode())
+            await answer(send, 400, f"{exc}\n".encode())
             return
         attempt = one.attempt
         previous = query.get("previous") in ("true", "1")
@@ -174,13 +171,13 @@ class NodeApi:
             older = [number for number in attempts if number < attempt or not one.state.running]
             if not older or (len(attempts) == 1 and one.state.running):
                 text = f'previous terminated container "{container}" in pod "{name}" not found\n'
-                await _answer(send, 400, text.encode())
+                await answer(send, 400, text.encode())
                 return
             attempt = older[-1]
         elif not attempts:
             reason = (one.state.waiting or ("ContainerCreating", ""))[0]
             text = f'container "{container}" in pod "{name}" is waiting to start: {reason}\n'
-            await _answer(send, 400, text.encode())
+            await answer(send, 400, text.encode())
             return
 
         def running() -> bool:
@@ -215,12 +212,6 @@ async def _disconnected(receive: Any) -> None:
 
 def _query(scope: Any, name: str) -> str:
     return str(parse_qs(scope["query_string"].decode("latin-1")).get(name, [""])[-1])
-
-
-async def _answer(send: Any, status: int, body: bytes, content_type: str = TEXT) -> None:
-    headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _options(query: Mapping[str, str]) -> containerlogs.LogOptions:

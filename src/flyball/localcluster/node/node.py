@@ -6,12 +6,15 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from flyball import clock
 from flyball.errors import FlyballError, KubeApiError
 from flyball.http.server import Server, ServerTLS, serve
 from flyball.kube import EventRecorder, Informer, KubeClient
 from flyball.kube.kinds import ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, NODES, PODS, SECRETS, SERVICES
+from flyball.localcluster.durations import ClientSeries, Series
+from flyball.localcluster.metricspage import MetricsPage
 from flyball.localcluster.node import cgroups, dnsserver, environment, figures, runtimes
 from flyball.localcluster.node.dnsserver import DnsServer
 from flyball.localcluster.node.httpapi import NodeApi
@@ -27,6 +30,7 @@ log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 PORT = 10250
+PROXY_PORT = 10249  # the service proxy's series
 STORE_PORT = 9090  # takes the count of pending requests
 HEARTBEAT_S = 30.0
 RETRY_S = 1.0
@@ -38,7 +42,7 @@ class Node:
 
     Args:
         data_dir: the cluster's; pods live below ``node/``, certificates and the token below ``pki/``.
-        port_offset: added to port 10250; the API server's is 6443 plus it.
+        port_offset: added to ports 10250 and 10249; the API server's is 6443 plus it.
         client: how the API server is reached; the caller closes it.
         count: how many Node objects share this machine.
         images: ``NAME=COMMAND``, the program that stands for an image.
@@ -51,8 +55,10 @@ class Node:
         self, data_dir: str | Path, port_offset: int, client: KubeClient, count: int = 1, images: Sequence[str] = ()
     ) -> None:
         self.data_dir = Path(data_dir)
-        self.port = PORT + port_offset
+        self.port, self.proxy_port = PORT + port_offset, PROXY_PORT + port_offset
         self._client = client
+        self._asked = ClientSeries(urlsplit(client.access.server).netloc)
+        client.on_answer = self._asked.answered
         self._recorder = EventRecorder(client, "kubelet", FIRST)
         self.names = names(count)
         self.capacity = share(figures.capacity(), count)
@@ -104,9 +110,12 @@ class Node:
         """
         self.pods.continue_all()
         pki = self.data_dir / "pki"
-        api = NodeApi(self.pods, pki / "token", self.statistics)
+        api = NodeApi(self.pods, pki / "token", self.statistics, self._asked.collect)
+        proxy_page = MetricsPage(Series(self.proxy.series.collect).exposition, None)
         server: Server | None = None
+        proxy_server: Server | None = None
         try:
+            proxy_server = await serve(proxy_page, port=self.proxy_port, name="service proxy")
             server = await serve(
                 api,
                 port=self.port,
@@ -150,7 +159,7 @@ class Node:
                 await self.pods.remove_strangers()
                 self.ready.set()
         finally:
-            await asyncio.shield(self._close(server))
+            await asyncio.shield(self._close(server, proxy_server))
 
     async def _serve_names(self) -> None:
         """The cluster's DNS, at the address of its Service.
@@ -194,11 +203,12 @@ class Node:
         if pod["spec"].get("nodeName") in self.names:
             self.pods.observe(change, pod)
 
-    async def _close(self, server: Server | None) -> None:
+    async def _close(self, *servers: Server | None) -> None:
         self.dns.close()
         await self.pods.close(stop_pods=self._stop_pods)
-        if server is not None:
-            await server.close()
+        for server in servers:
+            if server is not None:
+                await server.close()
 
     def statistics(self) -> dict[str, float]:
         proxy = {f"service_{name}": float(value) for name, value in self.proxy.statistics().items()}

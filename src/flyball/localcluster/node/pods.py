@@ -18,6 +18,7 @@ from flyball.localcluster.node.container import Container
 from flyball.localcluster.node.limiter import CpuLimiter
 from flyball.localcluster.node.nodeobjects import FIRST
 from flyball.localcluster.node.podworker import PodWorker
+from flyball.localcluster.node.series import NodeSeries
 
 Object = dict[str, Any]
 
@@ -60,6 +61,7 @@ class PodManager:
         self.backoff_max_s = backoff_max_s
         self.api_port = 6443 + port_offset
         self.limiter = CpuLimiter()
+        self.series = NodeSeries()
         self.shim_directory = Path(__file__).with_name("shim")
         self.workers: dict[str, PodWorker] = {}
         self.service_environment: Callable[[str], dict[str, str]] = lambda _namespace: {}

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -60,6 +60,8 @@ class PodWorker:
         self._wake = asyncio.Event()
         self._volumes: dict[str, Path] | None = None
         self._volumes_at = 0.0
+        self._seen_s: float | None = clock.monotonic_s()  # until its start has been told, or when it ran before us
+        self._looks = 0
         self._volume_retry_s = VOLUME_RETRY_FIRST_S
         self._files: dict[str, str] = {}
         self._objects = PodObjects(manager.client, self.namespace)
@@ -128,6 +130,9 @@ class PodWorker:
             record = json.loads((self.directory / "pod.json").read_text())
         except (OSError, ValueError):
             record = {}
+        else:
+            self._seen_s = None
+            self._looks = 1
         self.state.started_ms = int(record.get("started_ms") or 0)
         self.state.ip = self._address()
         for one in self.containers:
@@ -185,15 +190,18 @@ class PodWorker:
         while True:
             self._wake.clear()
             if self.deleting:
-                await self.terminate()
-                if await self._finish():
-                    return
+                with self._looking("terminating"):
+                    await self.terminate()
+                with self._looking("terminated"):
+                    if await self._finish():
+                        return
                 due = clock.monotonic_s() + STATUS_RETRY_S
             elif self.frozen:
                 return
             else:
                 try:
-                    due = await self._step()
+                    with self._looking("sync" if self._looks else "create"):
+                        due = await self._step()
                 except ConfigError as exc:
                     self._all_waiting("CreateContainerConfigError", str(exc))
                     await self.event("Warning", "Failed", str(exc))
@@ -208,6 +216,23 @@ class PodWorker:
                     max(0.0, min(3600.0, due - clock.monotonic_s()))
                 ):  # wait_for may lose a cancellation
                     await self._wake.wait()
+
+    @contextlib.contextmanager
+    def _looking(self, what: str) -> Iterator[None]:
+        began_s = clock.monotonic_s()
+        self._looks += 1
+        try:
+            yield
+        finally:
+            now_s = clock.monotonic_s()
+            self.manager.series.pod_work.observe(now_s - began_s, (what,))
+            if self._seen_s is not None and all(one.state.running for one in self.containers if not one.state.init):
+                self.manager.series.pod_starts.observe(now_s - self._seen_s)
+                self._seen_s = None
+
+    def mounted_volumes(self) -> Mapping[str, Path]:
+        """The directories of the volumes that are ready, by name."""
+        return self._volumes or {}
 
     async def _step(self) -> float:
         """Brings the pod nearer to what its object asks for; when to look again, in monotonic seconds."""
@@ -255,8 +280,17 @@ class PodWorker:
 
     async def _prepare_volumes(self) -> float | None:
         """None when done, else seconds until the next try."""
+        since_s = clock.monotonic_s()
+
+        def told(volume: Object, good: bool) -> None:
+            nonlocal since_s
+            if self._volumes is None:  # the rest is refreshing
+                self.manager.series.mounted(volume, clock.monotonic_s() - since_s, good=good)
+            since_s = clock.monotonic_s()
+
         try:
             await self._objects.fetch(self.pod)
+            since_s = clock.monotonic_s()
             self._volumes = volumes.prepare(
                 self.pod,
                 self.directory,
@@ -265,6 +299,7 @@ class PodWorker:
                 self._objects.token,
                 pod_ip=self.state.ip,
                 capacity=self.manager.capacity,
+                told=told,
             )
         except (environment.MissingReferenceError, ConfigError) as exc:
             self._volumes_at = clock.monotonic_s()
@@ -360,18 +395,19 @@ class PodWorker:
         groups = one.enter_group(self.manager.cgroups, f"{self.uid}-{one.name}")
         self._save()
         try:
-            running = await process.start(
-                one.directory,
-                one.attempt,
-                ready.argv,
-                ready.environment,
-                ready.cwd,
-                partial(self._exited, one),
-                root=ready.root,
-                loopback=ready.loopback,
-                stdin=ready.stdin,
-                cgroups=groups,
-            )
+            with self.manager.series.operation("start_container"):
+                running = await process.start(
+                    one.directory,
+                    one.attempt,
+                    ready.argv,
+                    ready.environment,
+                    ready.cwd,
+                    partial(self._exited, one),
+                    root=ready.root,
+                    loopback=ready.loopback,
+                    stdin=ready.stdin,
+                    cgroups=groups,
+                )
         except process.StartError as exc:
             ended = process.Exit(128, 0, clock.now_ms(), 0, str(exc))
             self._ended(one, ended, ended.finished_ms, reason="StartError")
@@ -451,7 +487,9 @@ class PodWorker:
 
     async def _stop(self, one: Container, grace_s: float) -> None:
         self.manager.limiter.remove((self.uid, one.name))
-        await one.stop(grace_s)
+        if one.alive:
+            with self.manager.series.operation("stop_container"):
+                await one.stop(grace_s)
 
     async def terminate(self) -> None:
         """Ends all containers, at the object's grace period or within 2 s when the object is already gone."""

@@ -8,11 +8,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
+from flyball import clock
 from flyball.errors import FlyballError
 from flyball.kube import EventRecorder, KubeClient
 from flyball.kube.kinds import SERVICES
 from flyball.localcluster.node import names
 from flyball.localcluster.node.dnsrecords import Records, records_of
+from flyball.localcluster.node.series import ProxySeries
 from flyball.localcluster.node.splicing import Backends, Downstream, Holding
 
 Object = dict[str, Any]
@@ -25,6 +27,7 @@ ALTERNATIVE_TRIES = 6
 SERVED_AT = "flyball.dev/served-at"
 RETRY_S = 5.0
 BACKLOG = 512
+TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 
 
 class _Listener:
@@ -100,6 +103,8 @@ class ServiceProxy:
         self._told: dict[tuple[PortKey, str, int], str] = {}
         self.on_change: Callable[[], None] = lambda: None
         self._published: dict[Key, tuple[Object, str]] = {}
+        self._started_ms = clock.now_ms()
+        self.series = ProxySeries()
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -108,6 +113,7 @@ class ServiceProxy:
     def observe_service(self, change: str, service: Object) -> None:
         key = _key(service)
         self._records = None
+        self.series.service_changes += 1
         if change == "DELETED":
             self._services.pop(key, None)
             self._published.pop(key, None)
@@ -124,9 +130,17 @@ class ServiceProxy:
             old = one
             self._slices[key] = one
         self._refresh_backends((key[0], _service_of(old)))
+        self._told_change(one)
         self.on_change()
         if self._yielded:
             self._wake.set()
+
+    def _told_change(self, one: Object) -> None:
+        self.series.endpoint_changes += 1
+        since = (one["metadata"].get("annotations") or {}).get(TRIGGER_TIME)
+        # a slice that stood there before this process tells of an old change
+        if since and (since_ms := clock.parse_rfc3339_ms(since)) >= self._started_ms:
+            self.series.programming.observe(max(0.0, (clock.now_ms() - since_ms) / 1000))
 
     def withdraw(self, ip: str) -> None:
         """No new connection goes to this pod; the endpoints will say so a moment later."""
@@ -206,7 +220,9 @@ class ServiceProxy:
         try:
             while True:
                 self._wake.clear()
+                began_s = clock.monotonic_s()
                 troubled = await self._sync()
+                self.series.syncs.observe(clock.monotonic_s() - began_s)
                 self.on_change()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(RETRY_S if troubled else None):  # wait_for may lose a cancellation

@@ -70,8 +70,12 @@ def token_sources(pod: Object) -> list[Object]:
 
 def claim_names(pod: Object) -> list[str]:
     """The claims that the pod's volumes name."""
-    volumes = pod.get("spec", {}).get("volumes") or []
-    return [one["persistentVolumeClaim"].get("claimName", "") for one in volumes if "persistentVolumeClaim" in one]
+    return [one["persistentVolumeClaim"].get("claimName", "") for one in claims(pod)]
+
+
+def claims(pod: Object) -> list[Object]:
+    """The pod's volumes that are claims."""
+    return [one for one in pod.get("spec", {}).get("volumes") or [] if "persistentVolumeClaim" in one]
 
 
 def mounted_objects(pod: Object) -> bool:
@@ -193,8 +197,12 @@ def prepare(
     *,
     pod_ip: str,
     capacity: Mapping[str, str],
+    told: Callable[[Object, bool], None] = lambda _volume, _good: None,
 ) -> dict[str, Path]:
     """Makes or refreshes every volume; name -> real directory (or file, for a hostPath that is one).
+
+    Args:
+        told: of each volume that was dealt with, and whether it is ready.
 
     Raises:
         MissingReferenceError: an object does not exist yet; try again.
@@ -204,23 +212,28 @@ def prepare(
     for volume in pod.get("spec", {}).get("volumes") or []:
         name = volume["name"]
         path = pod_dir / "volumes" / name
-        files = contents(pod, volume, lookup, token, pod_ip=pod_ip, capacity=capacity)
-        if files is not None:
-            source = volume.get("configMap") or volume.get("secret") or volume.get("projected") or {}
-            write_atomically(path, files, int(source.get("defaultMode") or 0o644))
-        elif "hostPath" in volume:
-            path = _host_path(volume["hostPath"])
-        elif "persistentVolumeClaim" in volume:
-            path = claim_path(volume["persistentVolumeClaim"].get("claimName", ""))
-            path.mkdir(parents=True, exist_ok=True)
-        elif "emptyDir" in volume or set(volume) == {"name"}:
-            path.mkdir(parents=True, exist_ok=True)
-        else:
-            kind = ", ".join(sorted(set(volume) - {"name"}))
-            raise ConfigError(
-                f'volume "{name}": {kind} volumes are not available in the embedded cluster; '
-                "use configMap, secret, emptyDir, downwardAPI, projected, hostPath or persistentVolumeClaim"
-            )
+        try:
+            files = contents(pod, volume, lookup, token, pod_ip=pod_ip, capacity=capacity)
+            if files is not None:
+                source = volume.get("configMap") or volume.get("secret") or volume.get("projected") or {}
+                write_atomically(path, files, int(source.get("defaultMode") or 0o644))
+            elif "hostPath" in volume:
+                path = _host_path(volume["hostPath"])
+            elif "persistentVolumeClaim" in volume:
+                path = claim_path(volume["persistentVolumeClaim"].get("claimName", ""))
+                path.mkdir(parents=True, exist_ok=True)
+            elif "emptyDir" in volume or set(volume) == {"name"}:
+                path.mkdir(parents=True, exist_ok=True)
+            else:
+                kind = ", ".join(sorted(set(volume) - {"name"}))
+                raise ConfigError(
+                    f'volume "{name}": {kind} volumes are not available in the embedded cluster; '
+                    "use configMap, secret, emptyDir, downwardAPI, projected, hostPath or persistentVolumeClaim"
+                )
+        except (MissingReferenceError, ConfigError, OSError):
+            told(volume, False)
+            raise
+        told(volume, True)
         out[name] = path
     return out
 

@@ -6,24 +6,32 @@ from collections import deque
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
+from flyball import clock
+from flyball.localcluster.durations import Durations, exponential
+
 K = TypeVar("K", bound=Hashable)
 
 RETRY_MIN_S = 0.02
 RETRY_MAX_S = 60.0
 GATHERED_FROM = 50  # objects
 GATHERED_S = 2e-4  # for each of them: many times what a look at it costs
+BUCKETS_S = exponential(1e-8, 10, 10)
 
 
 class WorkQueue(Generic[K]):
     """Keys to reconcile, with delays and a back-off for each key.
 
     A key added while it is being worked on is handed out again after ``done``.
+
+    Attributes:
+        waited, worked: how long keys waited, and how long the work on them took.
     """
 
     def __init__(self, rng: random.Random | None = None) -> None:
         self._ready: deque[K] = deque()
-        self._dirty: set[K] = set()
-        self._processing: set[K] = set()
+        self._dirty: dict[K, float] = {}  # since when
+        self._processing: dict[K, float] = {}
+        self.waited, self.worked = Durations(BUCKETS_S), Durations(BUCKETS_S)
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
         self._wake = asyncio.Event()
@@ -42,12 +50,17 @@ class WorkQueue(Generic[K]):
             "queue_retried": self._retried,
         }
 
+    def under_way_s(self) -> list[float]:
+        """How long each key that is worked on has taken by now."""
+        now_s = clock.monotonic_s()
+        return [now_s - began_s for began_s in self._processing.values()]
+
     def add(self, key: K) -> None:
         """Work on the key as soon as may be."""
         if key in self._dirty:
             return
         self._added += 1
-        self._dirty.add(key)
+        self._dirty[key] = clock.monotonic_s()
         if key not in self._processing:
             self._ready.append(key)
             self._wake.set()
@@ -88,13 +101,15 @@ class WorkQueue(Generic[K]):
             self._wake.clear()
             await self._wake.wait()
         key = self._ready.popleft()
-        self._dirty.discard(key)
-        self._processing.add(key)
+        now_s = clock.monotonic_s()
+        self.waited.observe(now_s - self._dirty.pop(key, now_s))
+        self._processing[key] = now_s
         return key
 
     def done(self, key: K) -> None:
         """The work on the key has ended, well or not."""
-        self._processing.discard(key)
+        now_s = clock.monotonic_s()
+        self.worked.observe(now_s - self._processing.pop(key, now_s))
         if key in self._dirty:
             self._ready.append(key)
             self._wake.set()

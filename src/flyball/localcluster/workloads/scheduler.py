@@ -1,9 +1,13 @@
 """The scheduler: every pod gets a node that will have it."""
 
+from collections import Counter
+from collections.abc import Mapping
+
 from flyball import clock
 from flyball.errors import FlyballError, KubeApiError
 from flyball.kube import EventRecorder, KubeClient
 from flyball.kube.kinds import NODES, PERSISTENT_VOLUME_CLAIMS, PODS
+from flyball.localcluster.durations import Durations, exponential
 from flyball.localcluster.workloads.controller import Controller, Informers, Key, Object, key_of
 from flyball.localcluster.workloads.objects import (
     claim_keys,
@@ -18,6 +22,9 @@ from flyball.localcluster.workloads.objects import (
 from flyball.localcluster.workloads.placement import Cluster, choose
 
 SCHEDULER_NAME = "default-scheduler"
+ATTEMPT_BUCKETS_S = exponential(0.001, 2, 15)
+SLI_BUCKETS_S = exponential(0.01, 2, 20)
+ATTEMPTS_TOLD_MAX = 16  # a label's value
 RETRY_S = 30.0  # a change of nodes, claims or other pods tries all waiting pods at once; this is the net below it
 
 
@@ -40,7 +47,11 @@ def _node_of(pod: Object | None) -> str:
 
 
 class Scheduler(Controller):
-    """Binds waiting pods; tries again whenever something changes that could help."""
+    """Binds waiting pods; tries again whenever something changes that could help.
+
+    Attributes:
+        attempts: by result: scheduled, unschedulable or error.
+    """
 
     name = SCHEDULER_NAME
     workers = 16  # each waits for two answers a pod
@@ -52,6 +63,11 @@ class Scheduler(Controller):
         self._cluster = Cluster()
         self._assumed: dict[Key, str] = {}  # bound by us; the cache does not show it yet
         self._waiting: set[Key] = set()
+        self._first: dict[Key, tuple[float, int]] = {}  # when a pod was looked at first, and how often
+        self.attempts: Counter[str] = Counter()
+        self.attempt_durations = Durations(ATTEMPT_BUCKETS_S, ("result", "profile"))
+        self.algorithm_durations = Durations(ATTEMPT_BUCKETS_S)
+        self.sli_durations = Durations(SLI_BUCKETS_S, ("attempts",))
         self._events = EventRecorder(client, self.name)
         self._pods.add_handler(self._on_pod)
         informers.of(NODES).add_handler(self._on_node)
@@ -71,6 +87,7 @@ class Scheduler(Controller):
             self.queue.add(key)
         else:
             self._waiting.discard(key)
+            self._first.pop(key, None)
 
     def _on_node(self, _change: str, old: Object | None, new: Object | None) -> None:
         if new is None:
@@ -84,16 +101,25 @@ class Scheduler(Controller):
         for key in self._waiting:
             self.queue.add(key)
 
+    def pending(self) -> Mapping[str, int]:
+        """How many pods wait to be looked at, and how many found no node."""
+        return {"active": len(self.queue), "unschedulable": len(self._waiting)}
+
     async def reconcile(self, key: Key) -> None:
         """Bind one pod, or say why not."""
         pod = self._pods.cache.get(key)
         if pod is None or key in self._assumed or not waits_for_us(pod):
             self._waiting.discard(key)
             return
+        began_s = clock.monotonic_s()
+        first_s, tried = self._first.get(key, (began_s, 0))
+        self._first[key] = (first_s, tried + 1)
         node, reason = "", self._unbound_claim(pod)
         if not reason:
             node, reason = choose(pod, self._cluster)
+        self.algorithm_durations.observe(clock.monotonic_s() - began_s)
         if not node:
+            self._tried("unschedulable", began_s)
             self._waiting.add(key)
             self.queue.add_after(key, RETRY_S)
             await self._unschedulable(pod, reason)
@@ -109,8 +135,15 @@ class Scheduler(Controller):
                 self._cluster.remove(key, node)
             if isinstance(exc, KubeApiError) and exc.code in (404, 409):
                 return  # gone, or bound already: the watch will tell
+            self._tried("error", began_s)
             raise
+        self._tried("scheduled", began_s)
+        self.sli_durations.observe(clock.monotonic_s() - first_s, (str(min(tried + 1, ATTEMPTS_TOLD_MAX)),))
         await self._events.event(pod, "Normal", "Scheduled", f"Successfully assigned {key[0]}/{key[1]} to {node}")
+
+    def _tried(self, result: str, began_s: float) -> None:
+        self.attempts[result] += 1
+        self.attempt_durations.observe(clock.monotonic_s() - began_s, (result, self.name))
 
     async def _bind(self, pod: Object, node: str) -> None:
         namespace, name = key_of(pod)
