@@ -66,7 +66,8 @@ def scan(body: Any, prefixes: Any, prefix_ends: Any, is_sample: Any, values: Any
                 if at < size and (body[at] == _MINUS or body[at] == _PLUS):
                     sign = -1 if body[at] == _MINUS else 1
                     at += 1
-                power, figures = 0, at
+                figures = at
+                power: Any = 0
                 while at < size and _ZERO <= body[at] <= _NINE and power < _EXPONENT_MAX:
                     power = power * 10 + np.int64(body[at] - _ZERO)
                     at += 1
