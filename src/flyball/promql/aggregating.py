@@ -16,6 +16,7 @@ from flyball.promql.hashing import label_hash
 from flyball.promql.histograms import IncompatibleError, Total, compact, format_g, mean
 from flyball.promql.histograms import text as histogram_text
 from flyball.promql.over_time import KERNELS
+from flyball.promql.rate_sums import RateSums
 from flyball.promql.selecting import RangeVector
 from flyball.promql.syntax import Aggregate, Call, quote, unwrap
 from flyball.promql.values import EvaluationError, format_value
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _INT64 = 2.0**63
 _IN_BLOCKS = frozenset({"sum", "avg", "min", "max", "count", "group", "stddev", "stdvar"})
 _BLOCK_CELLS, _BLOCK_MIN = 1 << 17, 2
-_COMPILED = frozenset({"rate", "increase", "delta"})
+_RATES = frozenset({"rate", "increase", "delta"})
 #: Those that histograms take no part in.
 _OF_FLOATS = frozenset({"min", "max", "stddev", "stdvar", "quantile", "topk", "bottomk"})
 
@@ -74,9 +75,10 @@ def _in_blocks(ev: "Evaluator", expr: Aggregate) -> Vec | None:
         return None
     kept = everything if features.delayed_name_removal or call.name in KEEPS_NAME else bare
     labels, groups = groups_of(kept, _names(expr), expr.without)
-    summed = call.name in _COMPILED and expr.op in ("sum", "avg")
-    if summed and compiled.ready(cells):
-        values, ok, used = _compiled_rates(ev, expr.op, call.name, found, groups)
+    way = _way_to_sum(expr.op, call.name, cells)
+    if way is not None:
+        sums = way(call.name, found.starts, found.ends, groups.count, ev.run.options.stop)
+        values, ok, used = _rates(expr.op, sums, found, groups)
     else:
         values, ok, used = _blocks(ev, expr.op, KERNELS[call.name], found, groups)
     if call.name in ("rate", "increase"):
@@ -87,14 +89,21 @@ def _in_blocks(ev: "Evaluator", expr: Aggregate) -> Vec | None:
     return Vec(labels, values, ok, drop).compact()
 
 
-def _compiled_rates(
-    ev: "Evaluator", op: str, name: str, found: RangeVector, groups: Groups
+def _way_to_sum(op: str, function: str, cells: int) -> type[RateSums] | type[compiled.RateSums] | None:
+    """What adds up so many rates; None when that is no sum of rates."""
+    if op not in ("sum", "avg") or function not in _RATES:
+        return None
+    if compiled.ready(cells):
+        return compiled.RateSums
+    return RateSums if function != "delta" else None  # what cancels out is added up in upstream's order
+
+
+def _rates(
+    op: str, sums: RateSums | compiled.RateSums, found: RangeVector, groups: Groups
 ) -> tuple[Floats, Mask, Mask]:
     """Values and presence [G, T], and which series were used [n]."""
-    sums = compiled.RateSums(name, found.starts, found.ends, groups.count, ev.run.options.stop.flag)
     parts = np.split(groups.code, np.cumsum([len(frame.labels) for frame in found.frames])[:-1])
     used = [sums.add(frame, code) for frame, code in zip(found.frames, parts, strict=True)]
-    ev.run.check_stopped()
     totals, lost, numbers = (table[:, : groups.count].T for table in (sums.totals, sums.lost, sums.numbers))
     values = totals + np.where(np.isfinite(totals), lost, 0.0)
     if op == "avg":

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyball.model.frames import Codes, Floats, Frame, Mask, Times
-from flyball.promql.aggregation import Index
-from flyball.promql.windows import Windows
+from flyball.promql.stopping import Stop
+from flyball.promql.windows import Index, Windows
 
 #: Series times steps from which on it pays to load numba.
 CELLS_MIN = 1 << 19
@@ -122,20 +122,23 @@ class RateSums:
 
     Args:
         starts, ends: [T] of the windows, ascending.
-        stop: [1]; soon after it is True the kernels end, and what they gave so far is useless.
 
     Attributes:
         totals, lost, numbers: [T, G + 1] the sums, what rounding lost of them, and how many series they are of; the
             last group is of nobody.
     """
 
-    def __init__(self, name: str, starts: Times, ends: Times, groups: int, stop: Mask) -> None:
+    def __init__(self, name: str, starts: Times, ends: Times, groups: int, stop: Stop) -> None:
         self.name, self.starts, self.ends, self.stop = name, starts, ends, stop
         shape = (ends.size, groups + 1)
         self.totals, self.lost, self.numbers = np.zeros(shape), np.zeros(shape), np.zeros(shape)
 
     def add(self, frame: Frame, codes: Index) -> Mask:
-        """Adds the series of a frame, ``codes`` [n] being their groups; returns which were used [n]."""
+        """Adds the series of a frame, ``codes`` [n] being their groups; returns which were used [n].
+
+        Raises:
+            QueryLimitError: nobody waits for the result any more.
+        """
         target, values, order = frame.target, frame.values, None
         if not values.shape[0]:
             return np.zeros(target.size, bool)
@@ -193,10 +196,11 @@ class RateSums:
                 series.cells, series.width, series.times, series.times_width, series.rows, series.row_of,
                 series.target, series.runs, codes, stretches, first_of, fallen, amounts, self.starts[steps],
                 self.ends[steps], self._overlap(), counter, self.name == "rate", self.totals[steps], self.lost[steps],
-                self.numbers[steps], mine, self.stop,
+                self.numbers[steps], mine, self.stop.flag,
             )  # fmt: skip
 
         _shared(work, self.ends.size, self.ends.size * codes.size)
+        self.stop.check()
         found: Mask = np.logical_or.reduce(used)[series.target]
         return found
 

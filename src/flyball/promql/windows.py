@@ -185,7 +185,7 @@ class Windows:
                 lo=self.lo[used],
                 hi=self.hi[used],
             )
-        return replace(w, width=_width(w.target, w.times.shape[1]))
+        return replace(w, width=width_of(w.target, w.times.shape[1]))
 
     def applied(self, function: "Callable[[Windows], tuple[NDArray[Any], ...]]") -> tuple[NDArray[Any], ...]:
         """The tables [n, T] that a function gives, those of the holed series from their own windows."""
@@ -207,7 +207,7 @@ def _within(rows: Index, table: NDArray[Any]) -> Index:
     return inside
 
 
-def _width(target: Codes, targets: int) -> int:
+def width_of(target: Codes, targets: int) -> int:
     width, rest = divmod(target.size, max(1, targets))
     return width if not rest and (target == np.repeat(np.arange(targets), width)).all() else 0
 
@@ -264,7 +264,7 @@ def cut(
         ends,
         histograms,
         frame.starts_ms,
-        _width(target, times.shape[1]),
+        width_of(target, times.shape[1]),
         stop=stop,
     )
     columns, hole = _holes(frame, keep_stale, floats_only)
@@ -296,9 +296,9 @@ def _bounds(times: Times, starts: Times, ends: Times) -> tuple[Index, Index]:
     """The first row of each window and the first one behind it, [p, T]. Windows of steps often begin where others
     end, so that each edge is looked up once."""
     if ends.size == 1:
-        return _rows_up_to(times, starts), _rows_up_to(times, ends)
+        return rows_up_to(times, starts), rows_up_to(times, ends)
     edges, at = np.unique(np.concatenate([starts, ends]), return_inverse=True)
-    rows = _rows_up_to(times, edges)
+    rows = rows_up_to(times, edges)
 
     def picked(index: Index) -> Index:
         follows = index.size > 0 and index[-1] - index[0] == index.size - 1 and (np.diff(index) == 1).all()
@@ -307,7 +307,7 @@ def _bounds(times: Times, starts: Times, ends: Times) -> tuple[Index, Index]:
     return picked(at[: starts.size]), picked(at[starts.size :])
 
 
-def _rows_up_to(times: Times, edges: Times) -> Index:
+def rows_up_to(times: Times, edges: Times) -> Index:
     """How many rows of each target lie at or before each edge, [p, T]; times ascend within a target."""
     rows, targets = times.shape
     if targets == 1:

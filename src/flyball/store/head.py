@@ -531,10 +531,10 @@ def _frame(picked: Picked, snapshot: _Snapshot, start_ms: int) -> Frame | None:
     if int(columns[-1]) - first == count - 1:
         values = values[:, first : first + count]
     else:
-        values = values[:, columns]
+        values = values.take(columns, axis=1)
     used = target if count == 1 else np.unique(target)
     if len(used) * 2 < times.shape[1]:
-        times = times[:, used]
+        times = times.take(used, axis=1)
         target = np.searchsorted(used, target).astype(np.int32)
     return Frame(labels=labels, times_ms=_read_only(times), target=target, values=_read_only(values))
 
