@@ -1,23 +1,28 @@
-"""How long a backtest takes: 30 days of load a second, stock HPA decisions every 15 s, in processor time.
+"""How long a backtest takes: 30 days of load a second, each policy decided at its own ticks, the results scored.
 
-Sweeps run in two processes; what they took by the wall clock counts on a machine that does nothing else.
+Alone by processor time. Sweeps by the wall clock, which counts on a machine that does nothing else, with the processor
+time of their processes beside it.
 """
 
+import resource
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 
 import numpy as np
 
 from bench.report import report
-from flyball.replay.engine import run_columns, run_fast, run_parity, shape_for
+from flyball.replay.backtest import Policy, backtest
+from flyball.replay.sweep import sweep
 from flyball.replay.traces import Trace
 from flyball.replay.workload import Workload
 from flyball.scaling import spec_from_hpa
+from flyball.scaling.governor import ForecastSettings, Governor
 
 DAYS = 30
 SWEEP = 1000
 PROCESSES = 2
+WORKLOAD = Workload(capacity=24)
 
 
 def load(days: int) -> Trace:
@@ -27,9 +32,9 @@ def load(days: int) -> Trace:
     return Trace("wave", 0, (600 + 500 * np.sin(at / 86_400 * 2 * np.pi)) * noise)
 
 
-def policies(count: int) -> list[object]:
+def policies(count: int) -> list[Policy]:
     """HPAs that differ in target, bounds and behavior."""
-    found: list[object] = []
+    found = []
     for at in range(count):
         target = {"type": "Utilization", "averageUtilization": 40 + at % 50}
         spec = {
@@ -40,34 +45,45 @@ def policies(count: int) -> list[object]:
         }
         if at % 2:
             spec["behavior"] = {"scaleDown": {"stabilizationWindowSeconds": 60 * (1 + at % 5)}}
-        found.append(spec_from_hpa({"metadata": {"namespace": "bench", "name": f"p{at}"}, "spec": spec}))
+        one = spec_from_hpa({"metadata": {"namespace": "bench", "name": f"p{at}"}, "spec": spec})
+        found.append(Policy(f"p{at}", Governor(one)))
     return found
 
 
-def sweep(part: tuple[int, int]) -> float:
-    """Half of the policies in a process of its own: its processor time."""
-    first, last = part
-    trace, began_s = load(DAYS), time.process_time()
-    run_columns(policies(last)[first:], trace, Workload(capacity=24))  # type: ignore[arg-type]
-    return time.process_time() - began_s
+def busy_s(work: Callable[[], object], who: int = resource.RUSAGE_SELF) -> float:
+    """Processor time of a piece of work."""
+    before = resource.getrusage(who)
+    work()
+    after = resource.getrusage(who)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main() -> None:
-    trace, workload = load(DAYS), Workload(capacity=24)
-    began_s = time.process_time()
-    run_parity(policies(1), trace, workload)  # type: ignore[arg-type]
-    report("replay", f"{DAYS} days, alone", time.process_time() - began_s, "s", aim=5.0)
-    began_s = time.process_time()
-    run_fast(trace, workload, shape=shape_for(trace, workload))
-    report("replay", f"{DAYS} days, fast with forecast", time.process_time() - began_s, "s", aim=5.0)
-    for count in (100,) if "--quick" in sys.argv else (100, SWEEP):
-        began_s = time.monotonic()
-        with ProcessPoolExecutor(PROCESSES) as pool:
-            parts = [(count * at // PROCESSES, count * (at + 1) // PROCESSES) for at in range(PROCESSES)]
-            busy_s = sum(pool.map(sweep, parts))
-        report("replay", f"{DAYS} days, {count} policies, as they came", time.monotonic() - began_s, "s", aim=120.0)
-        report("replay", f"{count} policies, processor time of each", busy_s / PROCESSES, "s", aim=120.0)
-        report("replay", f"per policy of {count}", busy_s / count, "s", aim=1.0)
+    trace = load(DAYS)
+    (hpa,) = policies(1)
+    assert hpa.governor is not None
+    fast = Governor(hpa.governor.spec, profile="fast")
+    ahead = Governor(hpa.governor.spec, profile="fast", forecast=ForecastSettings())
+    for name, policy in (
+        ("HPA every 15 s", hpa),
+        ("fast every second", Policy("fast", fast)),
+        ("fast with forecast", Policy("ahead", ahead)),
+    ):
+        took_s = busy_s(lambda policy=policy: list(backtest([policy], trace, WORKLOAD)))
+        report("replay", f"{DAYS} days, {name}", took_s, "s", aim=5.0)
+    walls: dict[tuple[int, int], float] = {}
+    for count in (10, 100) if "--quick" in sys.argv else (10, 100, SWEEP):
+        for processes in (1, PROCESSES):
+            began_s, who = time.monotonic(), resource.RUSAGE_SELF if processes == 1 else resource.RUSAGE_CHILDREN
+            took_s = busy_s(lambda c=count, p=processes: sweep(policies(c), trace, WORKLOAD, processes=p), who)
+            walls[count, processes] = time.monotonic() - began_s
+            named = f"{count} policies, {processes} process{'es'[: 2 * (processes - 1)]}"
+            aim = 120.0 if (count, processes) == (SWEEP, PROCESSES) else None
+            report("replay", f"{named}, wall clock", walls[count, processes], "s", aim=aim)
+            report("replay", f"{named}, processor time of each", took_s / processes, "s", aim=aim)
+            report("replay", f"{named}, processor time a policy", took_s / count, "s", aim=1.0)
+        gain = walls[count, 1] / walls[count, PROCESSES]
+        report("replay", f"{count} policies, {PROCESSES} processes beside 1", gain, "times")
 
 
 if __name__ == "__main__":

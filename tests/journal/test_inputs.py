@@ -9,7 +9,7 @@ import msgspec
 from flyball.autoscaler.api import flat
 from flyball.cli.explain import render, why_not
 from flyball.journal import Journal
-from flyball.scaling import History, Observation, Pod, PodReading, Reading, Recommendation, spec_from_hpa
+from flyball.scaling import History, Observation, Outcome, Pod, PodReading, Reading, Recommendation, spec_from_hpa
 from flyball.scaling.governor import governor_from_object
 from flyball.scaling.record import Inputs
 from flyball.scaling.types import Forecast
@@ -89,9 +89,37 @@ def test_explain_says_what_a_governor_did_and_what_would_change_it(tmp_path: Pat
     text = render(flat(journal.decisions()[0]))
     assert (
         "in the shadow" in text
+        and "not written: a shadow does not write" in text
         and "schedule in force" in text
         and "demand 3.00 replicas" in text
         and "forecast 4.00 in 30 s" in text
     )
     reasons = "\n".join(why_not(flat(journal.decisions()[0])))
     assert "pods metric rps is at 1 of its target: more from above 1.1, fewer from below 0.9" in reasons
+
+
+def test_explain_says_what_became_of_a_write(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.db")
+    for at, (outcome, wanted) in enumerate(
+        (
+            (Outcome(), "written to the scale, accepted"),
+            (Outcome("the quota is used up"), "write of 9 replicas failed: the quota is used up"),
+            (None, "not written: left to the stock controller, or its end is not known"),
+        )
+    ):
+        made = inputs(90)
+        decision, history = made.decide(NOW + at * 60_000)
+        record = journal.append_decision(decision, history, "u", made)
+        if outcome is not None:
+            journal.outcome(journal.intent(decision, record, "u", NOW), outcome, NOW)
+        assert wanted.replace("9 replicas", f"{decision.desired} replicas") in render(flat(journal.decisions()[0]))
+    assert flat(journal.decisions()[0], inputs=True)["inputs"]["seen"]["readings"][0]["pods"]["web-0"]["at_ms"] == NOW
+
+
+def test_explain_says_since_when_it_is_the_same(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.db")
+    for at in range(3):
+        made = inputs(30)
+        decision, history = made.decide(NOW + at * 15_000)
+        journal.append_decision(decision, history, "u", made)
+    assert "[the same 3 times since 2027-01-15T08:00:00Z]" in render(flat(journal.decisions()[0]))

@@ -48,6 +48,11 @@ def test_alike_decisions_are_counted_with_the_newest_figures(tmp_path: Path) -> 
     journal.append_decision(made(8, 3, 4))  # every write stands alone
     assert [record.count for record in journal.decisions(name="web")] == [1, 1, 5]
     assert journal.statistics()["coalesced"] == 4
+    # none counts those of more than five minutes, or of a clock that went back
+    for at_ms in (300_005, 300_006, 300_007, 300_005):
+        journal.append_decision(made(at_ms, name="api"))
+    counted = [(record.count, record.first_ms) for record in journal.decisions(name="api")]
+    assert counted == [(1, 300_005), (2, 300_006), (2, 6)]
 
 
 def test_intents_and_outcomes(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Flyball's own HTTP API of the autoscaler: decisions with their reasons, what is under way, a person's number.
 
-``GET decisions``, ``GET status``; ``POST`` and ``DELETE namespaces/NS/governors/NAME/override`` and ``.../pause``;
-``POST wake`` brings evaluations forward by name. All below ``/api/flyball/v1/``.
+``GET decisions`` (with ``inputs=true`` also what each was made from), ``GET status``; ``POST`` and ``DELETE
+namespaces/NS/governors/NAME/override`` and ``.../pause``; ``POST wake`` brings evaluations forward by name. All below
+``/api/flyball/v1/``.
 """
 
 import secrets
@@ -94,7 +95,8 @@ def create_app(
             return _error(400, f'at "{at[:32]}" is not a time; write 2026-11-21T17:00:00Z or ms since the epoch')
         namespace, name = request.query_params.get("namespace", ""), request.query_params.get("name", "")
         records = await run_in_threadpool(journal.decisions, namespace, name, int(text), until_ms)
-        return _json(200, {"items": [flat(record) for record in records]})
+        inputs = request.query_params.get("inputs", "") == "true"
+        return _json(200, {"items": [flat(record, inputs=inputs) for record in records]})
 
     async def status(_: Request) -> Response:
         return _json(200, {"autoscaler": statistics() if statistics else {"journal": journal.statistics()}})
@@ -150,8 +152,11 @@ async def _body(request: Request) -> bytes:
     return body
 
 
-def flat(record: DecisionRecord) -> dict[str, Any]:
-    """A record as the API shows it: the decision's fields with those of its record beside them."""
+def flat(record: DecisionRecord, *, inputs: bool = False) -> dict[str, Any]:
+    """A record as the API shows it: the decision's fields with those of its record beside them.
+
+    ``inputs``: with all that it was made from; null where that was not kept.
+    """
     body: dict[str, Any] = msgspec.to_builtins(record.decision)
     body.update(
         id=record.id,
@@ -161,6 +166,8 @@ def flat(record: DecisionRecord) -> dict[str, Any]:
         outcome=record.outcome,
         reproduced=record.reproduced(),
     )
+    if inputs:
+        body["inputs"] = msgspec.to_builtins(record.inputs)
     return body
 
 

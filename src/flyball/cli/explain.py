@@ -88,7 +88,7 @@ def render(item: dict[str, Any]) -> str:
     if decision.get("reason"):
         head += f"  ({decision['reason']})"
     if item.get("count", 1) > 1:
-        head += f"  [the same {item['count']} times]"
+        head += f"  [the same {item['count']} times since {rfc3339(item['first_ms'])}]"
     lines = [head]
     if decision.get("metrics_skipped"):
         lines.append(f"  metrics were not read: {decision['metrics_skipped']}")
@@ -99,10 +99,20 @@ def render(item: dict[str, Any]) -> str:
         lines.append(f"  {clamp['rule']}: {clamp['before']} → {clamp['after']}  {clamp['reason']}: {clamp['message']}")
     if decision.get("error"):
         lines.append(f"  error: {decision['error']}")
+    if current != desired and "outcome" in item:
+        lines.append(f"  {_written(item['outcome'], decision)}")
     lines.append(f"  bounds {decision['min_replicas']} to {decision['max_replicas']}, profile {decision['profile']}")
     if item.get("reproduced") is False:
         lines.append("  its inputs do not lead to it any more: another version decided")
     return "\n".join(lines)
+
+
+def _written(outcome: str | None, decision: dict[str, Any]) -> str:
+    if outcome is None:
+        shadow = (decision.get("governed") or {}).get("shadow")
+        why = "a shadow does not write" if shadow else "left to the stock controller, or its end is not known"
+        return f"not written: {why}"
+    return f"write of {decision['desired']} replicas failed: {outcome}" if outcome else "written to the scale, accepted"
 
 
 def _governed_lines(governed: dict[str, Any]) -> list[str]:

@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS histories (
 """
 _VERSION = 2
 _INPUTS_MAX = 64 << 10  # compressed; what is larger is not kept, and its decision cannot be made again
+_ALIKE_MS = 300_000  # of decisions that share a record
 _TRIM_EVERY = 64
 _KEEP_INTENTS = 1_000
 _SAVE = "INSERT OR REPLACE INTO histories VALUES (?, ?, ?, ?, ?)"
@@ -182,7 +183,8 @@ class Journal:
     ) -> int:
         """Record a decision, and the history that follows from it in the same commit; the record's id.
 
-        One that is alike in substance to the HPA's last is counted there, its newest figures kept.
+        One that is alike in substance to the HPA's last is counted there, its newest figures kept; a record counts
+        those of five minutes, so that what was read at a time is known to that.
         """
         return self.append_decisions([Entry(decision, history, uid, inputs)])[0]
 
@@ -195,9 +197,10 @@ class Journal:
     def _append(self, db: sqlite3.Connection, row: "_Row") -> int:
         key, at_ms = row.key, row.at_ms
         last = db.execute(
-            "SELECT id, substance FROM decisions WHERE namespace = ? AND name = ? ORDER BY id DESC LIMIT 1", key
+            "SELECT id, substance, first_ms FROM decisions WHERE namespace = ? AND name = ? ORDER BY id DESC LIMIT 1",
+            key,
         ).fetchone()
-        if last is not None and last[1] == row.substance and not row.rescale:
+        if last is not None and last[1] == row.substance and not row.rescale and 0 <= at_ms - last[2] < _ALIKE_MS:
             record = int(last[0])
             db.execute(
                 "UPDATE decisions SET last_ms = ?, count = count + 1, body = ?, inputs = ? WHERE id = ?",

@@ -1,7 +1,6 @@
 """Policies from manifests, tried on one trace side by side."""
 
 import difflib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from flyball.kube.kinds import GOVERNORS
 from flyball.replay.engine import SEASONS_S, load_of_a_pod, run_fast, run_parity, shape_for
 from flyball.replay.peers import run_knative, run_oracle
 from flyball.replay.traces import Trace
-from flyball.replay.workload import Workload, latency_factors
+from flyball.replay.workload import Workload, latency
 from flyball.scaling import spec_from_hpa
-from flyball.scaling.elasticity import Scores, scores, speedup
+from flyball.scaling.elasticity import Demand, Scores, speedup
 from flyball.scaling.forecast import Shape
 from flyball.scaling.forecasts import forecasts, needs
 from flyball.scaling.governor import Governor, governor_from_object
@@ -132,7 +131,7 @@ def backtest(
 ) -> Iterator[Result]:
     """Every policy over the whole trace; those of profile parity side by side. Results are made as they are asked for,
     for the counts of many policies are large."""
-    demand = workload.demand(trace.rate)
+    demand = Demand(workload.demand(trace.rate))
     still = _static(demand)
 
     def told(name: str) -> Callable[[float], None] | None:
@@ -201,20 +200,16 @@ def notes(policies: Sequence[Policy], trace: Trace, workload: Workload, period_s
     return (*found, *trace.notes)
 
 
-def _static(demand: Counts) -> Scores:
+def _static(demand: Demand) -> Scores:
     """Of the mean demand all the time, which the elastic speed-up compares with."""
-    constant = np.full(len(demand), max(1, round(float(demand.mean()))))
-    return scores(demand, constant, constant)
+    constant = np.full(len(demand), max(1, round(demand.total / len(demand))))
+    return demand.scores(constant, constant)
 
 
-def _result(name: str, desired: Counts, demand: Counts, still: Scores, trace: Trace, workload: Workload) -> Result:
+def _result(name: str, desired: Counts, demand: Demand, still: Scores, trace: Trace, workload: Workload) -> Result:
     supply = workload.supply(desired)
-    factors = latency_factors(trace.rate, supply, workload.capacity)
-    finite = np.isfinite(factors)
-    weights = trace.rate[finite]
-    latency = float(np.average(factors[finite], weights=weights)) if weights.sum() else math.nan
-    found = scores(demand, supply, desired)
-    return Result(name, desired, supply, found, speedup(found, still), latency, 100 * float(np.mean(~finite)))
+    found = demand.scores(supply, desired)
+    return Result(name, desired, supply, found, speedup(found, still), *latency(trace.rate, supply, workload.capacity))
 
 
 def _bounds(governor: Governor, trace: Trace) -> NDArray[np.int64]:

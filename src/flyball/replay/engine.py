@@ -4,6 +4,7 @@ Parity policies run side by side, one column each, tick by tick through ``decide
 second by second through ``scaling.fast``. Both see the load as the workload's pods would report it.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -30,7 +31,7 @@ from flyball.scaling.decide import event_periods
 from flyball.scaling.forecast import Shape
 from flyball.scaling.forecasts import forecasts, needs, sizes
 from flyball.scaling.normalize import limited, remember_event
-from flyball.scaling.types import MAX_INT32, MIN_INT32
+from flyball.scaling.types import MAX_INT32
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -38,7 +39,7 @@ Progress = Callable[[float], None]  # the share that is done
 
 _REQUEST = 1000  # milli-units of each pod
 _REPORT_EVERY = 256  # ticks
-_ALONE_UP_TO = 16  # policies; above it columns are the quicker way
+_ALONE_UP_TO = 48  # policies; above it columns are the quicker way
 SEASONS_S = (86_400.0, 604_800.0)
 
 
@@ -136,8 +137,8 @@ class _Columns:
         if self._bounds is not None:
             self.spec.minimum[:], self.spec.maximum[:] = self._bounds[at_s // 60]
         history = BatchHistory(
-            self.recommended.reduce(self._up_rows, np.minimum, MAX_INT32),
-            self.recommended.reduce(self._down_rows, np.maximum, MIN_INT32),
+            self.recommended.least(self._up_rows),
+            self.recommended.largest(self._down_rows),
             self._starts(self.spec.up),
             self._starts(self.spec.down),
         )
@@ -236,30 +237,40 @@ class _Tail:
         rows = self._rows[max(0, end - window) : end]
         return rows.mean(axis=0) if len(rows) else np.zeros(self._rows.shape[1])
 
-    def reduce(self, rows: "Groups", how: "np.ufunc", neutral: int) -> Counts:
-        """The least or largest of each column's newest rows; -1 marks a row that does not count."""
-        result = np.full(self._rows.shape[1], neutral, np.int64)
-        for wanted, where in rows:
-            part = self._rows[max(0, self._end - wanted) : self._end]
-            found = how.reduce(np.where(part < 0, neutral, part), axis=0, initial=neutral)
-            result = np.where(where, found, result)
+    def least(self, rows: "Groups") -> Counts:
+        """The least of each column's newest rows, MAX_INT32 without any; -1 marks a row that does not count."""
+        result = np.full(self._rows.shape[1], MAX_INT32, np.int64)
+        for wanted, where, since in rows:
+            part = self._rows[max(0, self._end - wanted) : max(0, self._end - since)]
+            found = np.where(part < 0, MAX_INT32, part).min(axis=0, initial=MAX_INT32)
+            np.minimum(result, found, out=result, where=where)
+        return result
+
+    def largest(self, rows: "Groups") -> Counts:
+        """The largest of each column's newest rows, -1 without any that counts."""
+        result = np.full(self._rows.shape[1], -1, np.int64)
+        for wanted, where, since in rows:
+            part = self._rows[max(0, self._end - wanted) : max(0, self._end - since)]
+            np.maximum(result, part.max(axis=0, initial=-1), out=result, where=where)
         return result
 
     def sums(self, rows: "Groups", shape: tuple[int, ...]) -> Counts:
         """The sums of each column's newest rows [k, n]."""
         result = np.zeros(shape, np.int64)
-        for wanted, where in rows:
-            total = self._rows[max(0, self._end - wanted) : self._end].sum(axis=0)
-            result = np.where(where, total, result)
+        for wanted, where, since in rows:
+            part = self._rows[max(0, self._end - wanted) : max(0, self._end - since)]
+            np.add(result, part.sum(axis=0), out=result, where=where)
         return result
 
 
-Groups = list[tuple[int, NDArray[np.bool_]]]
+Groups = list[tuple[int, NDArray[np.bool_] | bool, int]]
 
 
 def _groups(rows: Counts) -> Groups:
-    """For each number of rows, which elements want so many."""
-    return [(wanted, rows == wanted) for wanted in np.unique(rows).tolist() if wanted]
+    """(number of rows, which elements want as many at least, the next smaller number): rows are looked at once."""
+    numbers = [0, *(wanted for wanted in np.unique(rows).tolist() if wanted)]
+    wide = [(wanted, rows >= wanted, since) for since, wanted in itertools.pairwise(numbers)]
+    return [(wanted, where if not where.all() else True, since) for wanted, where, since in wide]
 
 
 def run_fast(

@@ -6,19 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from flyball.errors import ConfigError
 from flyball.kube.kinds import GOVERNORS
 from flyball.model.quantities import from_milli, parse_quantity
-from flyball.replay.backtest import Progress, Result, backtest, policy_of
+from flyball.replay.backtest import Progress, Result, policy_of
+from flyball.replay.sweep import sweep
 from flyball.replay.traces import Trace
 from flyball.replay.workload import Workload
 
 TARGETS = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2)  # of the target as given
 WINDOWS_S = (30, 60, 120, 300)
 TOLERANCES = ("0", "50m", "100m")
-_NOTHING = np.zeros(0, np.int64)
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -61,10 +60,9 @@ def tune(
     if governors:
         manifests += [_fast(*one, forecast) for one in _targets(policy) for forecast in (False, True)]
     policies = [msgspec.structs.replace(policy_of(manifest), name=changed) for changed, manifest in manifests]
-    results = backtest(policies, trace, workload, period_s=period_s, progress=progress)
+    results = sweep(policies, trace, workload, period_s=period_s, progress=progress)
     return [
-        Candidate(changed, manifest, msgspec.structs.replace(result, desired=_NOTHING, supply=_NOTHING))
-        for (changed, manifest), result in zip(manifests, results, strict=True)
+        Candidate(changed, manifest, result) for (changed, manifest), result in zip(manifests, results, strict=True)
     ]
 
 

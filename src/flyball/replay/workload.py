@@ -1,8 +1,12 @@
 """What the replayed load runs on: pods that are all alike."""
 
+import math
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from flyball.scaling.elasticity import AT_ONCE
 
 Counts = NDArray[np.int64]
 
@@ -31,8 +35,16 @@ class Workload(msgspec.Struct, frozen=True):
 
     def supply(self, desired: Counts) -> Counts:
         """Ready pods a second: a start takes ``startup_s``; a stop is immediate and ends starting pods first."""
-        padded = np.concatenate([np.full(self.startup_s, desired[0]), desired])
-        return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, self.startup_s + 1).min(axis=1))
+        changes = np.flatnonzero(desired[1:] != desired[:-1]) + 1
+        starts = np.concatenate([[0], changes])
+        # the least of the runs within the start-up time changes only where a run begins, and where one is that long ago
+        edges = np.unique(np.concatenate([starts, changes + self.startup_s]))
+        edges = edges[edges < len(desired)]
+        first = np.maximum(np.searchsorted(starts, edges - self.startup_s, "right") - 1, 0)
+        end = np.searchsorted(starts, edges, "right")
+        runs = np.append(desired[starts], np.iinfo(desired.dtype).max)
+        least = np.minimum.reduceat(runs, np.stack([first, end], axis=1).ravel())[::2]
+        return np.asarray(np.repeat(least, np.diff(edges, append=len(desired))))
 
     def assumptions(self) -> tuple[str, ...]:
         """What a reader of the result must know."""
@@ -45,7 +57,21 @@ class Workload(msgspec.Struct, frozen=True):
         )
 
 
-def latency_factors(rate: NDArray[np.float64], pods: Counts, capacity: float) -> NDArray[np.float64]:
-    """Mean response time in units of the service time, each pod an M/M/1 queue: 1 / (1 - utilization), inf from 1."""
-    free = 1 - rate / (np.maximum(1, pods) * capacity)
-    return np.asarray(np.divide(1.0, free, out=np.full(len(free), np.inf), where=free > 0))
+def latency(rate: NDArray[np.float64], pods: Counts, capacity: float) -> tuple[float, float]:
+    """(mean response time in units of the service time, percent of the seconds at or above capacity, which have none).
+
+    Each pod is an M/M/1 queue, 1 / (1 - utilization); a second counts by its load. NaN without any load.
+    """
+    waited = served = 0.0
+    full = 0
+    for begin in range(0, len(rate), AT_ONCE):
+        load = rate[begin : begin + AT_ONCE]
+        most = np.maximum(pods[begin : begin + AT_ONCE], 1) * capacity
+        free = most - load
+        if float(free.min()) <= 0:
+            some = free > 0
+            full += len(load) - int(np.count_nonzero(some))
+            load, most, free = load[some], most[some], free[some]
+        served += float(load.sum())
+        waited += float((load * most / free).sum())
+    return waited / served if served else math.nan, 100 * full / len(rate)

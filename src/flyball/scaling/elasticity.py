@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 Counts = NDArray[np.int64]
 
+AT_ONCE = 1 << 15  # seconds whose arrays stay in the processor's cache
+
 
 class Scores(msgspec.Struct, frozen=True):
     """``theta_u``, ``theta_o``: mean missing and idle share of demand; ``tau_u``, ``tau_o``: share of time with any;
@@ -27,27 +29,55 @@ class Scores(msgspec.Struct, frozen=True):
     replica_hours: float
 
 
-def scores(demand: Counts, supply: Counts, desired: Counts) -> Scores:
-    """The scores of a run; seconds without demand count for time but not for shares of it.
+class Demand:
+    """A demand, and what the scores of any run beside it need of it, made once."""
 
-    Raises:
-        ValueError: the arrays are empty or differ in length.
-    """
-    if not (0 < len(demand) == len(supply) == len(desired)):
-        raise ValueError(f"lengths {len(demand)}, {len(supply)}, {len(desired)}: need equal, non-empty arrays")
-    divisor = np.maximum(demand, 1)
-    missing, idle = np.maximum(demand - supply, 0), np.maximum(supply - demand, 0)
-    moved = np.sign(np.diff(supply)) != np.sign(np.diff(demand))
-    return Scores(
-        theta_u=100 * float(np.mean(missing / divisor)),
-        theta_o=100 * float(np.mean(idle / divisor)),
-        tau_u=100 * float(np.mean(missing > 0)),
-        tau_o=100 * float(np.mean(idle > 0)),
-        instability=100 * float(np.mean(moved)) if len(moved) else 0.0,
-        changes=int(np.count_nonzero(np.diff(desired))),
-        cost=float(supply.sum() / max(1, demand.sum())),
-        replica_hours=float(supply.sum()) / 3600,
-    )
+    def __init__(self, demand: Counts) -> None:
+        self.counts = demand.astype(np.int32)
+        self.inverse = 1.0 / np.maximum(demand, 1)
+        self.moves = np.sign(np.diff(self.counts)).astype(np.int8)
+        self.total = int(demand.sum())
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def scores(self, supply: Counts, desired: Counts) -> Scores:
+        """The scores of a run; seconds without demand count for time but not for shares of it.
+
+        Raises:
+            ValueError: the arrays are empty or differ in length.
+        """
+        count = len(self)
+        if not (0 < count == len(supply) == len(desired)):
+            raise ValueError(f"lengths {count}, {len(supply)}, {len(desired)}: need equal, non-empty arrays")
+        net = both = 0.0
+        under = over = 0
+        for begin in range(0, count, AT_ONCE):
+            part = slice(begin, begin + AT_ONCE)
+            lack = self.counts[part] - supply[part]
+            under += int(np.count_nonzero(lack > 0))
+            over += int(np.count_nonzero(lack < 0))
+            share = lack * self.inverse[part]
+            net += float(share.sum())
+            both += float(np.abs(share, out=share).sum())
+        at = np.flatnonzero(supply[1:] != supply[:-1])
+        unlike = np.count_nonzero(self.moves) - np.count_nonzero(self.moves[at])
+        unlike += np.count_nonzero(self.moves[at] != np.sign(supply[at + 1] - supply[at]))
+        return Scores(
+            theta_u=100 * (both + net) / 2 / count,
+            theta_o=100 * (both - net) / 2 / count,
+            tau_u=100 * under / count,
+            tau_o=100 * over / count,
+            instability=100 * float(unlike) / max(1, count - 1),
+            changes=int(np.count_nonzero(desired[1:] != desired[:-1])),
+            cost=float(supply.sum() / max(1, self.total)),
+            replica_hours=float(supply.sum()) / 3600,
+        )
+
+
+def scores(demand: Counts, supply: Counts, desired: Counts) -> Scores:
+    """Of one run; see ``Demand.scores``."""
+    return Demand(demand).scores(supply, desired)
 
 
 def speedup(ours: Scores, still: Scores) -> float:
