@@ -48,6 +48,8 @@ class ServerSettings:
 
     Attributes:
         listen: (host, port) to serve at.
+        auto_reload_ms: how often files are looked at, with the feature ``auto-reload-config``.
+        operator_namespace: where an operator writes jobs and rules that are in force beside the file's; or empty.
         flags: every flag with its value, for ``/status/flags``.
     """
 
@@ -68,6 +70,8 @@ class ServerSettings:
     query_samples_max: int = 50_000_000
     query_series_max: int = 2_000_000
     queries_max: int = 2
+    auto_reload_ms: int = 30_000
+    operator_namespace: str = ""
     memory_limit_bytes: int = 2 << 30
     features: tuple[str, ...] = ()
     flags: Mapping[str, str] = field(default_factory=dict)
@@ -179,6 +183,11 @@ class Configuration:
             _RELOADED.set(1)
             _RELOADED_AT.set(self.last_reload[1] / 1000)
 
+    def directories(self) -> list[Path]:
+        """Where its files are."""
+        patterns = (*self.loaded.config.rule_files, *self.loaded.config.scrape_config_files)
+        return sorted({self.path.parent, *(Path(found).parent for one in patterns for found in glob.glob(one))})
+
     def notifications(self) -> list[dict[str, Any]]:
         worked, at_ms = self.last_reload
         if worked:
@@ -205,6 +214,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
     from starlette.routing import Mount
 
     from flyball.discovery import Discovery
+    from flyball.http.reloader import on_change
     from flyball.http.server import LOOPBACK_HOSTS, serve
     from flyball.rules.evaluation import External
     from flyball.rules.manager import RuleManager
@@ -235,13 +245,15 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
     discovery = Discovery(manager.set_groups)
     kubernetes = _Kubernetes(discovery)
     remote = _RemoteWriters(store)
+    generated = Generated(settings.operator_namespace, lambda: apply(configuration.loaded))
 
     def apply(loaded: Loaded) -> None:
-        manager.set_configs(loaded.jobs)
-        discovery.set_configs(loaded.jobs)
-        kubernetes.set_configs(loaded.jobs)
+        jobs = generated.beside(loaded.jobs)
+        manager.set_configs(jobs)
+        discovery.set_configs(jobs)
+        kubernetes.set_configs(jobs)
         rules.external = External(loaded.config.external_labels, settings.external_url)
-        rules.set_groups(loaded.groups)
+        rules.set_groups((*loaded.groups, *generated.groups))
         notifier.external_labels = loaded.config.external_labels
         notifier.relabel_configs = loaded.config.alert_relabel_configs
         notifier.set_targets(_alertmanagers(loaded.config))
@@ -309,6 +321,13 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
                 loop.create_task(manager.run(), name="scraping"),
                 loop.create_task(rules.run(), name="rules"),
             ]
+            if "auto-reload-config" in settings.features:
+                looks = on_change(
+                    configuration.directories, partial(_reload, configuration), settings.auto_reload_ms / 1e3
+                )
+                parts.append(loop.create_task(looks, name="reloading"))
+            if settings.operator_namespace:
+                parts.append(loop.create_task(generated.run(), name="operator's configuration"))
             ready([f"http://{host}:{server.port}" for (host, _), server in zip(settings.listen, servers, strict=True)])
             stopped = loop.create_task(stopping.wait(), name="stopping")
             done, _ = await asyncio.wait({stopped, *parts}, return_when=asyncio.FIRST_COMPLETED)
@@ -382,6 +401,38 @@ async def _reload(configuration: Configuration) -> None:
         log.info("configuration reloaded")
     except FlyballError as exc:
         log.error("configuration not reloaded, what was in force stays: %s", exc)
+
+
+class Generated:
+    """Jobs and rules that an operator writes into a namespace, beside those of the file."""
+
+    def __init__(self, namespace: str, changed: Callable[[], None]) -> None:
+        self.groups: tuple[Group, ...] = ()
+        self._jobs: tuple[ScrapeConfig, ...] = ()
+        self._namespace, self._changed = namespace, changed
+
+    def beside(self, jobs: tuple[ScrapeConfig, ...]) -> tuple[ScrapeConfig, ...]:
+        """The file's jobs, and the operator's under other names."""
+        names = {job.job_name for job in jobs}
+        return (*jobs, *(job for job in self._jobs if job.job_name not in names))
+
+    async def run(self) -> None:
+        """Watches until cancelled."""
+        from flyball.discovery.configs import GeneratedJobs
+        from flyball.kube import KubeClient
+        from flyball.rules.configmaps import RuleFiles
+
+        def take_jobs(jobs: Sequence[ScrapeConfig]) -> None:
+            self._jobs = tuple(jobs)
+            self._changed()
+
+        def take_groups(groups: Sequence[Group]) -> None:
+            self.groups = tuple(groups)
+            self._changed()
+
+        async with await KubeClient.from_environment() as client, asyncio.TaskGroup() as group:
+            group.create_task(GeneratedJobs(client, self._namespace).run(take_jobs))
+            group.create_task(RuleFiles(client, self._namespace).run(take_groups))
 
 
 class _Admin:

@@ -19,7 +19,8 @@ def jobs_with(*documents: dict[str, Any]) -> dict[str, ScrapeConfig]:
         "data": {SECRET_KEY: base64.b64encode(gzip.compress(text.encode())).decode()},
     }
     found: list[list[ScrapeConfig]] = []
-    ScrapeConfigs(None, 10250, Path("/pki"))._read(secret, found.append)  # type: ignore[arg-type]
+    configs = ScrapeConfigs(None, 10250, Path("/pki"))  # type: ignore[arg-type]
+    configs._generated._read(secret, lambda jobs: found.append(configs._joined(jobs)))
     return {job.job_name: job for job in found[-1]}
 
 

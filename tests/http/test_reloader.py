@@ -7,7 +7,7 @@ import pytest
 
 from flyball.http import reloader
 from flyball.http.client import new_session
-from flyball.http.reloader import Webhook, fingerprint, keep_told
+from flyball.http.reloader import Webhook, fingerprint, keep_told, on_change
 
 
 def test_links_that_lead_elsewhere_are_a_change(tmp_path: Path) -> None:
@@ -24,6 +24,20 @@ def test_links_that_lead_elsewhere_are_a_change(tmp_path: Path) -> None:
     (volume / "..data").symlink_to(tmp_path / "new")
     assert fingerprint([volume]) != before
     assert fingerprint([tmp_path / "none"]) == ()
+
+
+def test_somebody_is_called_after_each_change(tmp_path: Path) -> None:
+    async def main() -> None:
+        called = asyncio.Queue[int]()
+        looking = asyncio.create_task(on_change(lambda: [tmp_path], lambda: called.put(1), 0.01))
+        async with asyncio.timeout(10):
+            for text in ("a", "ab"):
+                await asyncio.sleep(0)  # it has seen the directory as it was
+                (tmp_path / "config.yml").write_text(text)
+                assert await called.get() == 1
+        looking.cancel()
+
+    asyncio.run(main())
 
 
 def test_a_change_is_told_until_it_was_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,9 +25,11 @@ from flyball.kube.kinds import (
     STATEFUL_SETS,
 )
 from flyball.localcluster.server import ApiServer
+from flyball.model.scrapeconfigs import ScrapeConfig
 from flyball.operator import Engine, Operator
 from flyball.operator.controller import NAMESPACE, RULES_LABEL, SECRET_KEY, SECRET_NAME
 from flyball.operator.telemetry import Telemetry
+from flyball.server import Generated
 
 
 def run(tmp_path: Path, story: Callable[[KubeClient], Awaitable[None]]) -> None:
@@ -193,6 +195,32 @@ def test_kubelets_have_a_service(tmp_path: Path) -> None:
         await client.create(NODES, {"metadata": {"name": "n"}, "status": {"addresses": address}})
         made = await until(lambda: client.get(ENDPOINT_SLICES, "kubelet", "kube-system"))
         assert made["endpoints"][0]["addresses"] == ["10.0.0.7"] and made["ports"][0]["port"] == 10250
+
+    run(tmp_path, story)
+
+
+def test_a_server_takes_what_is_written_in_its_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+
+    async def story(client: KubeClient) -> None:
+        changed = asyncio.Event()
+        generated = Generated("metrics", changed.set)
+        operator = Operator(client, namespace="metrics")
+        tasks = [asyncio.create_task(part.run()) for part in (operator, generated)]
+        rule = {"metadata": {"name": "r"}, "spec": {"groups": [{"name": "g", "rules": [{"record": "a", "expr": "1"}]}]}}
+        await client.create(SERVICE_MONITORS, monitor("right"), "default")
+        await client.create(PROMETHEUS_RULES, rule, "default")
+        own = ScrapeConfig(job_name="own")
+        while len(generated.beside((own,))) < 2 or not generated.groups:
+            await changed.wait()
+            changed.clear()
+        assert [job.job_name for job in generated.beside((own,))] == ["own", "serviceMonitor/default/right/0"]
+        assert [group.name for group in generated.groups] == ["g"]
+        same = ScrapeConfig(job_name="serviceMonitor/default/right/0")
+        assert generated.beside((same,)) == (same,)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     run(tmp_path, story)
 

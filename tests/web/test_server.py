@@ -96,10 +96,13 @@ def test_a_server_scrapes_reloads_and_ends(tmp_path: Path) -> None:
         server.process.wait()
 
 
-def test_the_admin_api_deletes_and_copies(tmp_path: Path) -> None:
+def test_the_admin_api_deletes_and_copies_and_files_are_read_when_they_change(tmp_path: Path) -> None:
     (tmp_path / "p.yml").write_text(CONFIG.replace("rule_files: [rules.yml]\n", ""))
-    server = Process(tmp_path, "--web.enable-admin-api", "--storage.tsdb.retention.time=3d")
+    reload = ("--enable-feature=auto-reload-config", "--config.auto-reload-interval=20ms")
+    server = Process(tmp_path, "--web.enable-admin-api", "--storage.tsdb.retention.time=3d", *reload)
     try:
+        (tmp_path / "p.yml").write_text(CONFIG.replace("rules.yml", "rules/*.yml"))
+        until(lambda: "rules/*.yml" in server.ask("/api/v1/status/config")[1]["data"]["yaml"])  # nobody was asked to
         address = server.url.removeprefix("http://")
         (tmp_path / "targets.json").write_text(json.dumps([{"targets": [address]}]))
         until(lambda: server.value("up") == "1")

@@ -7,6 +7,7 @@ import secrets
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from flyball.alerting.loading import load
 from flyball.alerting.matchers import Mode
 from flyball.alerting.service import Alertmanager, Settings
 from flyball.errors import ConfigError, FlyballError
+from flyball.http.reloader import on_change
 from flyball.http.server import LOOPBACK_HOSTS, Server, serve
 from flyball.journal.records import Records
 
@@ -33,6 +35,7 @@ class StandaloneSettings:
 
     config_file: Path
     storage_path: Path
+    auto_reload_ms: int
     retention_ms: int
     maintenance_interval_ms: int
     silences_max: int
@@ -102,6 +105,11 @@ async def run_alertmanager(settings: StandaloneSettings, ready: Callable[[list[s
     cluster, exchanges = await _join(settings, alertmanager, servers) if settings.cluster_listen else (None, None)
     app = create_app(alertmanager, reload=reload, cluster=cluster, prefix=settings.prefix)
     parts = [loop.create_task(alertmanager.run(), name="alerting")]
+    if settings.auto_reload_ms:
+        looks = on_change(
+            lambda: [settings.config_file.parent], partial(_quietly, reload), settings.auto_reload_ms / 1e3
+        )
+        parts.append(loop.create_task(looks, name="reloading"))
     try:
         urls = []
         for host, port in settings.listen:

@@ -59,6 +59,13 @@ def _option(name: str, parameter: str, default: Any, about: str, **more: Any) ->
     "Where silences and the notification log are kept.",
     type=click.Path(path_type=Path, file_okay=False),
 )
+@_option(
+    "--config.auto-reload-interval",
+    "auto_reload_ms",
+    "0s",
+    "How often to look whether the configuration has changed; 0: never.",
+    callback=duration,
+)
 @_option("--data.retention", "retention_ms", "120h", "How long they are kept after their end.", callback=duration)
 @_option("--data.maintenance-interval", "maintenance_interval_ms", "15m", "How often old ones go.", callback=duration)
 @_option("--silences.max-silences", "silences_max", 0, "The most silences; 0 for no limit.", type=int)

@@ -45,8 +45,8 @@ class _Operator(click.Group):
 def command(ctx: click.Context, kubeconfig: str | None, lease: str, address: tuple[str, int], observe: bool) -> None:
     """Turn ServiceMonitors, PodMonitors, Probes, ScrapeConfigs and PrometheusRules into configuration, until SIGTERM.
 
-    It is written to the Secret flyball-system/flyball-scrape-config and to ConfigMaps beside it. One of several
-    replicas acts.
+    It is written to the Secret flyball-scrape-config and to ConfigMaps beside it, in the namespace of the lease, where
+    flyball server --operator-namespace reads it. One of several replicas acts.
     """
     if ctx.invoked_subcommand is None:
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -75,7 +75,7 @@ async def _run(kubeconfig: str | None, lease: str, address: tuple[str, int], obs
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with await KubeClient.from_environment(kubeconfig) as client:
         election = LeaderElection(client, namespace, name, f"{socket.gethostname()}_{os.getpid()}")
-        operator = Operator(client, leads=(lambda: False) if observe else election.leads)
+        operator = Operator(client, leads=(lambda: False) if observe else election.leads, namespace=namespace)
         host, port = address
         app = Telemetry(operator.statistics).app()
         server = await serve(app, host=host, port=port, allowed_hosts=None, name="operator")

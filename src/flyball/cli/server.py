@@ -99,6 +99,14 @@ def _option(
 @click.option(
     "--web.enable-otlp-receiver", "otlp_receiver", is_flag=True, help="Take OTLP metrics at /api/v1/otlp/v1/metrics."
 )
+@_option(
+    "--config.auto-reload-interval",
+    "auto_reload_ms",
+    "30s",
+    "How often files are looked at, with --enable-feature=auto-reload-config.",
+    callback=duration,
+)
+@_option("--operator-namespace", "operator_namespace", "", "Also run what flyball operator writes there.")
 @_option("--rules.alert.resend-delay", "alert_resend_ms", "1m", "Least time between sendings.", callback=duration)
 @_option("--query.lookback-delta", "lookback_ms", "5m", "How far a query looks back for a sample.", callback=duration)
 @_option("--query.timeout", "query_timeout_ms", "2m", "How long a query may take.", callback=duration)

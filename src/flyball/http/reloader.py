@@ -1,9 +1,9 @@
-"""Tells a program over HTTP that files beside it have changed, as configmap-reload does."""
+"""Files that change: calls somebody, or tells a program beside it over HTTP, as configmap-reload does."""
 
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,19 @@ def fingerprint(directories: Sequence[Path]) -> tuple[tuple[str, int, int], ...]
                 continue
             found.append((entry.path, about.st_mtime_ns, about.st_size))
     return tuple(found)
+
+
+async def on_change(
+    directories: Callable[[], Sequence[Path]], changed: Callable[[], Awaitable[object]], every_s: float
+) -> None:
+    """Calls ``changed`` after each change in the directories, and never ends."""
+    before = fingerprint(directories())
+    while True:
+        await asyncio.sleep(every_s)
+        now = fingerprint(directories())
+        if now != before:
+            before = now
+            await changed()
 
 
 async def keep_told(directories: Sequence[Path], webhook: Webhook, session: aiohttp.ClientSession) -> None:

@@ -55,8 +55,8 @@ WATCHED = (PROMETHEUSES, ALERTMANAGERS, ALERTMANAGER_CONFIGS, *CONFIGURED)
 
 
 class Operator:
-    """Writes the Secret ``flyball-system/flyball-scrape-config`` (prometheus.yml, compressed) and the ConfigMaps
-    ``flyball-system/flyball-rulefiles-N``, a key a PrometheusRule.
+    """Writes the Secret ``flyball-scrape-config`` (prometheus.yml, compressed) and the ConfigMaps
+    ``flyball-rulefiles-N``, a key a PrometheusRule, all of them in one namespace.
 
     One wrong object is left out, with an Event and a condition that name the field; what it said before is not kept,
     as upstream.
@@ -64,6 +64,7 @@ class Operator:
     Args:
         engines: what Prometheus and Alertmanager objects stand for in the embedded cluster; elsewhere none.
         leads: whether this replica may write.
+        namespace: where it writes.
         kubelet_ports: by name, the ports of kubelets, for which a Service is kept; none when somebody else keeps it.
     """
 
@@ -74,9 +75,11 @@ class Operator:
         kubelet_ports: Mapping[str, int] | None = None,
         *,
         leads: Callable[[], bool] = lambda: True,
+        namespace: str = NAMESPACE,
         resync_s: float = RESYNC_S,
     ) -> None:
         self._client, self._leads, self._resync_s, self._kubelet_ports = client, leads, resync_s, kubelet_ports
+        self._namespace = namespace
         self._engines = {engine.kind: engine for engine in engines}
         self._informers: dict[str, Informer[dict[str, Any]]] = {kind.kind: Informer(client, kind) for kind in WATCHED}
         self._namespaces: Informer[dict[str, Any]] = Informer(client, NAMESPACES)
@@ -113,7 +116,9 @@ class Operator:
 
     async def run(self) -> None:
         """Watches and writes until cancelled."""
-        informers = [*self._informers.values(), self._namespaces, self._stateful_sets]
+        informers = [*self._informers.values(), self._namespaces]
+        if self._engines:
+            informers.append(self._stateful_sets)
         for informer in informers:
             informer.add_handler(lambda *_: self._wake.set())
         if self._kubelet_ports:
@@ -237,10 +242,10 @@ class Operator:
             return
         for number, data in enumerate(packed):
             await self._write(CONFIG_MAPS, f"{RULES_PREFIX}{number}", {RULES_LABEL: "true"}, data=data)
-        for old in await self._client.list(CONFIG_MAPS, NAMESPACE, label_selector=f"{RULES_LABEL}=true"):
+        for old in await self._client.list(CONFIG_MAPS, self._namespace, label_selector=f"{RULES_LABEL}=true"):
             number = old["metadata"]["name"].removeprefix(RULES_PREFIX)
             if number.isdigit() and int(number) >= len(packed):
-                await self._client.delete(CONFIG_MAPS, old["metadata"]["name"], NAMESPACE)
+                await self._client.delete(CONFIG_MAPS, old["metadata"]["name"], self._namespace)
         self._written_rules = packed
 
     async def _show(self, engine: Engine, obj: Mapping[str, Any]) -> None:
@@ -304,19 +309,21 @@ class Operator:
     async def _write(self, resource: Resource, name: str, labels: Mapping[str, str], **content: Any) -> None:
         """Replaces the content of an object of ours, which is made with its namespace when it is missing."""
         self._counts["writes"] += 1
-        held = await _get(self._client, resource, name, NAMESPACE)
+        namespace = self._namespace
+        held = await _get(self._client, resource, name, namespace)
         if held is not None:
-            await self._client.update(resource, {**held, **content}, NAMESPACE)
+            await self._client.update(resource, {**held, **content}, namespace)
             return
-        try:
-            await self._client.create(NAMESPACES, {"metadata": {"name": NAMESPACE}})
-        except KubeApiError as exc:
-            if exc.code != 409:
-                raise
         own = {"app.kubernetes.io/managed-by": "flyball", **labels}
-        metadata = {"name": name, "namespace": NAMESPACE, "labels": own}
-        head = {"apiVersion": resource.api_version, "kind": resource.kind}
-        await self._client.create(resource, {**head, "metadata": metadata, **content}, NAMESPACE)
+        metadata = {"name": name, "namespace": namespace, "labels": own}
+        obj = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, **content}
+        try:
+            await self._client.create(resource, obj, namespace)
+        except KubeApiError as exc:
+            if exc.code != 404:
+                raise
+            await self._client.create(NAMESPACES, {"metadata": {"name": namespace}})
+            await self._client.create(resource, obj, namespace)
 
 
 async def read_assets(client: KubeClient, objects: Mapping[str, Iterable[Mapping[str, Any]]]) -> ReadAssets:

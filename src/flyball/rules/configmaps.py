@@ -18,8 +18,8 @@ SELECTOR = "flyball.dev/rulefiles=true"
 class RuleFiles:
     """Watches the operator's ConfigMaps. A file that cannot be read keeps the groups it had."""
 
-    def __init__(self, client: KubeClient) -> None:
-        self._informer: Informer[dict[str, Any]] = Informer(client, CONFIG_MAPS, NAMESPACE, label_selector=SELECTOR)
+    def __init__(self, client: KubeClient, namespace: str = NAMESPACE) -> None:
+        self._informer: Informer[dict[str, Any]] = Informer(client, CONFIG_MAPS, namespace, label_selector=SELECTOR)
         self._read: dict[str, tuple[str, tuple[Group, ...]]] = {}
 
     async def run(self, changed: Callable[[list[Group]], None]) -> None:
