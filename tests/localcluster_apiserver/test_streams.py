@@ -42,6 +42,10 @@ class Worker:
         return self.container if name == "c" else None
 
 
+async def knows(_token: str) -> bool:
+    return False
+
+
 def run_with_node(tmp_path: Path, steps: Callable[[Client], Awaitable[None]]) -> None:
     async def main() -> None:
         pki.ensure(tmp_path, 0)
@@ -49,7 +53,7 @@ def run_with_node(tmp_path: Path, steps: Callable[[Client], Awaitable[None]]) ->
         worker = Worker(tmp_path)
         directory = tmp_path / "pki"
         tls = ServerTLS(directory / "node.crt", directory / "node.key")
-        node = await serve(NodeApi(manager, directory / "token", dict), port=0, tls=tls)
+        node = await serve(NodeApi(manager, directory / "token", dict, knows), port=0, tls=tls)
         server = ApiServer(tmp_path, port_offset=node.port - 10250, port=0)
         await server.start()
         connector = aiohttp.TCPConnector(ssl=client_tls(ca_file=directory / "ca.crt"))

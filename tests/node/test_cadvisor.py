@@ -1,9 +1,11 @@
 """Figures of real processes under cAdvisor's names."""
 
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
 
 from flyball.localcluster.node import cadvisor
 from flyball.localcluster.node.cadvisor import Cadvisor
+from flyball.localcluster.node.httpapi import NodeApi
 
 from .fakes import pod, run, until
 
@@ -82,5 +84,25 @@ def test_probes_are_counted_by_result(tmp_path):
         assert count("successful") == 0
         (tmp_path / "ready").touch()
         await until(lambda: count("successful") > 0)
+
+    run(tmp_path, story)
+
+
+def test_figures_are_given_to_whom_the_api_server_knows_and_logs_are_not(tmp_path):
+    async def knows(token):
+        return token == "account"
+
+    (tmp_path / "token").write_text("admin")
+
+    async def story(manager, client, recorder):
+        node = TestClient(NodeApi(manager, tmp_path / "token", dict, knows))
+
+        def status(path, token):
+            return node.get(path, headers={"authorization": f"Bearer {token}"}).status_code
+
+        for path in ("/metrics", "/metrics/cadvisor"):
+            assert [status(path, token) for token in ("account", "admin", "other")] == [200, 200, 401]
+        logs = "/containerLogs/default/p/main"
+        assert [status(logs, token) for token in ("account", "admin")] == [401, 404]
 
     run(tmp_path, story)

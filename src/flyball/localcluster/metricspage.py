@@ -22,9 +22,14 @@ def authorized(scope: Any, token_file: Path) -> bool:
         token = token_file.read_bytes().strip()
     except OSError:
         return False
+    return bool(token) and hmac.compare_digest(bearer(scope).encode("latin-1"), token)
+
+
+def bearer(scope: Any) -> str:
+    """A request's bearer token, or empty."""
     given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-    kind, _, value = given.partition(b" ")
-    return bool(token) and kind.lower() == b"bearer" and hmac.compare_digest(value.strip(), token)
+    kind, _, value = given.decode("latin-1").partition(" ")
+    return str(value.strip()) if kind.lower() == "bearer" else ""
 
 
 async def answer(send: Any, status: int, body: bytes, content_type: str = TEXT) -> None:

@@ -1,12 +1,12 @@
 """The node's HTTPS server: logs, figures, health, exec and port-forward.
 
-Everything but ``/healthz`` asks for the bearer token.
+Everything but ``/healthz`` asks for the bearer token; figures are given to service accounts, too.
 """
 
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -15,7 +15,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from flyball import clock
 from flyball.localcluster.durations import Series
-from flyball.localcluster.metricspage import METRICS_TEXT, TEXT, answer, authorized, health_slis
+from flyball.localcluster.metricspage import METRICS_TEXT, TEXT, answer, authorized, bearer, health_slis
 from flyball.localcluster.node import attaching, cadvisor, containerlogs, figures, process, streams
 from flyball.localcluster.node.pods import PodManager
 
@@ -24,6 +24,7 @@ class NodeApi:
     """An ASGI application.
 
     Args:
+        knows: whether a bearer token is one that the API server knows.
         asked: the series of the client by which the node asks the API server.
     """
 
@@ -32,8 +33,10 @@ class NodeApi:
         manager: PodManager,
         token_file: Path,
         own_metrics: Callable[[], Mapping[str, float]],
+        knows: Callable[[str], Awaitable[bool]],
         asked: Callable[[], Iterable[Metric]] = list,
     ) -> None:
+        self._knows = knows
         self._manager = manager
         self._token_file = token_file
         self._own_metrics = own_metrics
@@ -50,7 +53,8 @@ class NodeApi:
         if path == "/healthz":
             await answer(send, 200, b"ok")
             return
-        if not authorized(scope, self._token_file):
+        of_figures = path == "/metrics" or path.startswith("/metrics/")
+        if not authorized(scope, self._token_file) and not (of_figures and await self._knows(bearer(scope))):
             await answer(send, 401, b"Unauthorized: send the bearer token of the data directory's pki/token\n")
             return
         if scope["method"] not in ("GET", "HEAD"):

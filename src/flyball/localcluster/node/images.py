@@ -75,6 +75,7 @@ IMAGES = {
     "gcr.io/kubebuilder/kube-rbac-proxy": _RBAC_PROXY,
     "prom/pushgateway": Image(("pushgateway",)),
     "curlimages/curl": Image(("curl",)),
+    "ghcr.io/flyball-dev/flyball": Image(OURS),
     "flyball/forwarder": Image((sys.executable, "-I", "-S", str(Path(__file__).with_name("forwarder.py")))),
     "pause": _PAUSE,
     "registry.k8s.io/pause": _PAUSE,

@@ -12,7 +12,16 @@ from flyball import clock
 from flyball.errors import FlyballError, KubeApiError
 from flyball.http.server import Server, ServerTLS, serve
 from flyball.kube import EventRecorder, Informer, KubeClient
-from flyball.kube.kinds import ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, NODES, PODS, SECRETS, SERVICES
+from flyball.kube.kinds import (
+    ENDPOINT_SLICES,
+    INGRESS_CLASSES,
+    INGRESSES,
+    NODES,
+    PODS,
+    SECRETS,
+    SERVICES,
+    TOKEN_REVIEWS,
+)
 from flyball.localcluster.durations import ClientSeries, Series
 from flyball.localcluster.metricspage import MetricsPage
 from flyball.localcluster.node import cgroups, dnsserver, environment, figures, runtimes
@@ -98,6 +107,16 @@ class Node:
         self._stop_pods = False
         self._ready_since_ms = 0
 
+    async def _knows(self, token: str) -> bool:
+        """Whether the API server knows a bearer token, as a kubelet asks it."""
+        if not token:
+            return False
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
+        try:
+            return bool((await self._client.create(TOKEN_REVIEWS, body))["status"].get("authenticated"))
+        except FlyballError:
+            return False
+
     def stop_pods_at_end(self) -> None:
         """When ``run`` is cancelled after this, the pods' processes end too; their objects stay."""
         self._stop_pods = True
@@ -110,7 +129,7 @@ class Node:
         """
         self.pods.continue_all()
         pki = self.data_dir / "pki"
-        api = NodeApi(self.pods, pki / "token", self.statistics, self._asked.collect)
+        api = NodeApi(self.pods, pki / "token", self.statistics, self._knows, self._asked.collect)
         proxy_page = MetricsPage(Series(self.proxy.series.collect).exposition, None)
         server: Server | None = None
         proxy_server: Server | None = None
