@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from tests.adapter.on_cluster import run as run_command
 
+from flyball.cli.install import command as install
 from flyball.kube import KubeClient
-from flyball.kube.kinds import API_SERVICES, DEPLOYMENTS
+from flyball.kube.kinds import API_SERVICES, DAEMON_SETS, DEPLOYMENTS, STATEFUL_SETS
 from flyball.localcluster import ApiServer
 
 ROOT = Path(__file__).parents[2]
@@ -28,8 +30,8 @@ def tool(name: str) -> Any:
 
 
 def test_the_chart_is_written_from_the_manifests() -> None:
-    for name, text in tool("chart").FILES.items():
-        assert (ROOT / name).read_text() == text(), f"run python tools/chart.py: {name} is old"
+    for name, text in tool("chart").files().items():
+        assert (ROOT / name).read_text() == text, f"run python tools/chart.py: {name} is old"
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +43,36 @@ def helm() -> Path:
 @pytest.mark.peer
 def test_lint_and_refused_values(helm: Path) -> None:
     subprocess.run([str(helm), "lint", "--strict", str(CHART)], check=True, capture_output=True)
-    for wrong in ("adapter.replicas=0", "adapter.nothing=1", "adapter.prometheusUrl=ftp://x", "autoscaler.replicas=0"):
+    for wrong in (
+        *("adapter.replicas=0", "adapter.nothing=1", "adapter.prometheusUrl=ftp://x", "autoscaler.replicas=0"),
+        *("server.storage=big", "server.rules.a=1", "nodeExporter.replicas=1", "alertmanager.config=", "tracing=true"),
+    ):
         command = [str(helm), "template", "x", str(CHART), "--set", wrong]
         assert subprocess.run(command, capture_output=True, check=False).returncode != 0, wrong
+
+
+@pytest.mark.peer
+def test_everything_on_is_what_install_prints(helm: Path) -> None:
+    command = [str(helm), "template", "flyball", str(CHART), "--namespace=flyball-system", "--kube-version=1.37.1"]
+    rendered = by_name(subprocess.run([*command, *everything()], check=True, capture_output=True, text=True).stdout)
+    printed = by_name(CliRunner().invoke(install, ["all", "--namespace=flyball-system"]).stdout)
+    for objects in (rendered, printed):  # a release has one namespace; the manifests give the node exporter its own
+        for key in [key for key in objects if key[1] == "flyball-node-exporter"]:
+            del objects[key]["metadata"]["namespace"]
+    assert rendered == printed
+
+
+def by_name(text: str) -> dict[tuple[str, str], Any]:
+    """The objects of manifests, but for what helm makes in its own way."""
+    objects = [obj for obj in yaml.safe_load_all(text) if obj]
+    elsewhere = ("Namespace", "CustomResourceDefinition")
+    return {(obj["kind"], obj["metadata"]["name"]): obj for obj in objects if obj["kind"] not in elsewhere}
+
+
+def everything() -> list[str]:
+    """The flags that switch every part on."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    return [f"--set={part}.enabled=true" for part, chosen in values.items() if isinstance(chosen, dict)]
 
 
 @pytest.mark.peer
@@ -79,6 +108,10 @@ async def lifecycle(helm: Path, directory: Path) -> None:
             services = await client.list(API_SERVICES)
             return {item["metadata"]["name"]: item for item in services if item["spec"].get("service")}
 
+        async def workloads() -> set[str]:
+            kinds = (DEPLOYMENTS, STATEFUL_SETS, DAEMON_SETS)
+            return {item["metadata"]["name"] for kind in kinds for item in await client.list(kind, "metrics")}
+
         async def container() -> Any:
             deployment = await client.get(DEPLOYMENTS, "fly-adapter", "metrics")
             return deployment["spec"]["replicas"], deployment["spec"]["template"]["spec"]["containers"][0]["args"]
@@ -91,15 +124,18 @@ async def lifecycle(helm: Path, directory: Path) -> None:
         assert first[0] == 2
         url = "http://thanos.monitoring:9090"
         changes = ("--set", "adapter.replicas=3", "--set", f"adapter.prometheusUrl={url}")
-        changes += ("--set", "autoscaler.enabled=true")
-        await run("upgrade", "fly", str(CHART), *changes, "--set", "adapter.resourceMetrics=true")
+        changes += ("--set", "adapter.resourceMetrics=true")
+        output = await run("upgrade", "fly", str(CHART), *everything(), *changes)
+        assert "The Prometheus API is at http://fly-server.metrics.svc:9090" in output
         replicas, arguments = await container()
         assert replicas == 3 and f"--prometheus-url={url}" in arguments
         assert set(await ours()) == names | {"v1beta1.metrics.k8s.io"}
-        names_of = {item["metadata"]["name"] for item in await client.list(DEPLOYMENTS, "metrics")}
-        assert names_of == {"fly-adapter", "fly-autoscaler"}
+        deployed = ("adapter", "autoscaler", "operator", "kube-state-metrics", "blackbox-exporter")
+        assert await workloads() == {f"fly-{part}" for part in (*deployed, "server", "alertmanager", "node-exporter")}
+        await run("upgrade", "fly", str(CHART), "--reuse-values", "--set", "adapter.apiServices=false")
+        assert not await ours() and (await container())[0] == 3
         await run("rollback", "fly", "1")
-        assert len(await client.list(DEPLOYMENTS, "metrics")) == 1
+        assert await workloads() == {"fly-adapter"}
         assert await container() == first and set(await ours()) == names
         await run("uninstall", "fly")
-        assert not await ours() and not await client.list(DEPLOYMENTS, "metrics")
+        assert not await ours() and not await workloads()

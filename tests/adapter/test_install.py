@@ -10,9 +10,11 @@ from click.testing import CliRunner
 
 from flyball.adapter.manifests import Installation, manifests
 from flyball.cli.install import command
+from flyball.errors import ConfigError
 from flyball.kube import KubeClient
 from flyball.kube.applying import apply
 from flyball.localcluster import ApiServer
+from flyball.model.prometheusconfig import parse_prometheus_config
 
 from .world import DEADLINE_S
 
@@ -21,7 +23,9 @@ def by_kind(objects: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [obj for obj in objects if obj["kind"] == kind]
 
 
-@pytest.mark.parametrize("arguments", [[], ["--resource-metrics", "--described", "jobs.batch"], ["--standalone"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--resource-metrics", "--described", "jobs.batch"], ["--standalone"], ["all"]]
+)
 def test_the_api_server_takes_every_object_twice(tmp_path: Path, arguments: list[str]) -> None:
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == 0, result.output
@@ -59,6 +63,69 @@ def test_nothing_skips_verification_and_no_permission_is_a_wildcard_but_to_read_
     assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["seccompProfile"]
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert container["securityContext"]["readOnlyRootFilesystem"]
+
+
+def printed(*arguments: str) -> list[dict[str, Any]]:
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return list(yaml.safe_load_all(result.stdout))
+
+
+def test_every_part_but_the_node_exporter_passes_the_restricted_standard_in_its_namespace() -> None:
+    objects = printed("all")
+    standards = {
+        item["metadata"]["name"]: item["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+        for item in by_kind(objects, "Namespace")
+    }
+    assert standards == {"flyball-system": "restricted", "flyball-node-exporter": "privileged"}
+    workloads = [item for kind in ("Deployment", "StatefulSet", "DaemonSet") for item in by_kind(objects, kind)]
+    assert len(workloads) == 8
+    for item in workloads:
+        pod = item["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["seccompProfile"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert not container["securityContext"]["allowPrivilegeEscalation"]
+        assert not {"hostPID", "hostNetwork", "hostIPC"} & set(pod)
+        mounted = [volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume]
+        assert standards[item["metadata"]["namespace"]] == ("privileged" if mounted else "restricted")
+    for role in by_kind(objects, "ClusterRole") + by_kind(objects, "Role"):
+        assert not any("*" in rule["verbs"] or "*" in rule["apiGroups"] for rule in role["rules"])
+    policies = {item["metadata"]["name"] for item in by_kind(objects, "NetworkPolicy")}
+    assert policies == {item["metadata"]["name"] for item in workloads}
+
+
+def test_parts_that_are_named_together_find_each_other() -> None:
+    def arguments_of(objects: list[dict[str, Any]], kind: str, name: str) -> list[str]:
+        (found,) = (item for item in by_kind(objects, kind) if item["metadata"]["name"] == name)
+        arguments: list[str] = found["spec"]["template"]["spec"]["containers"][0]["args"]
+        return arguments
+
+    def config_of(objects: list[dict[str, Any]]) -> dict[str, Any]:
+        (found,) = (item for item in by_kind(objects, "ConfigMap") if item["metadata"]["name"] == "flyball-server")
+        parsed, errors = parse_prometheus_config(found["data"]["prometheus.yml"])
+        assert not errors and {job.job_name for job in parsed.jobs} == {"flyball", "kubernetes-pods", "kubelet"}
+        return {"urls": [url for one in parsed.alertmanagers for url in one.urls()]}
+
+    alone, together = printed("server"), printed("all", "--namespace", "metrics")
+    assert config_of(alone) == {"urls": []}
+    assert config_of(together) == {"urls": ["http://flyball-alertmanager.metrics.svc:9093/api/v2/alerts"]}
+    assert not [item for item in arguments_of(alone, "StatefulSet", "flyball-server") if "operator" in item]
+    assert "--operator-namespace=metrics" in arguments_of(together, "StatefulSet", "flyball-server")
+    url = "--prometheus-url=http://flyball-server.metrics.svc:9090"
+    assert url in arguments_of(together, "Deployment", "flyball-adapter")
+
+
+def test_an_option_of_another_part_and_one_that_may_mean_several_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("rules: []\n")
+    for arguments, message in (
+        (("autoscaler", "--standalone"), "--standalone belongs to adapter"),
+        (("server", "--replicas", "2"), "--replicas belongs to adapter or autoscaler or operator"),
+        (("server", "alertmanager", "--config", str(file)), "--config may mean server or alertmanager"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            CliRunner().invoke(command, arguments, catch_exceptions=False)
 
 
 def test_metrics_server_keeps_its_group_unless_asked() -> None:

@@ -2,20 +2,9 @@
 
 from dataclasses import dataclass
 
-from flyball import __version__
 from flyball.adapter.tenants import metric_rule_definition
-from flyball.kube.manifests import (
-    RBAC,
-    Object,
-    allow,
-    bind,
-    deployment,
-    disruption_budget,
-    labels_of,
-    network_policy,
-    part,
-    restricted_pod,
-)
+from flyball.kube import manifests as kube
+from flyball.kube.manifests import RBAC, Object, allow, bind, container, part
 
 PORT = 6443
 API_GROUPS = (
@@ -30,7 +19,7 @@ TAKES_OVER = {"flyball.dev/takes-over": "true"}
 
 
 @dataclass(frozen=True, slots=True)
-class Installation:
+class Installation(kube.Installation):
     """What may be chosen.
 
     Attributes:
@@ -40,10 +29,7 @@ class Installation:
         standalone: no Prometheus.
     """
 
-    namespace: str = "flyball-system"
     name: str = "flyball-adapter"
-    image: str = f"ghcr.io/flyball-dev/flyball:{__version__}"
-    replicas: int = 2
     prometheus_url: str = "http://prometheus-k8s.monitoring.svc:9090"
     config: str = EMPTY_CONFIG
     described: tuple[tuple[str, str], ...] = (("", "services"),)
@@ -55,15 +41,15 @@ def manifests(chosen: Installation) -> list[Object]:
     """Every object, in the order in which they are applied."""
     name, namespace = chosen.name, chosen.namespace
     return [
-        part("v1", "Namespace", namespace, labels={"pod-security.kubernetes.io/enforce": "restricted"}),
+        kube.namespace(namespace),
         metric_rule_definition(),
         part("v1", "ServiceAccount", name, namespace),
         *_permissions(chosen),
         part("v1", "ConfigMap", name, namespace, data={"config.yaml": chosen.config}),
-        _service(chosen),
+        kube.service(chosen, 443, "https"),
         _deployment(chosen),
-        disruption_budget(name, namespace),
-        network_policy(name, namespace, ("https",)),
+        kube.disruption_budget(chosen),
+        kube.network_policy(chosen, ("https",), pods_only=False),
         *(
             _api_service(chosen, *group)
             for group in API_GROUPS
@@ -73,8 +59,7 @@ def manifests(chosen: Installation) -> list[Object]:
 
 
 def _permissions(chosen: Installation) -> list[Object]:
-    name, namespace = chosen.name, chosen.namespace
-    us = (namespace, name)
+    name, us = chosen.name, chosen.account
     api_services = [f"{version}.{api}" for api, version, _ in API_GROUPS]
     cluster = [
         allow("", "pods nodes", "list watch"),
@@ -103,21 +88,13 @@ def _permissions(chosen: Installation) -> list[Object]:
     ]
     aggregated = {f"rbac.authorization.k8s.io/aggregate-to-{to}": "true" for to in ("view", "edit", "admin")}
     return [
-        part(f"{RBAC}/v1", "ClusterRole", name, rules=cluster),
-        bind(name, name, us),
+        *kube.cluster_role(chosen, cluster),
         bind(f"{name}-auth-delegator", "system:auth-delegator", us),
         bind(f"{name}-auth-reader", "extension-apiserver-authentication-reader", us, "kube-system", kind="Role"),
-        part(f"{RBAC}/v1", "Role", name, namespace, rules=own),
-        bind(name, name, us, namespace, kind="Role"),
+        *kube.own_role(chosen, own),
         part(f"{RBAC}/v1", "ClusterRole", f"{name}-reader", labels=aggregated, rules=reader),
         bind(f"{name}-hpa", f"{name}-reader", ("kube-system", "horizontal-pod-autoscaler")),
     ]
-
-
-def _service(chosen: Installation) -> Object:
-    port = {"name": "https", "port": 443, "targetPort": "https", "protocol": "TCP"}
-    spec = {"selector": labels_of(chosen.name), "ports": [port]}
-    return part("v1", "Service", chosen.name, chosen.namespace, spec=spec)
 
 
 def _deployment(chosen: Installation) -> Object:
@@ -127,29 +104,21 @@ def _deployment(chosen: Installation) -> Object:
         *(f"--cert-secret={own}-tls", "--metrics-relist-interval=1m", "--logging-format=json"),
         "--standalone" if chosen.standalone else f"--prometheus-url={chosen.prometheus_url}",
     ]
-
-    def probe(path: str, failures: int) -> Object:
-        return {"httpGet": {"path": path, "port": "https", "scheme": "HTTPS"}, "failureThreshold": failures}
-
-    container = {
-        "name": "adapter",
-        "image": chosen.image,
-        "args": arguments,
-        "ports": [{"name": "https", "containerPort": PORT}],
-        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
-        "livenessProbe": probe("/livez", 5),
-        "readinessProbe": probe("/readyz", 3),
-        "volumeMounts": [
+    main = container(
+        "adapter",
+        chosen,
+        arguments,
+        ports=[{"name": "https", "containerPort": PORT}],
+        resources=kube.resources("50m", "128Mi", "512Mi"),
+        livenessProbe=kube.probe("/livez", 5, "https", "HTTPS"),
+        readinessProbe=kube.probe("/readyz", 3, "https", "HTTPS"),
+        volumeMounts=[
             {"name": "config", "mountPath": "/etc/adapter", "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},
         ],
-    }
-    volumes = [
-        {"name": "config", "configMap": {"name": chosen.name}},
-        {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
-    ]
-    pod = restricted_pod(chosen.name, container, volumes)
-    return deployment(chosen.name, chosen.namespace, chosen.replicas, pod)
+    )
+    volumes = [{"name": "config", "configMap": {"name": chosen.name}}, kube.scratch()]
+    return kube.deployment(chosen, "adapter", kube.restricted_pod(chosen.name, main, volumes))
 
 
 def _api_service(chosen: Installation, group: str, version: str, priority: int) -> Object:

@@ -2,50 +2,34 @@
 
 from dataclasses import dataclass
 
-from flyball import __version__
 from flyball.autoscaler.definition import governor_definition
-from flyball.kube.manifests import (
-    RBAC,
-    Object,
-    allow,
-    bind,
-    deployment,
-    disruption_budget,
-    network_policy,
-    part,
-    restricted_pod,
-)
+from flyball.kube import manifests as kube
+from flyball.kube.manifests import Object, allow, container, part
 
 
 @dataclass(frozen=True, slots=True)
-class Installation:
+class Installation(kube.Installation):
     """What may be chosen."""
 
-    namespace: str = "flyball-system"
     name: str = "flyball-autoscaler"
-    image: str = f"ghcr.io/flyball-dev/flyball:{__version__}"
-    replicas: int = 2
 
 
 def manifests(chosen: Installation) -> list[Object]:
     """Every object, in the order in which they are applied."""
-    name, namespace = chosen.name, chosen.namespace
     return [
-        part("v1", "Namespace", namespace, labels={"pod-security.kubernetes.io/enforce": "restricted"}),
+        kube.namespace(chosen.namespace),
         governor_definition(),
-        part("v1", "ServiceAccount", name, namespace),
+        part("v1", "ServiceAccount", chosen.name, chosen.namespace),
         *_permissions(chosen),
-        deployment(name, namespace, chosen.replicas, _pod(chosen)),
-        disruption_budget(name, namespace),
-        network_policy(name, namespace),
+        kube.deployment(chosen, "autoscaler", _pod(chosen)),
+        kube.disruption_budget(chosen),
+        kube.network_policy(chosen),
     ]
 
 
 def _permissions(chosen: Installation) -> list[Object]:
     """Governors of Deployments, StatefulSets and ReplicaSets; HPAs are only watched, for who owns a target."""
-    name, namespace = chosen.name, chosen.namespace
-    us = (namespace, name)
-    cluster = [
+    rules = [
         allow("flyball.dev", "governors", "list watch"),
         allow("flyball.dev", "governors/status", "update"),
         allow("autoscaling", "horizontalpodautoscalers", "list watch"),
@@ -56,36 +40,18 @@ def _permissions(chosen: Installation) -> list[Object]:
         allow("external.metrics.k8s.io", "*", "list"),
         allow("metrics.k8s.io", "pods", "list"),
     ]
-    own = [
-        allow("coordination.k8s.io", "leases", "create"),
-        allow("coordination.k8s.io", "leases", "get update", [name]),
-    ]
-    return [
-        part(f"{RBAC}/v1", "ClusterRole", name, rules=cluster),
-        bind(name, name, us),
-        part(f"{RBAC}/v1", "Role", name, namespace, rules=own),
-        bind(name, name, us, namespace, kind="Role"),
-    ]
+    return [*kube.cluster_role(chosen, rules), *kube.own_lease(chosen)]
 
 
 def _pod(chosen: Installation) -> Object:
     """Nothing asks it over HTTP: its API listens on loopback alone, and the lease shows whether it lives."""
-    container = {
-        "name": "autoscaler",
-        "image": chosen.image,
-        "args": [
-            "autoscaler",
-            f"--lease={chosen.namespace}/{chosen.name}",
-            "--journal=/var/lib/flyball/journal.db",
-        ],
-        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
-        "volumeMounts": [
-            {"name": "journal", "mountPath": "/var/lib/flyball"},
-            {"name": "tmp", "mountPath": "/tmp"},
-        ],
-    }
-    volumes = [
-        {"name": "journal", "emptyDir": {"sizeLimit": "1Gi"}},
-        {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
-    ]
-    return restricted_pod(chosen.name, container, volumes)
+    lease = f"--lease={chosen.namespace}/{chosen.name}"
+    main = container(
+        "autoscaler",
+        chosen,
+        ["autoscaler", lease, "--journal=/var/lib/flyball/journal.db"],
+        resources=kube.resources("50m", "128Mi", "512Mi"),
+        volumeMounts=[{"name": "journal", "mountPath": "/var/lib/flyball"}, {"name": "tmp", "mountPath": "/tmp"}],
+    )
+    volumes = [{"name": "journal", "emptyDir": {"sizeLimit": "1Gi"}}, kube.scratch()]
+    return kube.restricted_pod(chosen.name, main, volumes)

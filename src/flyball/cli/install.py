@@ -1,85 +1,176 @@
-"""``flyball install``: the manifests of a part, for ``kubectl apply``."""
+"""``flyball install``: the manifests of parts, for ``kubectl apply``."""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from flyball.errors import ConfigError
 
-#: Options that say something to every part.
-COMMON = frozenset({"part", "namespace", "image", "replicas"})
+Object = dict[str, Any]
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_REPLICATED = frozenset({"replicas"})
+#: Options that say something to a part, beyond those of every part.
+OPTIONS: Mapping[str, frozenset[str]] = {
+    "adapter": _REPLICATED | {"prometheus_url", "config", "described", "resource_metrics", "standalone"},
+    "autoscaler": _REPLICATED,
+    "operator": _REPLICATED,
+    "server": frozenset({"config", "rules", "storage"}),
+    "alertmanager": frozenset({"config", "storage"}),
+    "node-exporter": frozenset(),
+    "kube-state-metrics": frozenset(),
+    "blackbox-exporter": frozenset({"config"}),
+}
+#: Of every part, whether it is given or not.
+COMMON = frozenset({"parts", "namespace", "image"})
+Given = Mapping[str, Any]
 
 
 @click.command("install", epilog="Example: flyball install --config adapter.yaml | kubectl apply -f -")
-@click.argument("part", type=click.Choice(["adapter", "autoscaler"]), default="adapter")
-@click.option("--namespace", default="flyball-system", show_default=True)
+@click.argument("parts", nargs=-1, metavar="[PART]...", type=click.Choice([*OPTIONS, "all"]))
+@click.option("--namespace", help="[default: flyball-system; flyball-node-exporter for the node exporter]")
 @click.option("--image", help="The container image.  [default: this version's]")
 @click.option("--replicas", type=click.IntRange(1, 20), default=2, show_default=True)
 @click.option("--prometheus-url", default="http://prometheus-k8s.monitoring.svc:9090", show_default=True)
-@click.option(
-    "--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="prometheus-adapter's file."
-)
+@click.option("--config", type=_FILE, help="The part's configuration: prometheus-adapter's file, prometheus.yml ...")
 @click.option(
     "--described", multiple=True, metavar="RESOURCE[.GROUP]", help="Objects that metrics describe; repeat it."
 )
 @click.option("--resource-metrics", is_flag=True, help="Take metrics.k8s.io over as well (kubectl top).")
 @click.option("--standalone", is_flag=True, help="Scrape the pods behind HPAs; no Prometheus is asked.")
+@click.option("--rules", multiple=True, type=_FILE, help="A file of rules for the server; repeat it.")
+@click.option("--storage", metavar="SIZE", help="Of the part's volume, such as 50Gi.")
 @click.pass_context
-def command(
-    ctx: click.Context,
-    part: str,
-    namespace: str,
-    image: str | None,
-    replicas: int,
-    prometheus_url: str,
-    config: Path | None,
-    described: tuple[str, ...],
-    resource_metrics: bool,
-    standalone: bool,
-) -> None:
-    """Print what installs a part of Flyball on a cluster.
+def command(ctx: click.Context, /, **given: Any) -> None:
+    """Print what installs parts of Flyball on a cluster: all, or the adapter where none is named.
 
-    Permissions are those of the calls that the part makes. The adapter's APIServices carry no insecureSkipTLSVerify: it
+    Parts: adapter, autoscaler, operator, server, alertmanager, node-exporter, kube-state-metrics, blackbox-exporter.
+    Those that are named together find each other: the server has the alertmanager's address and the operator's jobs,
+    and the adapter asks the server.
+
+    Permissions are those of the calls that a part makes. The adapter's APIServices carry no insecureSkipTLSVerify: it
     keeps an authority of its own in a Secret and writes it into their caBundle.
     """
     import yaml
 
-    given = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    if part == "autoscaler":
-        from flyball.autoscaler import manifests as autoscaler
-
-        if foreign := [name for name in given if name not in COMMON]:
-            raise ConfigError(f"--{foreign[0].replace('_', '-')} belongs to the adapter; leave it out")
-        base = autoscaler.Installation()
-        objects = autoscaler.manifests(autoscaler.Installation(namespace, base.name, image or base.image, replicas))
-    else:
-        from flyball.adapter import manifests as adapter
-
-        own = adapter.Installation()
-        pairs = tuple((group, resource) for resource, _, group in (item.partition(".") for item in described))
-        objects = adapter.manifests(
-            adapter.Installation(
-                namespace=namespace,
-                image=image or own.image,
-                replicas=replicas,
-                prometheus_url=prometheus_url,
-                config=_adapter_config(config, standalone=standalone) or own.config,
-                described=pairs or own.described,
-                resource_metrics=resource_metrics,
-                standalone=standalone,
-            )
-        )
+    parts: tuple[str, ...] = given["parts"] or ("adapter",)
+    parts = tuple(OPTIONS) if "all" in parts else tuple(dict.fromkeys(parts))
+    chosen = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    for name in sorted(chosen - COMMON):
+        owners = [part for part in parts if name in OPTIONS[part]]
+        flag = f"--{name.replace('_', '-')}"
+        if not owners:
+            needed = " or ".join(part for part in OPTIONS if name in OPTIONS[part])
+            raise ConfigError(f"{flag} belongs to {needed}; name that part, or leave it out")
+        if name in ("config", "storage") and len(owners) > 1:
+            raise ConfigError(f"{flag} may mean {' or '.join(owners)}; print these parts one by one")
+    objects: list[Object] = []
+    for part in parts:
+        objects += [obj for obj in _BUILDERS[part](parts, given, chosen) if obj not in objects]
     plain = json.loads(json.dumps(objects))  # shared parts would be written as aliases, which our own loader refuses
     click.echo(yaml.safe_dump_all(plain, sort_keys=False, width=1000), nl=False)
 
 
-def _adapter_config(file: Path | None, *, standalone: bool) -> str:
-    if file is not None:
-        return file.read_text(encoding="utf-8")
-    if not standalone:
-        return ""
-    from flyball.adapter.standalone import STANDALONE_CONFIG
+def _common(own: Any, given: Given, **more: Any) -> Any:
+    """An installation with what was chosen for every part; None leaves a default."""
+    wanted = {"namespace": given["namespace"], "image": given["image"], **more}
+    return replace(own, **{name: value for name, value in wanted.items() if value is not None})
 
-    return STANDALONE_CONFIG
+
+def _text(file: Path | None) -> str | None:
+    return None if file is None else file.read_text(encoding="utf-8")
+
+
+def _adapter(parts: Sequence[str], given: Given, chosen: set[str]) -> list[Object]:
+    from flyball.adapter.manifests import Installation, manifests
+
+    config, standalone, url = _text(given["config"]), given["standalone"], given["prometheus_url"]
+    if config is None and standalone:
+        from flyball.adapter.standalone import STANDALONE_CONFIG as config  # noqa: N811
+    if "server" in parts and "prometheus_url" not in chosen:
+        from flyball.servermanifests import PORT
+        from flyball.servermanifests import Installation as Server
+
+        url = f"http://{_common(Server(), given).host}:{PORT}"
+    pairs = tuple((group, resource) for resource, _, group in (item.partition(".") for item in given["described"]))
+    return manifests(
+        _common(
+            Installation(),
+            given,
+            replicas=given["replicas"],
+            prometheus_url=url,
+            config=config,
+            described=pairs or None,
+            resource_metrics=given["resource_metrics"],
+            standalone=standalone,
+        )
+    )
+
+
+def _autoscaler(_parts: Sequence[str], given: Given, _chosen: set[str]) -> list[Object]:
+    from flyball.autoscaler.manifests import Installation, manifests
+
+    return manifests(_common(Installation(), given, replicas=given["replicas"]))
+
+
+def _operator(_parts: Sequence[str], given: Given, _chosen: set[str]) -> list[Object]:
+    from flyball.operator.manifests import Installation, manifests
+
+    return manifests(_common(Installation(), given, replicas=given["replicas"]))
+
+
+def _server(parts: Sequence[str], given: Given, _chosen: set[str]) -> list[Object]:
+    from flyball.servermanifests import ALERTING, CONFIG, Installation, manifests
+
+    config = _text(given["config"])
+    if config is None and "alertmanager" in parts:
+        from flyball.alerting.manifests import PORT
+        from flyball.alerting.manifests import Installation as Alertmanager
+
+        config = ALERTING.format(alertmanager=f"{_common(Alertmanager(), given).host}:{PORT}") + CONFIG
+    rules = {file.name: file.read_text(encoding="utf-8") for file in given["rules"]}
+    operator = "operator" in parts
+    return manifests(
+        _common(Installation(), given, config=config, rules=rules, storage=given["storage"], operator=operator)
+    )
+
+
+def _alertmanager(_parts: Sequence[str], given: Given, _chosen: set[str]) -> list[Object]:
+    from flyball.alerting.manifests import Installation, manifests
+
+    return manifests(_common(Installation(), given, config=_text(given["config"]), storage=given["storage"]))
+
+
+def _node_exporter(parts: Sequence[str], given: Given, _chosen: set[str]) -> list[Object]:
+    from flyball.exporters.manifests import NODE, node_exporter
+
+    # beside others it keeps a namespace of its own: its pods are not for the restricted standard
+    return node_exporter(_common(NODE, given, namespace=given["namespace"] if len(parts) == 1 else None))
+
+
+def _kube_state_metrics(_parts: Sequence[str], given: Given, _chosen: set[str]) -> list[Object]:
+    from flyball.exporters.manifests import KUBE_STATE, kube_state_metrics
+
+    return kube_state_metrics(_common(KUBE_STATE, given))
+
+
+def _blackbox_exporter(_parts: Sequence[str], given: Given, _chosen: set[str]) -> list[Object]:
+    from flyball.exporters.manifests import BlackboxInstallation, blackbox_exporter
+
+    return blackbox_exporter(_common(BlackboxInstallation(), given, config=_text(given["config"])))
+
+
+_BUILDERS: Mapping[str, Callable[[Sequence[str], Given, set[str]], list[Object]]] = {
+    "adapter": _adapter,
+    "autoscaler": _autoscaler,
+    "operator": _operator,
+    "server": _server,
+    "alertmanager": _alertmanager,
+    "node-exporter": _node_exporter,
+    "kube-state-metrics": _kube_state_metrics,
+    "blackbox-exporter": _blackbox_exporter,
+}

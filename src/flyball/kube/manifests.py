@@ -1,10 +1,41 @@
 """Pieces of the manifests that install our parts: objects, permissions, pods that pass the restricted standard."""
 
+from dataclasses import dataclass
 from typing import Any
+
+from flyball import __version__
 
 Object = dict[str, Any]
 RBAC = "rbac.authorization.k8s.io"
 USER = 65532
+#: On the pods of every part, beside its component: what a scrape job looks for.
+PART_OF = {"app.kubernetes.io/part-of": "flyball"}
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What may be chosen of any part.
+
+    Attributes:
+        name: of its objects.
+        arguments: beyond our own, to its command.
+    """
+
+    name: str
+    namespace: str = "flyball-system"
+    image: str = f"ghcr.io/flyball-dev/flyball:{__version__}"
+    replicas: int = 2
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def account(self) -> tuple[str, str]:
+        """Namespace and name of its service account."""
+        return self.namespace, self.name
+
+    @property
+    def host(self) -> str:
+        """The name of its Service."""
+        return f"{self.name}.{self.namespace}.svc"
 
 
 def part(
@@ -38,8 +69,59 @@ def bind(name: str, role: str, account: tuple[str, str], namespace: str = "", *,
     return part(f"{RBAC}/v1", binding, name, namespace, roleRef=role_ref, subjects=[subject])
 
 
-def restricted_pod(name: str, container: Object, volumes: list[Object]) -> Object:
-    """The spec of a pod with one container, which passes the restricted pod security standard, spread over nodes."""
+def namespace(name: str, standard: str = "restricted") -> Object:
+    """A namespace that holds its pods to a pod security standard."""
+    return part("v1", "Namespace", name, labels={"pod-security.kubernetes.io/enforce": standard})
+
+
+def own_lease(chosen: Installation) -> list[Object]:
+    """Who leads, in a lease of the part's name."""
+    rules = [
+        allow("coordination.k8s.io", "leases", "create"),
+        allow("coordination.k8s.io", "leases", "get update", [chosen.name]),
+    ]
+    return own_role(chosen, rules)
+
+
+def cluster_role(chosen: Installation, rules: list[Object]) -> list[Object]:
+    """What a part may do in the whole cluster."""
+    return [part(f"{RBAC}/v1", "ClusterRole", chosen.name, rules=rules), bind(chosen.name, chosen.name, chosen.account)]
+
+
+def own_role(chosen: Installation, rules: list[Object]) -> list[Object]:
+    """What a part may do in its own namespace."""
+    name, space = chosen.name, chosen.namespace
+    return [
+        part(f"{RBAC}/v1", "Role", name, space, rules=rules),
+        bind(name, name, chosen.account, space, kind="Role"),
+    ]
+
+
+def container(name: str, chosen: Installation, arguments: list[str], **fields: Any) -> Object:
+    """A container of our image."""
+    return {"name": name, "image": chosen.image, "args": [*arguments, *chosen.arguments], **fields}
+
+
+def resources(cpu: str, memory: str, memory_max: str) -> Object:
+    """CPU is asked for and not limited: throttled programs miss their time."""
+    return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": memory_max}}
+
+
+def probe(path: str, failures: int, port: str = "http", scheme: str = "HTTP") -> Object:
+    return {"httpGet": {"path": path, "port": port, "scheme": scheme}, "failureThreshold": failures}
+
+
+def scratch(size: str = "16Mi") -> Object:
+    """A volume ``tmp`` in memory: everything else is read-only."""
+    return {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": size}}
+
+
+def restricted_pod(name: str, container: Object, volumes: list[Object], *, token: bool = True) -> Object:
+    """The spec of a pod with one container, which passes the restricted pod security standard, spread over nodes.
+
+    Args:
+        token: whether it talks to the API server.
+    """
     container = container | {
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -53,37 +135,72 @@ def restricted_pod(name: str, container: Object, volumes: list[Object]) -> Objec
         "whenUnsatisfiable": "ScheduleAnyway",
         "labelSelector": {"matchLabels": labels_of(name)},
     }
+    user = {"runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER}
     return {
         "serviceAccountName": name,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": USER, "seccompProfile": {"type": "RuntimeDefault"}},
+        **({} if token else {"automountServiceAccountToken": False}),
+        "securityContext": {**user, "seccompProfile": {"type": "RuntimeDefault"}},
         "topologySpreadConstraints": [spread],
         "containers": [container],
         "volumes": volumes,
     }
 
 
-def deployment(name: str, namespace: str, replicas: int, pod: Object) -> Object:
+def workload(kind: str, chosen: Installation, component: str, pod: Object, **spec: Any) -> Object:
+    """A Deployment, StatefulSet or DaemonSet of a part."""
+    labels = labels_of(chosen.name)
+    of_pods = {**labels, **PART_OF, "app.kubernetes.io/component": component}
+    template = {"metadata": {"labels": of_pods}, "spec": pod}
+    spec = {"selector": {"matchLabels": labels}, **spec, "template": template}
+    return part("apps/v1", kind, chosen.name, chosen.namespace, of_pods, spec=spec)
+
+
+def deployment(chosen: Installation, component: str, pod: Object) -> Object:
     """Replaced one by one, never fewer than asked for."""
+    strategy = {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    return workload("Deployment", chosen, component, pod, replicas=chosen.replicas, strategy=strategy)
+
+
+def stateful_set(chosen: Installation, component: str, pod: Object, storage: str) -> Object:
+    """With a volume ``data`` of its own for each replica."""
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": storage}}}
+    return workload(
+        "StatefulSet",
+        chosen,
+        component,
+        pod,
+        replicas=chosen.replicas,
+        serviceName=chosen.name,
+        volumeClaimTemplates=[{"metadata": {"name": "data"}, "spec": claim}],
+    )
+
+
+def service(chosen: Installation, port: int, name: str = "http", target: str = "") -> Object:
+    ports = [{"name": name, "port": port, "targetPort": target or name, "protocol": "TCP"}]
+    spec = {"selector": labels_of(chosen.name), "ports": ports}
+    return part("v1", "Service", chosen.name, chosen.namespace, labels_of(chosen.name), spec=spec)
+
+
+def disruption_budget(chosen: Installation) -> Object:
+    spec = {"minAvailable": 1, "selector": {"matchLabels": labels_of(chosen.name)}}
+    return part("policy/v1", "PodDisruptionBudget", chosen.name, chosen.namespace, spec=spec)
+
+
+def network_policy(
+    chosen: Installation, ports: tuple[str, ...] = (), *, pods_only: bool = True, out: bool = True
+) -> Object:
+    """In: these ports, from pods of the cluster. Out: everything, or nothing.
+
+    Args:
+        pods_only: false where API servers ask, which no selector names.
+    """
+    asked: Object = {"ports": [{"port": port, "protocol": "TCP"} for port in ports]}
+    if pods_only:
+        asked = {"from": [{"namespaceSelector": {}}], **asked}
     spec = {
-        "replicas": replicas,
-        "selector": {"matchLabels": labels_of(name)},
-        "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-        "template": {"metadata": {"labels": labels_of(name)}, "spec": pod},
-    }
-    return part("apps/v1", "Deployment", name, namespace, labels_of(name), spec=spec)
-
-
-def disruption_budget(name: str, namespace: str) -> Object:
-    spec = {"minAvailable": 1, "selector": {"matchLabels": labels_of(name)}}
-    return part("policy/v1", "PodDisruptionBudget", name, namespace, spec=spec)
-
-
-def network_policy(name: str, namespace: str, ports: tuple[str, ...] = ()) -> Object:
-    """In: these ports, from anywhere (no selector names API servers and kubelets). Out: everything."""
-    spec = {
-        "podSelector": {"matchLabels": labels_of(name)},
+        "podSelector": {"matchLabels": labels_of(chosen.name)},
         "policyTypes": ["Ingress", "Egress"],
-        "ingress": [{"ports": [{"port": port, "protocol": "TCP"} for port in ports]}] if ports else [],
-        "egress": [{}],
+        "ingress": [asked] if ports else [],
+        "egress": [{}] if out else [],
     }
-    return part("networking.k8s.io/v1", "NetworkPolicy", name, namespace, spec=spec)
+    return part("networking.k8s.io/v1", "NetworkPolicy", chosen.name, chosen.namespace, spec=spec)

@@ -39,21 +39,27 @@ def _of(file: str, parse: Callable[[str], Iterator[Sample]]) -> Collect:
     return lambda paths: parse((paths.proc / file).read_text())
 
 
+def _net(paths: Paths) -> Path:
+    """The first process' network, which is the machine's where a container has one of its own."""
+    first = paths.proc / "1/net"
+    return first if os.access(first / "dev", os.R_OK) else paths.proc / "net"
+
+
 def _netdev(paths: Paths) -> Iterator[Sample]:
-    return parsing.netdev((paths.proc / "net/dev").read_text())
+    return parsing.netdev((_net(paths) / "dev").read_text())
 
 
 def _netstat(paths: Paths) -> Iterator[Sample]:
-    for file in ("net/netstat", "net/snmp"):
-        yield from parsing.netstat((paths.proc / file).read_text())
-    six = paths.proc / "net/snmp6"
+    for file in ("netstat", "snmp"):
+        yield from parsing.netstat((_net(paths) / file).read_text())
+    six = _net(paths) / "snmp6"
     if six.exists():
         yield from parsing.snmp6(six.read_text())
 
 
 def _sockstat(paths: Paths) -> Iterator[Sample]:
-    for file in ("net/sockstat", "net/sockstat6"):
-        path = paths.proc / file
+    for file in ("sockstat", "sockstat6"):
+        path = _net(paths) / file
         if path.exists():
             yield from parsing.sockstat(path.read_text(), os.sysconf("SC_PAGE_SIZE"))
 
