@@ -183,10 +183,10 @@ class Configuration:
             _RELOADED.set(1)
             _RELOADED_AT.set(self.last_reload[1] / 1000)
 
-    def directories(self) -> list[Path]:
-        """Where its files are."""
+    def files(self) -> list[Path]:
+        """What was read, and what a pattern finds since."""
         patterns = (*self.loaded.config.rule_files, *self.loaded.config.scrape_config_files)
-        return sorted({self.path.parent, *(Path(found).parent for one in patterns for found in glob.glob(one))})
+        return [self.path, *(Path(found) for one in patterns for found in sorted(glob.glob(one)))]
 
     def notifications(self) -> list[dict[str, Any]]:
         worked, at_ms = self.last_reload
@@ -322,9 +322,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
                 loop.create_task(rules.run(), name="rules"),
             ]
             if "auto-reload-config" in settings.features:
-                looks = on_change(
-                    configuration.directories, partial(_reload, configuration), settings.auto_reload_ms / 1e3
-                )
+                looks = on_change(configuration.files, partial(_reload, configuration), settings.auto_reload_ms / 1e3)
                 parts.append(loop.create_task(looks, name="reloading"))
             if settings.operator_namespace:
                 parts.append(loop.create_task(generated.run(), name="operator's configuration"))

@@ -124,9 +124,9 @@ def manifests(chosen: Installation) -> list[Object]:
 
 
 def _permissions(chosen: Installation) -> list[Object]:
-    """What discovery watches and kubelets ask for; with the operator its Secret and its rule files as well."""
+    """What discovery watches and kubelets ask for; with the operator its Secret and its rule files, too."""
     rules: list[Object] = [
-        allow("", "pods nodes services", "list watch"),
+        allow("", "pods nodes services endpoints", "list watch"),
         allow("discovery.k8s.io", "endpointslices", "list watch"),
         allow("", "nodes/metrics", "get"),
     ]

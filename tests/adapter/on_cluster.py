@@ -26,7 +26,7 @@ from tools.kubectl import find
 
 from flyball import clock
 from flyball.http.server import serve
-from flyball.kube import KubeClient
+from flyball.kube import KubeClient, Resource
 from flyball.kube.kinds import CONFIG_MAPS, DEPLOYMENTS, PODS, SERVICES
 
 ROOT = Path(__file__).parents[2]
@@ -323,10 +323,10 @@ async def apply_part(directory: Path, *flags: str) -> None:
     assert code == 0, err
 
 
-async def container_arguments(directory: Path, name: str) -> tuple[list[str], Path]:
-    """The arguments of the one container of a Deployment, and a kubeconfig of its service account."""
+async def container_arguments(directory: Path, name: str, kind: Resource = DEPLOYMENTS) -> tuple[list[str], Path]:
+    """The arguments of the one container of a workload, and a kubeconfig of its service account."""
     async with await KubeClient.from_kubeconfig(directory / "kubeconfig") as client:
-        deployment = await client.get(DEPLOYMENTS, name, SYSTEM)
+        deployment = await client.get(kind, name, SYSTEM)
     code, token, err = await run(
         *(find(), "create", "token", name, "-n", SYSTEM), home=directory, kubeconfig=directory / "kubeconfig"
     )

@@ -7,7 +7,7 @@ import pytest
 
 from flyball.http import reloader
 from flyball.http.client import new_session
-from flyball.http.reloader import Webhook, fingerprint, keep_told, on_change
+from flyball.http.reloader import Webhook, files_of, fingerprint, keep_told, on_change
 
 
 def test_links_that_lead_elsewhere_are_a_change(tmp_path: Path) -> None:
@@ -18,18 +18,18 @@ def test_links_that_lead_elsewhere_are_a_change(tmp_path: Path) -> None:
     volume.mkdir()
     (volume / "..data").symlink_to(tmp_path / "old")
     (volume / "config.yml").symlink_to("..data/config.yml")
-    before = fingerprint([volume])
-    assert before == fingerprint([volume])
+    before = fingerprint(files_of([volume]))
+    assert before == fingerprint(files_of([volume]))
     (volume / "..data").unlink()
     (volume / "..data").symlink_to(tmp_path / "new")
-    assert fingerprint([volume]) != before
-    assert fingerprint([tmp_path / "none"]) == ()
+    assert fingerprint(files_of([volume])) != before
+    assert fingerprint(files_of([tmp_path / "none"])) == ()
 
 
 def test_somebody_is_called_after_each_change(tmp_path: Path) -> None:
     async def main() -> None:
         called = asyncio.Queue[int]()
-        looking = asyncio.create_task(on_change(lambda: [tmp_path], lambda: called.put(1), 0.01))
+        looking = asyncio.create_task(on_change(lambda: [tmp_path / "config.yml"], lambda: called.put(1), 0.01))
         async with asyncio.timeout(10):
             for text in ("a", "ab"):
                 await asyncio.sleep(0)  # it has seen the directory as it was

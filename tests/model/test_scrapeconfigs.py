@@ -67,6 +67,15 @@ def test_yaml_scalars_are_those_of_go() -> None:
     assert load_all_yaml("---\na: 1\n---\n---\nb: 2\n") == [{"a": 1}, {"b": 2}]
 
 
+def test_a_url_is_a_target_only_where_relabelling_may_make_an_address_of_it() -> None:
+    job = "{job_name: a, static_configs: [{targets: ['http://x/']}]"
+    rules = "relabel_configs: [{source_labels: [__address__], target_label: __param_target}]"
+    jobs, errors = parse_scrape_configs(f"scrape_configs: [{job}, {rules}}}]")
+    assert not errors and jobs[0].static_configs[0].targets == ("http://x/",)
+    _, errors = parse_scrape_configs(f"scrape_configs: [{job}}}]")
+    assert 'static_configs[0]: targets: "http://x/" is not a host:port' in str(errors[0])
+
+
 def test_limits_are_never_off() -> None:
     (job,), errors = parse_scrape_configs(
         "global: {label_limit: 30}\nscrape_configs: [{job_name: a, sample_limit: 0}]\n"

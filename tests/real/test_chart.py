@@ -34,6 +34,18 @@ MONITOR = {
     },
 }
 
+PROBE = {
+    "apiVersion": "monitoring.coreos.com/v1",
+    "kind": "Probe",
+    "metadata": {"name": "health"},
+    "spec": {
+        "interval": "2s",
+        "module": "http_2xx",
+        "prober": {"url": f"fly-blackbox-exporter.{SPACE}.svc:9115"},
+        "targets": {"staticConfig": {"static": [f"http://fly-server.{SPACE}.svc:9090/-/healthy"]}},
+    },
+}
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, kubectl_path: str) -> Iterator[Flyball]:
@@ -114,10 +126,12 @@ def test_everything_runs_is_scraped_and_an_alert_is_delivered(
     def delivered() -> bool:
         return any(body["groupLabels"] == {"alertname": "NodeIsThere"} for body in bodies)
 
-    eventually(delivered, 60)
+    eventually(delivered, 120)  # what nobody heard is said again after a minute
     assert bodies[0]["externalURL"] == f"http://fly-alertmanager.{SPACE}.svc:9093"
-    cluster.kubectl("apply", "-n", SPACE, "-f", "-", stdin=json.dumps(MONITOR))
+    for obj in (MONITOR, PROBE):
+        cluster.kubectl("apply", "-n", SPACE, "-f", "-", stdin=json.dumps(obj))
     eventually(lambda: targets().get("fly-blackbox-exporter") == {"up"}, 30)
+    eventually(lambda: [one["value"][1] for one in asked("query?query=probe_success")["result"]] == ["1"], 30)
 
     values["server"]["rules"] = {"second.yaml": "groups: [{name: h, interval: 1s, rules: [{record: a, expr: '7'}]}]"}
     (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))

@@ -106,9 +106,7 @@ async def run_alertmanager(settings: StandaloneSettings, ready: Callable[[list[s
     app = create_app(alertmanager, reload=reload, cluster=cluster, prefix=settings.prefix)
     parts = [loop.create_task(alertmanager.run(), name="alerting")]
     if settings.auto_reload_ms:
-        looks = on_change(
-            lambda: [settings.config_file.parent], partial(_quietly, reload), settings.auto_reload_ms / 1e3
-        )
+        looks = on_change(lambda: [settings.config_file], partial(_quietly, reload), settings.auto_reload_ms / 1e3)
         parts.append(loop.create_task(looks, name="reloading"))
     try:
         urls = []

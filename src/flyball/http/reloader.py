@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,31 +23,37 @@ class Webhook:
     status: int = 200
 
 
-def fingerprint(directories: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
-    """Names, times and sizes of the files; equal when nothing has changed. What cannot be read is not there."""
+def fingerprint(files: Iterable[Path]) -> tuple[tuple[Path, int, int], ...]:
+    """Names, times and sizes; equal when nothing has changed. What cannot be read is not there."""
     found = []
-    for directory in directories:
+    for path in files:
         try:
-            entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
+            about = path.stat()  # of what a link leads to: ConfigMap volumes are links
         except OSError:
             continue
-        for entry in entries:
-            try:
-                about = entry.stat()  # of what a link leads to: ConfigMap volumes are links
-            except OSError:
-                continue
-            found.append((entry.path, about.st_mtime_ns, about.st_size))
+        found.append((path, about.st_mtime_ns, about.st_size))
     return tuple(found)
 
 
+def files_of(directories: Sequence[Path]) -> list[Path]:
+    """What is in the directories."""
+    found: list[Path] = []
+    for directory in directories:
+        try:
+            found += sorted(directory.iterdir())
+        except OSError:
+            continue
+    return found
+
+
 async def on_change(
-    directories: Callable[[], Sequence[Path]], changed: Callable[[], Awaitable[object]], every_s: float
+    files: Callable[[], Iterable[Path]], changed: Callable[[], Awaitable[object]], every_s: float
 ) -> None:
-    """Calls ``changed`` after each change in the directories, and never ends."""
-    before = fingerprint(directories())
+    """Calls ``changed`` after each change in the files, and never ends."""
+    before = fingerprint(files())
     while True:
         await asyncio.sleep(every_s)
-        now = fingerprint(directories())
+        now = fingerprint(files())
         if now != before:
             before = now
             await changed()
@@ -56,10 +61,10 @@ async def on_change(
 
 async def keep_told(directories: Sequence[Path], webhook: Webhook, session: aiohttp.ClientSession) -> None:
     """Calls the webhook after each change, until it was heard, and never ends."""
-    told = fingerprint(directories)
+    told = fingerprint(files_of(directories))
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
-        now = fingerprint(directories)
+        now = fingerprint(files_of(directories))
         if now == told:
             continue
         if await _tell(webhook, session):

@@ -430,6 +430,12 @@ def parse_scrape_config(
         **{limit: reader.count(limit) or getattr(defaults, limit) for limit in _LIMITS},
     )
     reader.finish()
+    if not config.relabel_configs:  # which may make an address of a URL, as every job of probes does
+        for index, static in enumerate(config.static_configs):
+            for target in static.targets:
+                if "/" in target:
+                    at = f"static_configs[{index}]: targets"
+                    raise reader.error(at, f'"{target}" is not a host:port; leave out the scheme and the path')
     return config
 
 
@@ -725,11 +731,7 @@ def _dns_sd(document: object, what: str) -> DnsSD:
 
 def _static_config(document: object, what: str) -> StaticConfig:
     reader = Reader(mapping_of(document, what), what)
-    targets = reader.texts("targets")
-    for target in targets:
-        if "/" in target:
-            raise reader.error("targets", f'"{target}" is not a host:port; leave out the scheme and the path')
-    labels = text_mapping_of(reader.take("labels") or {}, f"{what}: labels")
+    targets, labels = reader.texts("targets"), text_mapping_of(reader.take("labels") or {}, f"{what}: labels")
     reader.finish()
     return StaticConfig(targets=targets, labels=labels)
 
