@@ -28,7 +28,8 @@ def test_a_token_opens_the_api_as_its_account_until_the_account_is_gone(tmp_path
         assert body["status"]["authenticated"] and user["username"] == "system:serviceaccount:default:robot"
         assert "system:serviceaccounts:default" in user["groups"]
         api.token = token
-        assert (await api("GET", f"{ACCOUNTS}/robot"))[0] == 200
+        assert (await api("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", {}))[0] == 201
+        assert (await api("GET", f"{ACCOUNTS}/robot"))[0] == 403, "nobody gave it that right"
         api.token = token[:-2] + ("aa" if token[-2:] != "aa" else "bb")
         assert (await api("GET", f"{ACCOUNTS}/robot"))[0] == 401
         api.token = admin

@@ -12,7 +12,7 @@ from typing import Any
 from flyball import __version__
 from flyball.clock import monotonic_s, now_ms, parse_rfc3339_ms
 from flyball.errors import FlyballError, QueryError, QueryLimitError, StoreError
-from flyball.localcluster import admission, failures, patching, pki
+from flyball.localcluster import admission, failures, patching, pki, rights
 from flyball.localcluster.aggregation import Aggregator, Backend
 from flyball.localcluster.answers import only_get
 from flyball.localcluster.discovery import Discovery
@@ -24,6 +24,7 @@ from flyball.localcluster.registry import Registry, Served
 from flyball.localcluster.requests import Request, encode
 from flyball.localcluster.resources import Resources
 from flyball.localcluster.reviews import ADMIN, ADMIN_GROUPS
+from flyball.localcluster.rights import Rights, acts_of, default_objects
 from flyball.localcluster.storage import DELETED, Event, Expired, Storage
 from flyball.localcluster.telemetry import Telemetry, about
 from flyball.localcluster.tokens import TokenAuthority
@@ -67,7 +68,8 @@ class Application:
         self._discovery = Discovery(self.registry, self.aggregator)
         self._node = NodeClient(self._pki, token, NODE_PORT + port_offset)
         self._tokens = TokenAuthority(storage, self._token)
-        self._resources = Resources(self.objects, self._node, self._tokens, self._token)
+        self._rights = Rights(storage)
+        self._resources = Resources(self.objects, self._node, self._tokens, self._rights, self._token)
         storage.listen(self._on_event)
 
     # life
@@ -78,6 +80,11 @@ class Application:
         for name in admission.SYSTEM_NAMESPACES:
             if self.storage.get("/namespaces", "", name) is None:
                 self.objects.create(namespaces, "", {"metadata": {"name": name}})
+        for plural, obj in default_objects():
+            served = self.objects.served(rights.GROUP, "v1", plural)
+            metadata = obj["metadata"]
+            if self.storage.get(served.store, metadata.get("namespace", ""), metadata["name"]) is None:
+                self.objects.create(served, metadata.get("namespace", ""), copy.deepcopy(obj))
         config_maps = self.objects.served("", "v1", "configmaps")
         ca = (self._pki / "ca.crt").read_text(encoding="ascii")
         data = {
@@ -235,7 +242,7 @@ class Application:
         self.requests += 1
         await receive()
         try:
-            self._authenticate(request)
+            self._admit(request)
             await self._resources.answer_stream(request, scope.get("subprotocols") or [])
         except ApiFailure as exc:
             self.failed += 1
@@ -263,12 +270,23 @@ class Application:
                 request.user, request.groups = user.name, user.groups
                 return
         if not given and request.segments and request.segments[0] in _OPEN_PATHS:
-            request.user, request.groups = "system:anonymous", ("system:unauthenticated",)
+            request.user, request.groups = rights.ANONYMOUS, (rights.UNAUTHENTICATED,)
             return
         raise ApiFailure(401, "Unauthorized")
 
-    async def _handle(self, request: Request) -> None:
+    def _admit(self, request: Request) -> None:
+        """Who asks, in whose name, and whether they may.
+
+        Raises:
+            ApiFailure: 401 for a token that is not known, 403 for what its owner may not do.
+        """
         self._authenticate(request)
+        self._rights.impersonate(request)
+        if rights.MASTERS not in request.groups:
+            self._rights.demand(request.user, request.groups, *acts_of(request))
+
+    async def _handle(self, request: Request) -> None:
+        self._admit(request)
         parts = request.segments
         if not parts:
             await request.answer_object(

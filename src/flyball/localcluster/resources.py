@@ -17,6 +17,7 @@ from flyball.localcluster.objects import Objects
 from flyball.localcluster.registry import SUBRESOURCE_VERBS, Served
 from flyball.localcluster.requests import JSON, PATCH_TYPES, YAML, Request, decode, duplicate_fields
 from flyball.localcluster.reviews import answer_review, answer_token_request
+from flyball.localcluster.rights import Rights
 from flyball.localcluster.subresources import answer_binding, answer_eviction, answer_scale
 from flyball.localcluster.tokens import TokenAuthority
 from flyball.localcluster.watching import answer_watch
@@ -43,11 +44,14 @@ _ANSWERS_DELETED = frozenset(
 class Resources:
     """Reads, checks and answers requests; what changes goes through ``Objects``."""
 
-    def __init__(self, objects: Objects, node: NodeClient, tokens: TokenAuthority, admin_token: bytes) -> None:
+    def __init__(
+        self, objects: Objects, node: NodeClient, tokens: TokenAuthority, rights: Rights, admin_token: bytes
+    ) -> None:
         self._objects = objects
         self._storage = objects.storage
         self._node = node
         self._tokens = tokens
+        self._rights = rights
         self._admin_token = admin_token
 
     async def answer(self, request: Request, group: str, version: str, rest: list[str]) -> None:
@@ -103,7 +107,7 @@ class Resources:
             name = str(((await request.object()).get("metadata") or {}).get("name") or "")
             await answer_binding(self._objects, request, self._objects.served("", "v1", "pods"), namespace, name)
         else:
-            await answer_review(request, served, self._tokens, self._admin_token)
+            await answer_review(request, served, self._tokens, self._rights, self._admin_token)
 
     async def _collection(self, request: Request, served: Served, namespace: str, watching: bool) -> None:
         if request.method == "GET":

@@ -7,14 +7,17 @@ from flyball.clock import now_ms, rfc3339
 from flyball.localcluster import failures
 from flyball.localcluster.registry import Served
 from flyball.localcluster.requests import Request
+from flyball.localcluster.rights import AUTHENTICATED, MASTERS, Act, Rights
 from flyball.localcluster.tokens import EXPIRATION_S, ISSUER, TokenAuthority, User
 
 Object = dict[str, Any]
 
-ADMIN, ADMIN_GROUPS = "admin", ("system:masters", "system:authenticated")
+ADMIN, ADMIN_GROUPS = "admin", (MASTERS, AUTHENTICATED)
 
 
-async def answer_review(request: Request, served: Served, tokens: TokenAuthority, admin_token: bytes) -> None:
+async def answer_review(
+    request: Request, served: Served, tokens: TokenAuthority, rights: Rights, admin_token: bytes
+) -> None:
     if request.method != "POST":
         raise failures.method_not_allowed()
     obj = await request.object()
@@ -23,17 +26,13 @@ async def answer_review(request: Request, served: Served, tokens: TokenAuthority
     plural, spec = served.kind.plural, obj.get("spec") or {}
     if plural in ("selfsubjectaccessreviews", "subjectaccessreviews", "localsubjectaccessreviews"):
         _check_access_review(served, spec)
-        allowed = plural == "selfsubjectaccessreviews" or spec.get("user") not in (None, "", "system:anonymous")
-        obj["status"] = {"allowed": allowed}
-        if not allowed:
-            obj["status"]["reason"] = "anonymous users may read health and version only"
+        who, groups = request.user, request.groups
+        if plural != "selfsubjectaccessreviews":
+            who, groups = str(spec.get("user") or ""), tuple(spec.get("groups") or ())
+        allowed, why = rights.allows(who, groups, Act.reviewed(spec))
+        obj["status"] = {"allowed": allowed} | ({"reason": why} if why else {})
     elif plural == "selfsubjectrulesreviews":
-        every = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
-        obj["status"] = {
-            "resourceRules": [every],
-            "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
-            "incomplete": False,
-        }
+        obj["status"] = _rules_status(rights, request.user, request.groups, str(spec.get("namespace") or ""))
     elif plural == "selfsubjectreviews":
         obj["metadata"]["creationTimestamp"] = rfc3339(now_ms())
         user = {"username": request.user, "uid": request.user, "groups": list(request.groups)}
@@ -43,13 +42,32 @@ async def answer_review(request: Request, served: Served, tokens: TokenAuthority
         if not token:
             raise failures.bad_request("token is required for TokenReview in authentication")
         is_admin = hmac.compare_digest(token.encode(), admin_token)
-        who = User(ADMIN, ADMIN, ADMIN_GROUPS) if is_admin else tokens.user_of(token, now_ms())
-        if who is not None:
-            user = {"username": who.name, "uid": who.uid, "groups": list(who.groups)}
+        owner = User(ADMIN, ADMIN, ADMIN_GROUPS) if is_admin else tokens.user_of(token, now_ms())
+        if owner is not None:
+            user = {"username": owner.name, "uid": owner.uid, "groups": list(owner.groups)}
             obj["status"] = {"authenticated": True, "user": user, "audiences": spec.get("audiences") or [ISSUER]}
         else:
             obj["status"] = {"user": {}, "error": "invalid bearer token"}
     await request.answer_object(201, obj)
+
+
+def _rules_status(rights: Rights, user: str, groups: tuple[str, ...], namespace: str) -> Object:
+    """
+    Raises:
+        ApiFailure: 400, rules are asked for without a namespace.
+    """
+    if not namespace:
+        raise failures.bad_request("no namespace on request")
+    status: Object = {"resourceRules": [], "nonResourceRules": [], "incomplete": False}
+    problems = []
+    for rule, source in rights.rules(user, groups, namespace):
+        if rule is None:
+            problems.append(source)
+        elif rule.get("nonResourceURLs"):
+            status["nonResourceRules"].append(rule)
+        else:
+            status["resourceRules"].append(rule)
+    return status | ({"evaluationError": ", ".join(problems)} if problems else {})
 
 
 async def answer_token_request(request: Request, account: Object, tokens: TokenAuthority) -> None:

@@ -11,6 +11,7 @@ from prometheus_client.core import Metric
 
 from flyball.kube import KubeClient
 from flyball.localcluster.durations import ClientSeries, Series
+from flyball.localcluster.workloads.clusterroles import ClusterRoleController
 from flyball.localcluster.workloads.controller import Controller, Informers
 from flyball.localcluster.workloads.cronjob import CronJobController
 from flyball.localcluster.workloads.daemonset import DaemonSetController
@@ -63,6 +64,7 @@ class Workloads:
             EndpointsController(client, self._informers),
             self._scheduler,
             NodeLifecycleController(client, self._informers),
+            ClusterRoleController(client, self._informers),
             GarbageCollector(client),
         ]
 
