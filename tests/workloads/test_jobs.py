@@ -168,7 +168,7 @@ def test_a_status_patch_empties_what_it_no_longer_names():
 
 @pytest.mark.parametrize("indexes", [set(), {0}, {0, 1}, {1, 3, 4, 5}, {0, 1, 2, 7, 8, 10}])
 def test_indexes_survive_their_text(indexes):
-    assert jobplan.parse_indexes(jobplan.format_indexes(indexes)) == indexes
+    assert jobpolicy.parse_indexes(jobplan.format_indexes(indexes)) == indexes
 
 
 def test_index_ranges_are_written_as_upstream_writes_them():
@@ -224,3 +224,84 @@ def test_the_first_rule_that_speaks_of_the_exit_code_decides(pod, expected):
         {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}},
     ]
     assert jobpolicy.action_on({"spec": {"podFailurePolicy": {"rules": rules}}}, pod) == expected
+
+
+def worked(ends, **spec):
+    """An Indexed job carried through, one pod after the other: (its end, its tally, failures before each pod).
+
+    Args:
+        ends: by index, how many of its pods fail before one succeeds.
+    """
+    body = job(completionMode="Indexed", completions=len(ends), parallelism=len(ends), **spec)
+    body["spec"].setdefault("backoffLimit", 2**31 - 1)
+    body["metadata"]["uid"] = "j"
+    pods, history = [], []
+    for _ in range(20):
+        tally = jobplan.count(body, pods)
+        end = jobplan.verdict(body, pods, tally, 0)
+        body["status"] = jobplan.status_of(body, pods, tally, end, 0)
+        if end[0]:
+            return end, tally, history
+        waiting = jobplan.to_replace(body, pods, tally)
+        for index in jobplan.plan(body, pods, tally).create:
+            pod = jobplan.job_pod(body, index, waiting.get(index))
+            history.append((index, jobplan.failures_of(pod)))
+            phase = "Failed" if jobplan.failures_of(pod) < ends[index] else "Succeeded"
+            pod["metadata"] |= {"uid": str(len(pods)), "name": str(len(pods))}
+            pod["status"] = {"phase": phase, "conditions": []}
+            pods.append(pod)
+    raise AssertionError("it never ends")
+
+
+def test_failures_are_counted_by_index_and_a_lost_index_does_not_stop_the_others():
+    end, tally, history = worked([0, 1, 9], backoffLimitPerIndex=1)
+    assert end == ("Failed", "FailedIndexes", "Job has failed indexes")
+    assert (tally.completed, tally.failed_indexes) == ({0, 1}, {2})
+    assert sorted(history) == [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1)]
+
+
+def test_every_index_that_succeeds_within_its_limit_completes_the_job():
+    end, tally, _ = worked([2, 0, 1], backoffLimitPerIndex=2)
+    assert end[:2] == ("Complete", "CompletionsReached")
+    assert not tally.failed_indexes
+
+
+def test_too_many_lost_indexes_end_a_job_at_once():
+    end, tally, _ = worked([9, 9, 3], backoffLimitPerIndex=0, maxFailedIndexes=1)
+    assert end[1] == "MaxFailedIndexesExceeded"
+    assert tally.failed_indexes == {0, 1, 2}
+
+
+def test_a_policy_gives_an_index_up_at_its_first_failure():
+    rule = {"action": "FailIndex", "onExitCodes": {"operator": "NotIn", "values": [0]}}
+    body = job(completionMode="Indexed", completions=2, backoffLimitPerIndex=5, podFailurePolicy={"rules": [rule]})
+    body["metadata"]["uid"] = "j"
+    pod = jobplan.job_pod(body, 1)
+    pod["metadata"] |= {"uid": "p", "name": "p"}
+    pod["status"] = {"phase": "Failed", **exited(3)["status"]}
+    assert jobplan.count(body, [pod]).failed_indexes == {1}
+
+
+@pytest.mark.parametrize(
+    ("rules", "matched"),
+    [
+        ([{"succeededIndexes": "0,2-3"}], ""),
+        ([{"succeededIndexes": "0-1"}], "Matched rules at index 0"),
+        ([{"succeededIndexes": "3", "succeededCount": 1}, {"succeededCount": 2}], "Matched rules at index 1"),
+        ([{"succeededIndexes": "1-3", "succeededCount": 1}], "Matched rules at index 0"),
+        ([{"succeededCount": 3}], ""),
+    ],
+)
+def test_a_job_succeeds_by_the_first_rule_that_its_indexes_meet(rules, matched):
+    body = job(completionMode="Indexed", completions=4, successPolicy={"rules": rules})
+    assert jobpolicy.success(body, {0, 1}) == matched
+    end = jobplan.verdict(body, [], jobplan.Tally(completed={0, 1}, succeeded=2), 0)
+    assert end == (("Complete", "SuccessPolicy", matched) if matched else ("", "", ""))
+
+
+def test_a_successor_waits_for_its_own_index_alone():
+    body = job(completionMode="Indexed", completions=2, backoffLimitPerIndex=5)
+    body["metadata"]["uid"] = "j"
+    first = ended("a", "Failed", 0)
+    first["metadata"]["annotations"] = {jobplan.INDEX_FAILURES: "2"}
+    assert jobplan.index_backoff_s(first, jobplan.finished_ms(first), first_s=10.0) == 40.0

@@ -63,7 +63,10 @@ class JobController(Controller):
             error = await self._act(key, job, pods, tally, end, now_ms)
         await self._report(key, job, pods, tally, end, now_ms)
         noted = {uid for uids in tally.waiting.values() for uid in uids} | tally.ignored
+        kept = [] if end[0] else list(jobplan.to_replace(job, pods, tally).values())
         for pod in pods:
+            if pod in kept:
+                continue
             if pod["metadata"]["uid"] in noted or jobplan.outcome(pod) == "succeeded":
                 await self._untrack(pod)
         if error is not None:
@@ -79,12 +82,22 @@ class JobController(Controller):
         if planned.delete:
             return await self._pods.delete(job, planned.delete)
         if planned.create:
-            counted = [pod for pod in pods if pod["metadata"]["uid"] not in tally.ignored]
-            wait_s = jobplan.backoff_s(counted, now_ms, self._backoff_first_s)
-            if wait_s > 0:
-                self.queue.add_after(key, wait_s + 0.01)
+            replaced = jobplan.to_replace(job, pods, tally)
+            waits: dict[int | None, float]
+            if "backoffLimitPerIndex" in job["spec"]:
+                waits = {i: jobplan.index_backoff_s(pod, now_ms, self._backoff_first_s) for i, pod in replaced.items()}
+            else:
+                counted = [pod for pod in pods if pod["metadata"]["uid"] not in tally.ignored]
+                waits = dict.fromkeys(planned.create, jobplan.backoff_s(counted, now_ms, self._backoff_first_s))
+            due = [index for index in planned.create if not waits.get(index)]
+            if len(due) < len(planned.create):
+                self.queue.add_after(key, min(filter(None, waits.values())) + 0.01)
+            if not due:
                 return None
-            return await self._pods.create(job, [jobplan.job_pod(job, index) for index in planned.create[:BURST_MAX]])
+            made = [
+                jobplan.job_pod(job, index, replaced.get(-1 if index is None else index)) for index in due[:BURST_MAX]
+            ]
+            return await self._pods.create(job, made)
         return None
 
     async def _report(

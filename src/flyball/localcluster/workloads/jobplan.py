@@ -22,6 +22,8 @@ from flyball.localcluster.workloads.podcontrol import pod_of
 
 FINALIZER = "batch.kubernetes.io/job-tracking"
 INDEX = "batch.kubernetes.io/job-completion-index"
+INDEX_FAILURES = "batch.kubernetes.io/job-index-failure-count"
+INDEX_IGNORED_FAILURES = "batch.kubernetes.io/job-index-ignored-failure-count"
 BACKOFF_FIRST_S = 10.0
 BACKOFF_MAX_S = 600.0
 
@@ -60,15 +62,6 @@ def index_of(pod: Object) -> int:
     return int(text) if text.isdigit() else -1
 
 
-def parse_indexes(text: str) -> set[int]:
-    """``"1,3-5"`` -> {1, 3, 4, 5}."""
-    found: set[int] = set()
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return found
-
-
 def format_indexes(indexes: Iterable[int]) -> str:
     """{1, 3, 4, 5} -> ``"1,3-5"``; two neighbours are listed one by one, as upstream writes them."""
     runs: list[list[int]] = []
@@ -83,8 +76,22 @@ def format_indexes(indexes: Iterable[int]) -> str:
     return ",".join(parts)
 
 
-def job_pod(job: Object, index: int | None) -> Object:
-    """A new pod of the job; with an index for an Indexed one."""
+def _noted(pod: Object, annotation: str) -> int:
+    text = annotations_of(pod).get(annotation, "")
+    return int(text) if text.isdigit() else 0
+
+
+def failures_of(pod: Object) -> int:
+    """How many pods of the same index have failed before this one."""
+    return _noted(pod, INDEX_FAILURES) + _noted(pod, INDEX_IGNORED_FAILURES)
+
+
+def job_pod(job: Object, index: int | None, replaced: Object | None = None) -> Object:
+    """A new pod of the job; with an index for an Indexed one.
+
+    Args:
+        replaced: the failed pod of the index in whose place it comes, where failures are counted by index.
+    """
     pod = pod_of(job, job["spec"]["template"])
     metadata, spec = pod["metadata"], pod["spec"]
     metadata["finalizers"] = [*metadata.get("finalizers", []), FINALIZER]
@@ -93,6 +100,13 @@ def job_pod(job: Object, index: int | None) -> Object:
     name = job["metadata"]["name"]
     metadata["generateName"] = f"{name}-{index}-"
     metadata["annotations"] = {**metadata.get("annotations", {}), INDEX: str(index)}
+    if job["spec"].get("backoffLimitPerIndex") is not None:
+        counts = dict.fromkeys((INDEX_FAILURES, INDEX_IGNORED_FAILURES), 0)
+        if replaced is not None:
+            counts = {name: _noted(replaced, name) for name in counts}
+            ignored = jobpolicy.action_on(job, replaced)[0] == jobpolicy.IGNORE
+            counts[INDEX_IGNORED_FAILURES if ignored else INDEX_FAILURES] += 1
+        metadata["annotations"] |= {name: str(n) for name, n in counts.items() if n or name == INDEX_FAILURES}
     metadata["labels"] |= {INDEX: str(index)}
     spec["hostname"] = f"{name}-{index}"
     variable = {"name": "JOB_COMPLETION_INDEX", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{INDEX}']"}}}
@@ -122,6 +136,7 @@ class Tally:
     waiting: dict[str, list[str]] = field(default_factory=lambda: {"succeeded": [], "failed": []})
     completed: set[int] = field(default_factory=set)
     ignored: set[str] = field(default_factory=set)
+    failed_indexes: set[int] = field(default_factory=set)
 
     @property
     def all_succeeded(self) -> int:
@@ -140,7 +155,7 @@ def count(job: Object, pods: list[Object]) -> Tally:
     status = job.get("status") or {}
     noted = status.get("uncountedTerminatedPods") or {}
     tally = Tally(int(status.get("succeeded") or 0), int(status.get("failed") or 0))
-    tally.completed = parse_indexes(status.get("completedIndexes") or "")
+    tally.completed = jobpolicy.parse_indexes(status.get("completedIndexes") or "")
     tracked = {pod["metadata"]["uid"] for pod in pods if is_tracked(pod)}
     indexed = is_indexed(job)
     for kind in ("succeeded", "failed"):
@@ -165,7 +180,36 @@ def count(job: Object, pods: list[Object]) -> Tally:
             tally.waiting[kind].append(uid)
     if indexed:
         tally.succeeded = len(tally.completed)
+    if job["spec"].get("backoffLimitPerIndex") is not None:
+        tally.failed_indexes = jobpolicy.parse_indexes(status.get("failedIndexes") or "")
+        lost = {index_of(pod) for pod in pods if is_tracked(pod) and _fails_index(job, pod)}
+        tally.failed_indexes |= lost & set(range(completions_of(job) or 0))
     return tally
+
+
+def _fails_index(job: Object, pod: Object) -> bool:
+    """Whether this pod's failure is one too many for its index."""
+    if outcome(pod) != "failed":
+        return False
+    action = jobpolicy.action_on(job, pod)[0]
+    if action == jobpolicy.FAIL_INDEX:
+        return True
+    return action == jobpolicy.COUNT and _noted(pod, INDEX_FAILURES) >= int(job["spec"]["backoffLimitPerIndex"])
+
+
+def to_replace(job: Object, pods: list[Object], tally: Tally) -> dict[int, Object]:
+    """The last failed pod of each index that gets another one, where failures are counted by index.
+
+    It keeps its finalizer until then: the count for its successor is in its annotations.
+    """
+    if job["spec"].get("backoffLimitPerIndex") is None:
+        return {}
+    settled = tally.completed | tally.failed_indexes | {index_of(pod) for pod in pods if not outcome(pod)}
+    found: dict[int, Object] = {}
+    for pod in sorted(pods, key=lambda pod: (failures_of(pod), finished_ms(pod))):
+        if outcome(pod) == "failed" and is_tracked(pod) and 0 <= index_of(pod) < (completions_of(job) or 0):
+            found[index_of(pod)] = pod
+    return {index: pod for index, pod in found.items() if index not in settled}
 
 
 def is_indexed(job: Object) -> bool:
@@ -187,8 +231,17 @@ def backoff_s(pods: list[Object], now_ms: int, first_s: float = BACKOFF_FIRST_S)
     bad = [finished_ms(pod) for pod in pods if outcome(pod) == "failed" and finished_ms(pod) > last_good]
     if not bad:
         return 0.0
-    delay_s = min(BACKOFF_MAX_S, first_s * 2.0 ** min(len(bad) - 1, 32))
-    return max(0.0, (max(bad) + delay_s * 1000 - now_ms) / 1000)
+    return _delay_s(len(bad), max(bad), now_ms, first_s)
+
+
+def index_backoff_s(replaced: Object, now_ms: int, first_s: float = BACKOFF_FIRST_S) -> float:
+    """Seconds until a failed pod's successor at its index may be made; 0 when it may be made now."""
+    return _delay_s(failures_of(replaced) + 1, finished_ms(replaced), now_ms, first_s)
+
+
+def _delay_s(failures: int, last_ms: int, now_ms: int, first_s: float) -> float:
+    delay_s = min(BACKOFF_MAX_S, first_s * 2.0 ** min(failures - 1, 32))
+    return max(0.0, (last_ms + delay_s * 1000 - now_ms) / 1000)
 
 
 def verdict(job: Object, pods: list[Object], tally: Tally, now_ms: int) -> tuple[str, str, str]:
@@ -204,6 +257,9 @@ def verdict(job: Object, pods: list[Object], tally: Tally, now_ms: int) -> tuple
             for group in ("initContainerStatuses", "containerStatuses")
             for one in (pod.get("status") or {}).get(group) or []
         )
+    met = condition(job, "SuccessCriteriaMet")
+    if met is not None and met.get("status") == "True":
+        return "Complete", str(met.get("reason")), str(met.get("message"))
     target = condition(job, "FailureTarget")
     if target is not None and target.get("status") == "True":
         return "Failed", str(target.get("reason")), str(target.get("message"))
@@ -216,6 +272,13 @@ def verdict(job: Object, pods: list[Object], tally: Tally, now_ms: int) -> tuple
     if deadline_in_s(job, now_ms) == 0:
         return "Failed", "DeadlineExceeded", "Job was active longer than specified deadline"
     wanted = completions_of(job)
+    lost, most = len(tally.failed_indexes), spec.get("maxFailedIndexes")
+    if most is not None and lost > most:
+        return "Failed", "MaxFailedIndexesExceeded", "Job has exceeded the specified maximal number of failed indexes"
+    if lost and lost + len(tally.completed) >= (wanted or 0):
+        return "Failed", "FailedIndexes", "Job has failed indexes"
+    if message := jobpolicy.success(job, tally.completed):
+        return "Complete", "SuccessPolicy", message
     done = tally.all_succeeded >= wanted if wanted is not None else tally.all_succeeded > 0 and not active
     if done:
         return "Complete", "CompletionsReached", "Reached expected number of succeeded pods"
@@ -270,7 +333,7 @@ def plan(job: Object, pods: list[Object], tally: Tally) -> Plan:
     missing = max(0, -surplus)
     if not is_indexed(job):
         return Plan(create=(None,) * missing)
-    taken = tally.completed | {index_of(pod) for pod in active}
+    taken = tally.completed | tally.failed_indexes | {index_of(pod) for pod in active}
     free = (number for number in range(wanted or 0) if number not in taken)
     return Plan(create=tuple(number for number, _ in zip(free, range(missing), strict=False)))
 
@@ -301,6 +364,7 @@ def status_of(job: Object, pods: list[Object], tally: Tally, end: tuple[str, str
         "succeeded": tally.succeeded,
         "failed": tally.failed,
         "completedIndexes": format_indexes(tally.completed) if is_indexed(job) else None,
+        "failedIndexes": format_indexes(tally.failed_indexes) if "backoffLimitPerIndex" in job["spec"] else None,
         "uncountedTerminatedPods": {kind: uids for kind, uids in tally.waiting.items() if uids} or {},
         "completionTime": before.get("completionTime"),
     }
