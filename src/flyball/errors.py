@@ -74,6 +74,14 @@ class ScrapeError(UpstreamError):
     """A target could not be read."""
 
 
+class ScrapeLimitError(ScrapeError):
+    """A target gave more than its job allows; ``limit`` is the setting that it passed."""
+
+    def __init__(self, limit: str, text: str) -> None:
+        super().__init__(text)
+        self.limit = limit
+
+
 class StoreError(FlyballError):
     """The disk or a file is not usable; writing must stop."""
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from flyball import clock
 from flyball.errors import StoreError
@@ -88,6 +89,12 @@ def test_a_rule_sees_what_the_rules_before_it_wrote(world: World) -> None:
     world.tick(3)
     assert world.value('ALERTS{alertname="High",alertstate="firing",severity="page"}') == [1.0]
     assert world.told[-1] == ("High", ["firing"])
+    key = {"rule_group": "f;chain"}
+    assert REGISTRY.get_sample_value("prometheus_rule_group_rules", key) == 3.0
+    assert REGISTRY.get_sample_value("prometheus_rule_group_last_evaluation_samples", key) == 4.0
+    assert REGISTRY.get_sample_value("prometheus_rule_group_last_evaluation_timestamp_seconds", key) == (
+        world.clock.at_ms / 1000
+    )
     (alert,) = world.rules.alerts_json()
     assert alert["labels"] == {"alertname": "High", "severity": "page"} and alert["annotations"] == {"text": "6"}
     assert (alert["state"], alert["value"]) == ("firing", "6e+00")

@@ -3,9 +3,11 @@
 import asyncio
 import gzip
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
+from prometheus_client import REGISTRY
 
 from flyball.exposition.messages import exposition_types
 from flyball.http.client import new_session
@@ -53,6 +55,10 @@ async def running(site: Site):
         await runner.cleanup()
 
 
+def counted(name: str, /, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
 def loop_for(head, address, session, pages=None, **settings):
     config = ScrapeConfig(
         "job", **{"scrape_interval_ms": 15_000, "static_configs": (StaticConfig((address,), {}),), **settings}
@@ -92,6 +98,12 @@ def test_values_staleness_and_report_series() -> None:
     asyncio.run(go())
 
 
+def limit_of(settings: dict) -> str:
+    """The setting whose passing is counted: all limits of labels are one."""
+    name = next(iter(settings), "").removesuffix("_bytes")
+    return "label_limit" if name.startswith("label_") else name if name.endswith("_limit") else ""
+
+
 @pytest.mark.parametrize(
     ("change", "settings", "expected"),
     [
@@ -121,6 +133,7 @@ def test_a_bad_answer_is_a_clear_error_and_up_is_0(change, settings, expected) -
             assert loop.health == "down"
             assert loop.last_error.startswith(f"Get http://{address}/metrics: ")
             assert expected in loop.last_error
+            assert loop.last_limit == limit_of(settings)
         assert values(head, "up") == [0.0]
         assert values(head, "a") == []
 
@@ -132,6 +145,7 @@ def test_gzip_labels_own_times_and_metric_relabelling() -> None:
         site, head = Site(), Head()
         site.body = gzip.compress(b'a{job="x"} 1\ndropped 2\nown 3 %d\nown_late 3 %d\n' % (T0 - 5, T0 + 10**9))
         site.headers["Content-Encoding"] = "gzip"
+        ahead = counted("prometheus_target_scrapes_sample_out_of_bounds_total")
         async with running(site) as (address, session):
             rules = (RelabelConfig(source_labels=("__name__",), regex="dropped", action="drop"),)
             loop = loop_for(head, address, session, metric_relabel_configs=rules)
@@ -141,6 +155,7 @@ def test_gzip_labels_own_times_and_metric_relabelling() -> None:
             assert values(head, "dropped") == []
             assert values(head, "own") == [3.0]
             assert values(head, "own_late") == []
+            assert counted("prometheus_target_scrapes_sample_out_of_bounds_total") == ahead + 1
             assert values(head, "scrape_samples_post_metric_relabeling") == [3.0]
             honest = loop_for(head, address, session, honor_labels=True, honor_timestamps=False)
             await honest.scrape(T0 + 1)
@@ -172,12 +187,29 @@ def test_the_manager_scrapes_lists_and_marks_removed_targets() -> None:
             (active,) = manager.targets()
             assert (active["health"], active["labels"]["instance"]) == ("up", address)
             assert active["scrapeInterval"] == "100ms"
+            assert counted("prometheus_target_interval_length_seconds_count", interval="100ms") >= 1
+            job = {"scrape_job": "job"}
+            assert counted("prometheus_sd_discovered_targets", name="scrape", config="job") == 2
+            assert counted("prometheus_target_scrape_pool_targets", **job) == 1
+            assert counted("prometheus_target_metadata_cache_entries", **job) == len(manager.metadata())
+            assert counted("prometheus_target_sync_length_seconds_count", **job) >= 2
             (dropped,) = manager.dropped_targets()
             assert dropped["discoveredLabels"]["__address__"] == "gone:1"
             manager.set_groups("job", [])
             assert manager.targets() == []
             assert values(head, "a")[-1] == "stale"
             assert values(head, "up")[-1] == "stale"
+            site.body = b"a 1\nb 2\n"
+            refused = counted("prometheus_target_scrapes_exceeded_sample_limit_total")
+            landed.clear()
+            manager.set_configs([replace(config, sample_limit=1)])
+            manager.set_groups("job", [TargetGroup("pods", {}, ({"__address__": address},))])
+            async with asyncio.timeout(5):
+                while not landed:
+                    await asyncio.sleep(0.01)
+            assert counted("prometheus_target_scrapes_exceeded_sample_limit_total") > refused
+            manager.set_configs([])
+            assert REGISTRY.get_sample_value("prometheus_target_scrape_pool_targets", job) is None
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 

@@ -9,12 +9,15 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
+from flyball import clock
 from flyball.http.server import serve
 from flyball.model.frames import STALE
 from flyball.model.labels import labels_of
 from flyball.store import Head, Plan
 from flyball.web.prometheus_api import Instance, create_app, parse_time_ms, unescape_label
+from flyball.web.telemetry import RecentDurations
 
 BASE_S = 1_700_000_000
 TARGET = {"labels": {"job": "a"}, "health": "up", "scrapePool": "pool"}
@@ -224,6 +227,10 @@ def test_targets_and_the_rest() -> None:
         assert (await ask("/-/ready"))[0] == 503
         status, text = await ask("/metrics")
         assert status == 200 and "# HELP" in text
+        said = text.splitlines()
+        assert "prometheus_ready 0.0" in said and "prometheus_config_last_reload_successful 1.0" in said
+        assert any(line.startswith('prometheus_build_info{revision="flyball-') for line in said)
+        assert any('code="200",handler="/api/v1/targets"' in line for line in said)
         status, body = await ask("/api/v1/nosuch")
         assert status == 404 and body["errorType"] == "not_found"
 
@@ -233,6 +240,24 @@ def test_targets_and_the_rest() -> None:
             targets=lambda: [TARGET], target_metadata=lambda: [({}, "m", "gauge", "", "")], ready=lambda: False
         ),
     )
+
+
+def test_quantiles_are_those_of_the_last_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    durations = RecentDurations("test_durations_seconds", "For this test.", "slice")
+    try:
+        for second in range(1, 11):
+            durations.observe("a", float(second), 1000.0 + 100 * second)
+        monkeypatch.setattr(clock, "monotonic_s", lambda: 2100.0)  # those of 1500 and later are late enough
+        (family,) = durations.collect()
+    finally:
+        REGISTRY.unregister(durations)
+    assert [(one.labels.get("quantile"), one.value) for one in family.samples] == [
+        ("0.5", 8.0),
+        ("0.9", 10.0),
+        ("0.99", 10.0),
+        (None, 55.0),
+        (None, 10),
+    ]
 
 
 class Slow:

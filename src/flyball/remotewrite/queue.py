@@ -45,6 +45,20 @@ _SHARDS = Gauge("prometheus_remote_storage_shards", "Requests that are under way
 _SENT_TIME = Gauge(
     "prometheus_remote_storage_queue_highest_sent_timestamp_seconds", "The newest sample that was sent.", _NAMES
 )
+_QUEUED_TIME = Gauge(
+    "prometheus_remote_storage_queue_highest_timestamp_seconds", "The newest sample that waited to be sent.", _NAMES
+)
+_IN = Counter("prometheus_remote_storage_samples_in", "Samples read from the log, to be sent.")
+_LIMITS = {
+    name: Gauge(f"prometheus_remote_storage_{name}", text, _NAMES)
+    for name, text in (
+        ("shards_min", "The fewest requests at a time."),
+        ("shards_max", "The most requests at a time."),
+        ("shards_desired", "Requests at a time that would keep up."),
+        ("shard_capacity", "Samples of one request."),
+    )
+}
+_SEGMENT = Gauge("prometheus_wal_watcher_current_segment", "The log's segment that is read.", ["consumer"])
 _LOST = Gauge("flyball_remote_write_lost_segments", "Log segments deleted before they were sent.", _NAMES)
 
 _POLL_S = 0.2
@@ -129,8 +143,20 @@ class RemoteWrite:
             self._sent = self._tail.sequence
             await asyncio.to_thread(self._save)
         self._shards = min(2 * self._shards, queue.max_shards) if len(entries) >= wanted else queue.min_shards
+        self._tell()
         _LOST.labels(*self._labelled).set(self._tail.lost_segments)
         await self._send_metadata()
+
+    def _tell(self) -> None:
+        queue = self.config.queue
+        for name, value in (
+            ("shards_min", queue.min_shards),
+            ("shards_max", queue.max_shards),
+            ("shards_desired", self._shards),
+            ("shard_capacity", queue.max_samples_per_send),
+        ):
+            _LIMITS[name].labels(*self._labelled).set(value)
+        _SEGMENT.labels(self._labelled[0]).set(self._tail.sequence >> SEQUENCE_BITS)
 
     def _read(self) -> list[_Entry]:
         return self._encoded(self._tail.read())
@@ -173,6 +199,9 @@ class RemoteWrite:
             _DROPPED.labels(*self._labelled).inc(len(entries) - len(young))
             entries = young
         _PENDING.labels(*self._labelled).set(len(entries))
+        _IN.inc(len(entries))
+        if entries:
+            _QUEUED_TIME.labels(*self._labelled).set(max(at_ms for _, _, at_ms in entries) / 1000)
         _SHARDS.labels(*self._labelled).set(self._shards)
         shards: list[list[_Entry]] = [[] for _ in range(self._shards)]
         for entry in entries:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge, Summary
 
 from flyball import clock
 from flyball.errors import FlyballError
@@ -37,6 +37,16 @@ _FAILURES = Counter("prometheus_rule_evaluation_failures", "Rule evaluations tha
 _MISSED = Counter(
     "prometheus_rule_group_iterations_missed", "Evaluations skipped since one took too long.", ["rule_group"]
 )
+_GROUPS = {
+    "rules": Gauge("prometheus_rule_group_rules", "Rules of a group.", ["rule_group"]),
+    "interval": Gauge("prometheus_rule_group_interval_seconds", "How often it is evaluated.", ["rule_group"]),
+    "at": Gauge("prometheus_rule_group_last_evaluation_timestamp_seconds", "The last evaluation.", ["rule_group"]),
+    "took": Gauge("prometheus_rule_group_last_duration_seconds", "How long that took.", ["rule_group"]),
+    "samples": Gauge("prometheus_rule_group_last_evaluation_samples", "Samples that it gave.", ["rule_group"]),
+}
+_ITERATIONS = Counter("prometheus_rule_group_iterations", "Evaluations due, missed ones among them.", ["rule_group"])
+_GROUP_DURATIONS = Summary("prometheus_rule_group_duration_seconds", "How long evaluations of groups take.")
+_RULE_DURATIONS = Summary("prometheus_rule_evaluation_duration_seconds", "How long evaluations of rules take.")
 
 
 #: Takes samples (labels, time in ms, value) into the store, on the event loop.
@@ -116,6 +126,9 @@ class RuleManager:
             self._groups[group.key] = self._taken_over(group, old)
         for old in known.values():
             _cancel(old)
+            if old.evaluations:
+                for gauge in _GROUPS.values():
+                    gauge.remove(old.group.key)
             self._end(old.group, frozenset().union(*(one.state.series for one in old.rules)))
         self._changed.set()
 
@@ -158,21 +171,35 @@ class RuleManager:
             late = (clock.now_ms() - at_ms) // interval_ms
             if late > 0:
                 _MISSED.labels(status.group.key).inc(late)
+                _ITERATIONS.labels(status.group.key).inc(late)
             at_ms += (late + 1) * interval_ms
 
     async def evaluate(self, status: GroupStatus, at_ms: int) -> None:
         """One evaluation of a group: each rule sees what the ones before it wrote."""
         started_s = clock.monotonic_s()
+        samples = 0
         for one in status.rules:
-            await self._evaluate_rule(status.group, one, at_ms)
+            samples += await self._evaluate_rule(status.group, one, at_ms)
         status.evaluations += 1
         status.evaluated_at_ms, status.took_s = at_ms, clock.monotonic_s() - started_s
+        key = status.group.key
+        for name, value in (
+            ("rules", len(status.rules)),
+            ("interval", status.group.interval_ms / 1000),
+            ("at", at_ms / 1000),
+            ("took", status.took_s),
+            ("samples", samples),
+        ):
+            _GROUPS[name].labels(key).set(value)
+        _ITERATIONS.labels(key).inc()
+        _GROUP_DURATIONS.observe(status.took_s)
         if status.evaluations >= 2:  # by then there are scrapes, and what recording rules make of them
             for one in status.rules:
                 if not one.state.restored:
                     one.state = await self._in_thread(partial(self._restored, one, status.group.interval_ms, at_ms))
 
-    async def _evaluate_rule(self, group: Group, one: RuleStatus, at_ms: int) -> None:
+    async def _evaluate_rule(self, group: Group, one: RuleStatus, at_ms: int) -> int:
+        """Returns how many samples it gave."""
         started_s = clock.monotonic_s()
         try:
             state, samples = await self._in_thread(
@@ -186,11 +213,13 @@ class RuleManager:
             state = replace(state, error=problem, series=one.state.series)
         one.state, one.evaluated_at_ms, one.took_s = state, at_ms, clock.monotonic_s() - started_s
         _EVALUATIONS.labels(group.key).inc()
+        _RULE_DURATIONS.observe(one.took_s)
         if state.error:
             _FAILURES.labels(group.key).inc()
             log.warning("rule_failed group=%s rule=%s error=%s", group.key, one.rule.name, state.error)
         elif isinstance(one.rule, AlertingRule):
             self._on_alerts(group, one.rule, tuple(state.alerts.values()), at_ms)
+        return len(samples)
 
     def _append(self, group: Group, samples: Sequence[tuple[Labels, int, float]]) -> str:
         try:

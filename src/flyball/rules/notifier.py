@@ -33,6 +33,8 @@ _SENT = Counter("prometheus_notifications_sent", "Alerts sent.", ["alertmanager"
 _ERRORS = Counter("prometheus_notifications_errors", "Alerts that an Alertmanager did not take.", ["alertmanager"])
 _DROPPED = Counter("prometheus_notifications_dropped", "Alerts dropped since a queue was full.")
 _QUEUE = Gauge("prometheus_notifications_queue_length", "Alerts that wait.", ["alertmanager"])
+_CAPACITY = Gauge("prometheus_notifications_queue_capacity", "The most that may wait for one Alertmanager.")
+_CAPACITY.set(QUEUE_MAX)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from flyball.errors import ScrapeError
+from flyball.errors import ScrapeError, ScrapeLimitError
 from flyball.scrape.encodings import Decoder, decoder
 
 #: All headers of an answer may be this large.
@@ -212,7 +212,8 @@ class _Protocol(asyncio.Protocol):
         self._large = ""
 
     def _too_large(self) -> ScrapeError:
-        return ScrapeError(f"the body is larger than the limit of {self._size_max} bytes; raise body_size_limit")
+        text = f"the body is larger than the limit of {self._size_max} bytes; raise body_size_limit"
+        return ScrapeLimitError("body_size_limit", text)
 
     def on_message_complete(self) -> None:
         assert self._parser is not None

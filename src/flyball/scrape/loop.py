@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 import numpy as np
+from prometheus_client import Counter
 
 from flyball import clock
-from flyball.errors import ScrapeError, StoreError
+from flyball.errors import ScrapeError, ScrapeLimitError, StoreError
 from flyball.exposition import (
     NO_TIME,
     TEXT_PROTOCOLS,
@@ -46,6 +47,12 @@ _FRESH_AT_ONCE = 250
 _AHEAD_MAX_MS = 600_000
 
 
+_OUT_OF_BOUNDS = Counter(
+    "prometheus_target_scrapes_sample_out_of_bounds", "Samples refused, for their own time is too far ahead."
+)
+_OUT_OF_ORDER = Counter("prometheus_target_scrapes_sample_out_of_order", "Samples refused, for newer ones are there.")
+
+
 class TargetLoop:
     """Scrapes one target until stopped.
 
@@ -79,7 +86,9 @@ class TargetLoop:
         self.interval_ms = target.interval_ms
         self.health = "unknown"
         self.last_error = ""
+        self.last_limit = ""  # the setting that the last answer passed
         self.last_scrape_ms = 0
+        self.last_wait_ms: int | None = None  # between the last scrape and the one before
         self.last_duration_s = 0.0
         self.failures = 0
         self._writer: Writer = self._open()
@@ -144,7 +153,7 @@ class TargetLoop:
     async def scrape(self, at_ms: int) -> None:
         """One scrape, dated ``at_ms``. Never raises for what the target does."""
         started = clock.monotonic_s()
-        self._partial = ""
+        self._partial = self.last_limit = ""
         timeout_ms = min(self.target.timeout_ms, self.interval_ms)
         error = ""
         try:
@@ -156,9 +165,11 @@ class TargetLoop:
             self._take(samples, at_ms, duration_s, added)
         except (ScrapeError, StoreError) as exc:
             error = f"Get {self.target.url}: {exc}"
+            self.last_limit = exc.limit if isinstance(exc, ScrapeLimitError) else ""
         except Exception as exc:
             error = f"Get {self.target.url}: {type(exc).__name__}: {exc}"
         self.last_duration_s = clock.monotonic_s() - started
+        self.last_wait_ms = at_ms - self.last_scrape_ms if self.last_scrape_ms else None
         self.last_scrape_ms = at_ms
         self.last_error = error or self._partial
         self.health = "down" if error else "up"
@@ -230,7 +241,8 @@ class TargetLoop:
         labels = await self._stored_labels(page)
         kept = sum(one is not None for one in labels)
         if config.sample_limit and kept > config.sample_limit:
-            raise ScrapeError(f"{kept} samples, more than the sample_limit of {config.sample_limit}")
+            text = f"{kept} samples, more than the sample_limit of {config.sample_limit}"
+            raise ScrapeLimitError("sample_limit", text)
         scattered = {index for index, _ in samples.histograms}
         if samples.times_ms is not None and config.honor_timestamps:
             scattered.update(np.flatnonzero(samples.times_ms != NO_TIME).tolist())
@@ -323,13 +335,16 @@ class TargetLoop:
                 continue
             seen[labels] = own_ms == NO_TIME or self.config.track_timestamps_staleness
             if time_ms > at_ms + _AHEAD_MAX_MS:
+                _OUT_OF_BOUNDS.inc()
                 continue
             if index in histograms:
                 histograms_taken.append((labels, time_ms, histograms[index]))
             else:
                 floats_taken.append((labels, time_ms, float(samples.values[index])))
+        late = self.head.late_samples
         self.head.append_histograms(histograms_taken)
         self.head.append_all(floats_taken)
+        _OUT_OF_ORDER.inc(self.head.late_samples - late)
         self._end_scattered(at_ms, seen)
 
     def _end_scattered(self, at_ms: int, seen: dict[Labels, bool]) -> None:

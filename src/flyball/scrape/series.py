@@ -1,6 +1,6 @@
 """From a series as a target writes it to the one that is stored: the target's labels, relabelling, limits. Pure."""
 
-from flyball.errors import ScrapeError
+from flyball.errors import ScrapeLimitError
 from flyball.exposition import parse_series
 from flyball.model.labels import Labels, labels_of
 from flyball.model.scrapeconfigs import ScrapeConfig
@@ -39,13 +39,19 @@ def stored_labels(text: bytes, type_: str, target: Labels, config: ScrapeConfig)
 
 
 def _check_limits(labels: dict[str, str], config: ScrapeConfig) -> None:
-    metric = labels["__name__"]
+    wrong = _over_limit(labels, config)
+    if wrong:
+        raise ScrapeLimitError("label_limit", f'"{labels["__name__"]}": {wrong}')
+
+
+def _over_limit(labels: dict[str, str], config: ScrapeConfig) -> str:
     if config.label_limit and len(labels) > config.label_limit:
-        raise ScrapeError(f'"{metric}": {len(labels)} labels, over the label_limit {config.label_limit}')
+        return f"{len(labels)} labels, over the label_limit {config.label_limit}"
     names_max, values_max = config.label_name_length_limit, config.label_value_length_limit
     for name, value in labels.items():
         # A text of n characters has at most 4 n bytes: most need not be encoded.
         if names_max and len(name) * 4 > names_max and len(name.encode()) > names_max:
-            raise ScrapeError(f'"{metric}": the label name "{name[:80]}" is over label_name_length_limit')
+            return f'the label name "{name[:80]}" is over label_name_length_limit'
         if values_max and len(value) * 4 > values_max and len(value.encode()) > values_max:
-            raise ScrapeError(f'"{metric}": the value of "{name}" is over label_value_length_limit')
+            return f'the value of "{name}" is over label_value_length_limit'
+    return ""

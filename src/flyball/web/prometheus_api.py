@@ -4,14 +4,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from flyball import clock
 from flyball.errors import FlyballError
 from flyball.web.answers import UnavailableError, error, guarded
 from flyball.web.catalogue import CatalogueHandlers
@@ -20,9 +21,18 @@ from flyball.web.parameters import BadDataError, parse_time_ms, unescape_label
 from flyball.web.queries import Budget, QueryHandlers
 from flyball.web.queue import QueryQueue
 from flyball.web.status import StatusHandlers
+from flyball.web.telemetry import SERVER
 
 V1 = "/api/v1"
 _GET, _BOTH, _CHANGE = ["GET"], ["GET", "POST"], ["POST", "PUT"]
+_LABEL = f"{V1}/label/"
+_REQUESTS = Counter("prometheus_http_requests", "Requests by answer.", ["code", "handler"])
+_DURATIONS = Histogram(
+    "prometheus_http_request_duration_seconds",
+    "How long answers took.",
+    ["handler"],
+    buckets=(0.1, 0.2, 0.4, 1.0, 3.0, 8.0, 20.0, 60.0, 120.0),
+)
 
 
 def create_app(
@@ -45,7 +55,7 @@ def create_app(
         queries_max: queries that run at once.
         threads_spare: threads of the executor beyond those.
     """
-    instance = instance or Instance(targets=targets_provider or list)
+    instance = SERVER.instance = instance or Instance(targets=targets_provider or list)
     budget = budget or Budget()
     if executor is None:
         raise ValueError("an executor is needed: queries must not run on the event loop")
@@ -111,13 +121,34 @@ class _Api(Starlette):
     def __init__(self, hot: Mapping[str, Callable[[Request], Awaitable[Response]]], **options: Any) -> None:
         super().__init__(**options)
         self._hot = hot
+        self._known = {
+            *hot,
+            *(route.path for route in self.routes if isinstance(route, Route) and "{" not in route.path),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = self._hot.get(scope["path"]) if scope["type"] == "http" and scope["method"] in _BOTH else None
-        if endpoint is None:
+        if scope["type"] != "http":
             await super().__call__(scope, receive, send)
-        else:
-            await (await endpoint(Request(scope, receive, send)))(scope, receive, send)
+            return
+        path, began_s, code = scope["path"], clock.monotonic_s(), 0
+
+        async def counted(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "http.response.start":
+                code = message["status"]
+            await send(message)
+
+        endpoint = self._hot.get(path) if scope["method"] in _BOTH else None
+        try:
+            if endpoint is None:
+                await super().__call__(scope, receive, counted)
+            else:
+                await (await endpoint(Request(scope, receive, counted)))(scope, receive, counted)
+        finally:
+            if code:
+                handler = path if path in self._known else f"{V1}/label/:name/values" if _LABEL in path else "/*"
+                _REQUESTS.labels(str(code), handler).inc()
+                _DURATIONS.labels(handler).observe(clock.monotonic_s() - began_s)
 
 
 def _management(instance: Instance) -> list[BaseRoute]:

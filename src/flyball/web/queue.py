@@ -8,9 +8,16 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge
 
+from flyball import clock
 from flyball.promql import Stop
 from flyball.web.answers import TimedOutError, UnavailableError
+from flyball.web.telemetry import RecentDurations
 
+_ENGINE = Gauge("prometheus_engine_queries", "Queries that run or wait.")
+_ENGINE_MAX = Gauge("prometheus_engine_queries_concurrent_max", "Queries that may run at once.")
+_DURATIONS = RecentDurations(
+    "prometheus_engine_query_duration_seconds", "How long queries waited and were worked on.", "slice"
+)
 _RUNNING = Gauge("flyball_queries_running", "Queries that run now.")
 _WAITING = Gauge("flyball_queries_waiting", "Queries that wait for their turn.")
 _REFUSED = Counter("flyball_queries_refused", "Queries refused because the queue was full.")
@@ -25,6 +32,7 @@ class _Query:
         self.work = work
         self.stop = Stop()
         self.running = False
+        self.since_s = clock.monotonic_s()  # it waits, then that it runs
         self.abandoned = False
         self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -50,6 +58,7 @@ class QueryQueue:
         self._waiting: OrderedDict[str, deque[_Query]] = OrderedDict()
         self._running = 0
         self._count = 0
+        _ENGINE_MAX.set(running_max)
 
     async def run(self, client: str, work: Work, timeout_s: float) -> Any:
         """The result of ``work``, within ``timeout_s`` from now, waiting included.
@@ -100,13 +109,19 @@ class QueryQueue:
                 self._waiting[client] = queued  # behind all others
             self._running += 1
             query.running = True
+            now_s = clock.monotonic_s()
+            _DURATIONS.observe("queue_time", now_s - query.since_s, now_s)
+            query.since_s = now_s
             started = asyncio.get_running_loop().run_in_executor(self._executor, query.work, query.stop)
             started.add_done_callback(lambda done, query=query: self._ended(query, done))  # type: ignore[misc]
         _WAITING.set(self._count)
         _RUNNING.set(self._running)
+        _ENGINE.set(self._count + self._running)
 
     def _ended(self, query: _Query, done: "asyncio.Future[Any]") -> None:
         query.running = False
+        now_s = clock.monotonic_s()
+        _DURATIONS.observe("inner_eval", now_s - query.since_s, now_s)
         if query.abandoned:
             self._abandoned -= 1
         else:

@@ -33,13 +33,13 @@ from flyball.web.parameters import (
     window_ms,
 )
 from flyball.web.queue import QueryQueue
+from flyball.web.telemetry import PROMETHEUS_VERSION
 
 #: ``status/tsdb`` counts at most so many of each kind, whatever is asked.
 STATUS_LIMIT_MAX = 10_000
 _STATUS_LIMIT = 10
 
 #: The version whose language and API this is; clients look at it.
-PROMETHEUS_VERSION = "3.14.0"
 
 
 class StatusHandlers:
