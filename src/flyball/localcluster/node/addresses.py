@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 import zlib
 from pathlib import Path
 
@@ -12,6 +13,9 @@ API_SERVER_IP = "127.11.0.1"
 """Where pods find the API server; it is among ``localcluster.pki.ADDRESSES``."""
 
 
+_LOOK_AGAIN_S = 5.0  # the kernel's list is long, and slow to get, where many connections have just ended
+
+
 class Addresses:
     """POD_IPs, ``127.10.x.y``: no two pods alike, each remembered for its pod's life, a used one resting longest."""
 
@@ -20,6 +24,8 @@ class Addresses:
         # Another embedded cluster on this machine (it must have another offset) starts elsewhere.
         self._next = (zlib.crc32(str(path).encode()) % 250 + 1) * 256 + 2 if port_offset else 2
         self.taken: dict[str, str] = {}
+        self._elsewhere: set[str] = set()
+        self._looked_s = -_LOOK_AGAIN_S
         with contextlib.suppress(OSError, ValueError, KeyError):
             stored = json.loads(path.read_text())
             self._next = int(stored["next"])
@@ -33,7 +39,9 @@ class Addresses:
         """
         if uid in self.taken:
             return self.taken[uid]
-        used = set(self.taken.values()) | procfs.listening_hosts("127.10.")
+        if time.monotonic() >= self._looked_s + _LOOK_AGAIN_S:
+            self._elsewhere, self._looked_s = procfs.listening_hosts("127.10."), time.monotonic()
+        used = self._elsewhere | set(self.taken.values())
         for _ in range(65536):
             number = self._next
             self._next = number + 1 if number < 65534 else 2
