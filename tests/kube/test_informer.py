@@ -319,7 +319,7 @@ def test_silence_is_taken_for_a_lost_connection():
     async def body(informer, seen):
         await until(lambda: seen == [("ADDED", "a", "12")])
 
-    run(script, body, idle_timeout_s=0.05)
+    run(script, body, idle_timeout_s=0.5)
     assert script.watch_versions[:2] == ["10", "11"]
 
 
