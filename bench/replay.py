@@ -12,7 +12,8 @@ from collections.abc import Callable
 import numpy as np
 
 from bench.report import report
-from flyball.replay.backtest import Policy, backtest
+from flyball.replay.backtest import backtest
+from flyball.replay.policies import Policy
 from flyball.replay.sweep import sweep
 from flyball.replay.traces import Trace
 from flyball.replay.workload import Workload

@@ -14,7 +14,8 @@ from flyball.cli.replay import command as replay
 from flyball.cli.scale import command as scale
 from flyball.cli.tune import command as tune
 from flyball.errors import ConfigError
-from flyball.replay.backtest import backtest, read_policies
+from flyball.replay.backtest import backtest
+from flyball.replay.policies import read_policies
 from flyball.replay.traces import Trace
 from flyball.replay.workload import Workload
 
@@ -72,8 +73,13 @@ def test_replay_says_what_to_do_about_wrong_input(tmp_path: Path) -> None:
     lag = {"metric": {"name": "lag"}, "target": {"type": "Value", "value": "5"}}
     of_value = governor("g", metrics=[{"type": "External", "external": lag}])
     hpa = manifest(tmp_path / "hpa.yaml", HPA)
+    deep = governor("g", behavior={"scaleDown": {"stabilisationWindowSeconds": 30}})
+    inside = governor("g", forecast={"startupSecond": 30})
     for arguments, wanted in (
-        ([str(empty)], "holds no HorizontalPodAutoscaler"),
+        ([str(empty)], "holds no HorizontalPodAutoscaler.*; it holds Service"),
+        ([str(manifest(tmp_path / "deep.yaml", deep))], 'unknown field "spec.behavior.scaleDown.stabilisationWindowS'),
+        ([str(manifest(tmp_path / "in.yaml", inside))], 'startupSecond"; spec.forecast.startupSeconds is meant'),
+        ([str(manifest(tmp_path / "most.yaml", governor("g", maxReplicas=0)))], "spec.maxReplicas: Invalid value: 0"),
         ([str(typo)], 'spec.profile: Unsupported value: "fats"'),
         ([str(field)], 'unknown field "spec.profil"; spec.profile is meant?'),
         ([], "nothing to try"),

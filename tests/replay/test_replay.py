@@ -208,9 +208,10 @@ def test_a_trace_of_counts(tmp_path: Path) -> None:
     )
     trace = read_trace(path)
     assert trace.rate[0] == 1.0 and trace.rate[30] == 1.5 and trace.rate[100] == 2.0
-    counted, bridged = trace.notes
+    counted, bridged, coarse = trace.notes
     assert counted == "count counts the 60 s up to the next row"
     assert bridged.startswith("1 gap in the trace (33.3% of its time, the longest 120 s after 2026-01-01T00:02:00Z)")
+    assert coarse.startswith("points are 60 s apart: between them the load is smoother, and easier to foresee")
     assert read_trace(path, per_second=True).rate[0] == 60
     assert len(read_trace(path, compress=10)) == len(trace) // 10
     assert len(read_trace(path, begin="2026-01-01T00:01:00", end="2026-01-01T00:03:00")) == 120
@@ -223,6 +224,8 @@ def test_a_trace_of_requests(tmp_path: Path) -> None:
     )
     trace = read_trace(path)
     assert read_trace(path, begin="2023-11-16T18:15:46.7Z", end="2023-11-16T19:15:49+01:00").rate.tolist() == [1, 1]
+    tokens = read_trace(path, column="ContextTokens")
+    assert tokens.rate.tolist() == [4, 0, 2] and tokens.notes[0].startswith("rows come at any time: ContextTokens is")
     assert trace.rate.tolist() == [2, 0, 1] and trace.notes == ("each row is one request",)
 
 

@@ -36,7 +36,8 @@ def command(
     The load comes from a CSV file (--trace), a server of the Prometheus API (--prometheus URL --query EXPR) or a
     store's files (--store DIR --query EXPR).
     """
-    from flyball.replay.backtest import backtest, notes, peers, read_policies
+    from flyball.replay.backtest import backtest, notes, peers
+    from flyball.replay.policies import read_policies
 
     tried = [*read_policies(policies), *peers(peer_names)]
     if not tried:

@@ -40,7 +40,8 @@ def command(
     """
     from flyball.kube.applying import read_manifests
     from flyball.kube.kinds import GOVERNORS
-    from flyball.replay.backtest import notes, policy_of
+    from flyball.replay.backtest import notes
+    from flyball.replay.policies import policy_of
     from flyball.replay.tuning import Objective, cheapest, pareto, tune
 
     kinds = ("HorizontalPodAutoscaler", GOVERNORS.kind)

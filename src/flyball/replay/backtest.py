@@ -1,27 +1,21 @@
-"""Policies from manifests, tried on one trace side by side."""
+"""Policies tried on one trace side by side."""
 
-import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import numpy as np
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from flyball.errors import ConfigError
-from flyball.kube.applying import read_manifests
-from flyball.kube.kinds import GOVERNORS
 from flyball.replay.engine import SEASONS_S, load_of_a_pod, run_fast, run_parity, shape_for
 from flyball.replay.peers import run_knative, run_oracle
+from flyball.replay.policies import Policy
 from flyball.replay.traces import Trace
 from flyball.replay.workload import Workload, latency
-from flyball.scaling import spec_from_hpa
 from flyball.scaling.elasticity import Demand, Scores, speedup
 from flyball.scaling.forecast import Shape
 from flyball.scaling.forecasts import forecasts, needs
-from flyball.scaling.governor import Governor, governor_from_object
+from flyball.scaling.governor import Governor
 from flyball.scaling.schedule import scheduled_bounds
 
 Counts = NDArray[np.int64]
@@ -29,16 +23,6 @@ Progress = Callable[[str, float], None]
 
 _PEERS = {"knative": run_knative, "oracle": run_oracle}
 _BOUNDS_EVERY_S = 60
-_HPA_FIELDS = {"scaleTargetRef", "minReplicas", "maxReplicas", "metrics", "behavior"}
-_GOVERNOR_FIELDS = {"profile", "schedule", "forecast", "fallback", "override", "pause", "shadow"}
-
-
-class Policy(msgspec.Struct, frozen=True):
-    """What is tried: an HPA is a Governor of profile parity; a peer is an algorithm by name."""
-
-    name: str
-    governor: Governor | None = None
-    peer: str = ""
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -53,60 +37,6 @@ class Result(msgspec.Struct, frozen=True):
     speedup: float
     latency: float
     saturated: float
-
-
-def read_policies(paths: Sequence[Path]) -> list[Policy]:
-    """The HPAs and Governors of manifests, in order.
-
-    Raises:
-        ConfigError: a manifest cannot be read, or holds neither.
-    """
-    found: list[Policy] = []
-    for path in paths:
-        before = len(found)
-        for where, obj in read_manifests(path):
-            if isinstance(obj, ConfigError):
-                raise obj
-            if obj.get("kind") in ("HorizontalPodAutoscaler", GOVERNORS.kind):
-                try:
-                    policy = policy_of(obj)
-                except ConfigError as error:
-                    raise ConfigError(f"{where}: {error}") from error
-                taken = any(policy.name == other.name for other in found)
-                found.append(replace(policy, name=f"{path.stem}/{policy.name}") if taken else policy)
-        if len(found) == before:
-            raise ConfigError(f"{path} holds no HorizontalPodAutoscaler (autoscaling/v2) and no Governor to try")
-    return found
-
-
-def policy_of(obj: Mapping[str, Any]) -> Policy:
-    """The HPA or Governor of a manifest.
-
-    Raises:
-        ConfigError: a field is unknown or wrong, or it has a metric that cannot be replayed.
-    """
-    name = str(obj["metadata"]["name"])
-    fields = _HPA_FIELDS | (_GOVERNOR_FIELDS if obj["kind"] == GOVERNORS.kind else set())
-    for field in (obj.get("spec") or {}).keys() - fields:
-        near = difflib.get_close_matches(field, fields, 1)
-        raise ConfigError(f'{name}: unknown field "spec.{field}"' + (f"; spec.{near[0]} is meant?" if near else ""))
-    if obj["kind"] == GOVERNORS.kind:
-        governor = governor_from_object(obj)
-    elif obj.get("apiVersion") == "autoscaling/v2":
-        governor = Governor(spec_from_hpa(obj))
-    else:
-        raise ConfigError(f"HPA {name} is {obj.get('apiVersion')}; write it as autoscaling/v2 (kubectl convert)")
-    for metric in governor.spec.metrics:
-        if metric.target.average_utilization is None and metric.type in ("Resource", "ContainerResource"):
-            what, instead = "a resource's averageValue", "averageUtilization"
-        elif metric.target.average_utilization is None and metric.target.average_value is None:
-            what, instead = "a target of type Value", "averageValue"
-        else:
-            continue
-        raise ConfigError(
-            f"{name}: metric {metric.name} has {what}: how it follows the load is not known here; try {instead}"
-        )
-    return Policy(name, governor)
 
 
 def peers(names: Sequence[str]) -> list[Policy]:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
-from flyball.replay.backtest import Policy, Progress, Result, backtest
+from flyball.replay.backtest import Progress, Result, backtest
+from flyball.replay.policies import Policy
 from flyball.replay.traces import Trace
 from flyball.replay.workload import Workload
 

@@ -14,6 +14,8 @@ from flyball.errors import ConfigError
 _TIME_NAMES = ("period", "timestamp", "time", "date", "ds")
 _VALUE_NAMES = ("count", "value", "requests", "y")
 MAX_SECONDS = 400 * 86_400
+_IRREGULAR = 0.05  # share of rows much sooner than most: above it they are no counts of a period
+_COARSE_S = 30  # between points, about the time in which a policy reacts
 
 
 class Trace(msgspec.Struct, frozen=True):
@@ -42,8 +44,9 @@ def read_trace(
     """A CSV file as load a second.
 
     With a value column the rows are counts of the period up to the next row, spread evenly over it (or already
-    ``per_second``) and joined by straight lines; without one, each row is a request. ``compress`` runs time that many
-    times as fast; ``begin`` and ``end`` (ISO 8601) cut first.
+    ``per_second``) and joined by straight lines; where rows come at any time, each is what its second asks for.
+    Without a column each row is a request. ``compress`` runs time that many times as fast; ``begin`` and ``end``
+    (ISO 8601) cut first.
 
     Raises:
         ConfigError: no file, no such column, a row that cannot be read, or fewer than two rows.
@@ -68,12 +71,15 @@ def read_trace(
     times_s = times_s[keep]
     if values is None:
         return _from_requests(path.stem, times_s, compress)
-    period_s = float(np.median(np.diff(times_s)))
+    values = values[order][keep]
+    steps = np.diff(times_s)
+    period_s = float(np.median(steps))
+    if not per_second and (steps < 0.5 * period_s).mean() > _IRREGULAR:
+        return _from_requests(path.stem, times_s, compress, values, valued)
     if period_s <= 0:
         raise ConfigError(f"{path} repeats its times; give one row a period")
     counted = f"{valued} is a rate a second" if per_second else f"{valued} counts the {period_s:g} s up to the next row"
-    rates = values[order][keep] / (1 if per_second else period_s)
-    return joined(path.stem, times_s, rates, period_s, compress, (counted,))
+    return joined(path.stem, times_s, values / (1 if per_second else period_s), period_s, compress, (counted,))
 
 
 def joined(
@@ -98,6 +104,9 @@ def joined(
         note = f"{gaps} in the trace ({missing_s / (times_s[-1] - times_s[0] + period_s):.1%} of its time, the longest "
         note += f"{steps[longest] - period_s:g} s after {_shown(times_s[longest])}) bridged by straight lines; "
         notes = (*notes, note + "leave them out with --from and --to if that misleads")
+    if period_s / compress > _COARSE_S:
+        note = f"points are {period_s / compress:g} s apart: between them the load is smoother, and easier to foresee, "
+        notes = (*notes, note + "than it was")
     seconds = (times_s - times_s[0]) / compress
     length = _within_limit(int(seconds[-1] + period_s / compress))
     return Trace(
@@ -105,11 +114,18 @@ def joined(
     )
 
 
-def _from_requests(name: str, times_s: NDArray[np.float64], compress: float) -> Trace:
+def _from_requests(
+    name: str,
+    times_s: NDArray[np.float64],
+    compress: float,
+    weights: NDArray[np.float64] | None = None,
+    column: str = "",
+) -> Trace:
     seconds = ((times_s - times_s[0]) / compress).astype(np.int64)
     _within_limit(int(seconds[-1]))
-    rate = np.bincount(seconds).astype(np.float64) / compress
-    return Trace(name, int(times_s[0] * 1000), rate, ("each row is one request", *_compressed(compress)), compress)
+    rate = np.bincount(seconds, weights) / compress
+    said = "each row is one request" if weights is None else f"rows come at any time: {column} is what each asks for"
+    return Trace(name, int(times_s[0] * 1000), rate, (said, *_compressed(compress)), compress)
 
 
 def _compressed(compress: float) -> tuple[str, ...]:

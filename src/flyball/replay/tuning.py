@@ -10,7 +10,8 @@ import msgspec
 from flyball.errors import ConfigError
 from flyball.kube.kinds import GOVERNORS
 from flyball.model.quantities import from_milli, parse_quantity
-from flyball.replay.backtest import Progress, Result, policy_of
+from flyball.replay.backtest import Progress, Result
+from flyball.replay.policies import policy_of
 from flyball.replay.sweep import sweep
 from flyball.replay.traces import Trace
 from flyball.replay.workload import Workload
