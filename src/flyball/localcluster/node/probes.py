@@ -10,6 +10,8 @@ from typing import Any
 
 import aiohttp
 
+from flyball.localcluster.node import grpchealth
+
 Object = dict[str, Any]
 BODY_MAX_BYTES = 10 << 10
 
@@ -117,8 +119,8 @@ async def check(probe: Object, container: Object, host: str, execute: Exec) -> s
             return ""
         return output.strip()[:1000] or ("command timed out" if code is None else f"command exited with {code}")
     if "grpc" in probe:
-        # Reaching the port is all that can be asked without a gRPC library.
-        return await tcp_connect({"port": probe["grpc"].get("port", 0)}, container, host, timeout_s)
+        asked = probe["grpc"]
+        return await grpchealth.check(host, int(asked.get("port") or 0), str(asked.get("service") or ""), timeout_s)
     return "the probe has no httpGet, tcpSocket, exec or grpc"
 
 
