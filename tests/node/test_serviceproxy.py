@@ -151,3 +151,63 @@ def test_a_port_that_a_pod_takes_on_every_address_returns_when_the_pod_ends():
             server.close()
 
     run(story)
+
+
+class Shouting(asyncio.DatagramProtocol):
+    """A pod's UDP server: what it gets comes back louder, with its own address."""
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.name = transport.get_extra_info("sockname")[0]
+
+    def datagram_received(self, data, address):
+        self.transport.sendto(data.upper() + b" " + self.name.encode(), address)
+
+
+class Asking(asyncio.DatagramProtocol):
+    def __init__(self):
+        self.answers = asyncio.Queue()
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, address):
+        self.answers.put_nowait(data)
+
+    async def ask(self, data):
+        self.transport.sendto(data)
+        return await asyncio.wait_for(self.answers.get(), 5)
+
+
+def test_a_udp_client_keeps_its_endpoint_until_that_is_gone():
+    async def main():
+        loop = asyncio.get_running_loop()
+        port = free_port()
+        hosts = ["127.10.78.1", "127.10.78.2"]
+        pods = [await loop.create_datagram_endpoint(Shouting, local_addr=(host, port)) for host in hosts]
+        client = FakeClient()
+        proxy = ServiceProxy(client, FakeRecorder())
+        running = asyncio.create_task(proxy.run())
+        one = service(port)
+        one["spec"] |= {"clusterIP": "127.11.78.5", "type": "ClusterIP"}
+        one["spec"]["ports"][0]["protocol"] = "UDP"
+        proxy.observe_slice("ADDED", endpoint_slice(hosts, port))
+        proxy.observe_service("ADDED", one)
+        await until(lambda: proxy.table()["names"] and proxy._listeners)
+        connected = {"remote_addr": ("127.11.78.5", port)}
+        asking = [(await loop.create_datagram_endpoint(Asking, **connected))[1] for _ in range(4)]
+        first = [await one.ask(b"hi") for one in asking]
+        assert sorted(first) == sorted(2 * [f"HI {host}".encode() for host in hosts]), "spread evenly"
+        assert [await one.ask(b"hi") for one in asking] == first, "and each stays where it is"
+        proxy.observe_slice("MODIFIED", endpoint_slice(hosts[:1], port))
+        assert {await one.ask(b"hi") for one in asking} == {f"HI {hosts[0]}".encode()}
+        proxy.observe_service("DELETED", one)
+        await until(lambda: not proxy._listeners)
+        for transport, _ in pods:
+            transport.close()
+        for one in asking:
+            one.transport.close()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(main())

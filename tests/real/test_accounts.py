@@ -22,6 +22,7 @@ review = kubernetes.client.AuthenticationV1Api().create_self_subject_review({})
 print("who:", review.status.user_info.username, flush=True)
 time.sleep(3600)
 """
+_AS_ROBOT = ("--as", "system:serviceaccount:team:robot")
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,19 @@ def pod(name: str, *command: str, **spec: Any) -> str:
 def test_the_official_client_finds_its_way_from_within_a_pod(cluster: Flyball) -> None:
     cluster.kubectl("create", "namespace", "team")
     cluster.kubectl("create", "serviceaccount", "robot", "-n", "team")
+    binding = (
+        "create",
+        "rolebinding",
+        "robot-views",
+        "--clusterrole=view",
+        "--serviceaccount=team:robot",
+        "-n",
+        "team",
+    )
+    cluster.kubectl(*binding)
+    eventually(lambda: cluster.kubectl("auth", "can-i", "list", "pods", "-n", "team", *_AS_ROBOT) == "yes\n")
+    refused = cluster.kubectl("auth", "can-i", "list", "secrets", "-n", "team", *_AS_ROBOT, check=False)
+    assert refused == "no\n"
     account = pod("witness", sys.executable, "-c", WITNESS, serviceAccountName="robot")
     cluster.kubectl("apply", "-n", "team", "-f", "-", stdin=account)
     text = eventually(lambda: "who:" in (log := cluster.kubectl("logs", "-n", "team", "witness")) and log)

@@ -13,6 +13,7 @@ from flyball.errors import FlyballError
 from flyball.kube import EventRecorder, KubeClient
 from flyball.kube.kinds import SERVICES
 from flyball.localcluster.node import names
+from flyball.localcluster.node.datagrams import Forwarder
 from flyball.localcluster.node.dnsrecords import Records, records_of
 from flyball.localcluster.node.series import ProxySeries
 from flyball.localcluster.node.splicing import Backends, Downstream, Holding
@@ -22,6 +23,7 @@ Key = tuple[str, str]
 PortKey = tuple[str, str, str]
 """Namespace and name of a Service, name of its port."""
 
+CLUSTER_DNS = ("kube-system", "kube-dns")  # it listens at its Service's address itself
 ALTERNATIVE_BASE = 30000
 ALTERNATIVE_TRIES = 6
 SERVED_AT = "flyball.dev/served-at"
@@ -31,7 +33,9 @@ TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 
 
 class _Listener:
-    def __init__(self, owner: PortKey, host: str, wanted: int, port: int, server: asyncio.Server | None) -> None:
+    def __init__(
+        self, owner: PortKey, host: str, wanted: int, port: int, server: asyncio.Server | Forwarder | None
+    ) -> None:
         self.owner = owner
         self.host = host
         self.wanted = wanted
@@ -40,18 +44,30 @@ class _Listener:
 
 
 def service_ports(service: Object) -> list[tuple[str, str, int, int | None]]:
-    """``(port name, kind, port, nodePort)`` of the TCP ports; kind is the Service's type."""
+    """``(port name, kind, port, nodePort)`` of the TCP and UDP ports; kind is the Service's type."""
     spec = service.get("spec", {})
     kind = spec.get("type") or "ClusterIP"
     return [
         (port.get("name") or "", kind, int(port["port"]), port.get("nodePort"))
         for port in spec.get("ports") or []
-        if (port.get("protocol") or "TCP") == "TCP"
+        if protocol_of(port) in ("TCP", "UDP")
     ]
+
+
+def protocol_of(port: Object) -> str:
+    """A port's protocol, by default TCP."""
+    return str(port.get("protocol") or "TCP")
+
+
+def _is_udp(service: Object, port_name: str) -> bool:
+    ports = service["spec"].get("ports") or []
+    return any((port.get("name") or "") == port_name and protocol_of(port) == "UDP" for port in ports)
 
 
 def wanted_listeners(service: Object) -> list[tuple[str, str, int]]:
     """``(port name, host, port)`` where a Service should be reachable."""
+    if _key(service) == CLUSTER_DNS:
+        return []
     cluster_ip = service.get("spec", {}).get("clusterIP")
     out = []
     for name, kind, port, node_port in service_ports(service):
@@ -153,7 +169,7 @@ class ServiceProxy:
         for port in ports:
             self._yielded[port] = ip
         for key, listener in list(self._listeners.items()):
-            if listener.port in ports and listener.server is not None:
+            if listener.port in ports and not isinstance(listener.server, Forwarder | None):
                 listener.server.close()
                 del self._listeners[key]
         self._wake.set()
@@ -290,8 +306,9 @@ class ServiceProxy:
     async def _listen(self, key: tuple[PortKey, str, int], service: Object) -> bool:
         owner, host, port = key
         backends = self.backends(owner)
-        taken_by = self._yielded.get(port)
-        if self._served_by_pod(key):
+        is_udp = _is_udp(service, owner[2])
+        taken_by = None if is_udp else self._yielded.get(port)
+        if not is_udp and self._served_by_pod(key):
             self._listeners[key] = _Listener(owner, host, port, port, None)
             return True
         candidates = [] if taken_by is not None else [port]
@@ -303,11 +320,17 @@ class ServiceProxy:
         why = "another program of this machine listens on it"
         last: OSError | None = None
         for candidate in candidates:
-            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if is_udp else socket.SOCK_STREAM)
+            server: asyncio.Server | Forwarder
             try:
-                sock.bind((host, candidate))
-                server = await loop.create_server(partial(Downstream, backends, self.spawn), sock=sock, backlog=BACKLOG)
+                if is_udp:
+                    sock.bind((host, candidate))
+                    _, server = await loop.create_datagram_endpoint(partial(Forwarder, backends), sock=sock)
+                else:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    sock.bind((host, candidate))
+                    connected = partial(Downstream, backends, self.spawn)
+                    server = await loop.create_server(connected, sock=sock, backlog=BACKLOG)
             except OSError as exc:
                 sock.close()
                 last = last or exc
@@ -336,7 +359,7 @@ class ServiceProxy:
         for name, _, port, _ in service_ports(service):
             listener = self._listeners.get(((*key, name), "127.0.0.1", port))
             if listener is not None:
-                ports.append({"port": listener.port, "protocol": "TCP"})
+                ports.append({"port": listener.port, "protocol": "UDP" if _is_udp(service, name) else "TCP"})
                 served.append(f"127.0.0.1:{listener.port}")
         if not ports:
             return True
