@@ -352,3 +352,48 @@ def test_pages_are_read_by_a_compiled_pass_once_there_are_many_samples(monkeypat
         on.run_until_complete(run())
     finally:
         on.close()
+
+
+HISTOGRAM = b'# TYPE h histogram\nh_bucket{le="1"} %d\nh_bucket{le="+Inf"} 6\nh_sum 7.5\nh_count 6\n'
+
+
+def test_classic_histograms_are_stored_as_native_ones() -> None:
+    async def go() -> None:
+        head, site = Head(), Site()
+        async with running(site) as (address, session):
+            loop = loop_for(head, address, session, convert_classic_histograms_to_nhcb=True)
+            for at, inside in enumerate((4, 5, 7, 6)):  # 7 of 6 is no histogram
+                site.body = HISTOGRAM % inside
+                await loop.scrape(T0 + at * 15_000)
+                assert loop.last_error == ""
+            assert values(head, "h") == [6.0, 6.0, "stale", 6.0]
+            assert values(head, "scrape_samples_scraped") == [1.0, 1.0, 0.0, 1.0]
+            assert values(head, "h_count") == []
+            (frame,) = head.select([Matcher(MatchType.EQUAL, "__name__", "h")], 0, T0 * 2)
+            assert [found.positive for found in frame.histograms[:, 0] if found is not None] == [
+                {0: 4.0, 1: 2.0},
+                {0: 5.0, 1: 1.0},
+                {0: 6.0},
+            ]
+            loop.stop(stale=False)
+
+    asyncio.run(go())
+
+
+def test_a_histogram_with_too_many_buckets_fails_the_scrape() -> None:
+    async def go() -> None:
+        head, site = Head(), Site()
+        async with running(site) as (address, session):
+            limits = {"convert_classic_histograms_to_nhcb": True, "native_histogram_bucket_limit": 1}
+            loop = loop_for(head, address, session, **limits)
+            site.body = HISTOGRAM % 6
+            await loop.scrape(T0)
+            assert values(head, "h") == [6.0]
+            site.body = HISTOGRAM % 4
+            await loop.scrape(T0 + 15_000)
+            assert "native_histogram_bucket_limit of 1" in loop.last_error
+            assert values(head, "h") == [6.0, "stale"]
+            assert values(head, "up") == [1.0, 0.0]
+            loop.stop(stale=False)
+
+    asyncio.run(go())

@@ -2,7 +2,9 @@
 
 from collections.abc import Container
 
+from flyball.exposition.custombuckets import with_custom_buckets
 from flyball.exposition.layout import Layout, load_compiled, parse_values
+from flyball.exposition.nativehistograms import finest_schema, limited
 from flyball.exposition.negotiation import (
     DEFAULT_PROTOCOLS,
     NATIVE_PROTOCOLS,
@@ -25,6 +27,7 @@ def parse(
     *,
     native: bool = True,
     classic: bool = True,
+    custom: bool = False,
 ) -> Exposition:
     """Every sample of the body, in order.
 
@@ -32,15 +35,18 @@ def parse(
         known: series texts of an earlier scrape.
         native: native histograms as such; otherwise as their classic series.
         classic: the classic series beside them.
+        custom: classic histograms become native ones with custom buckets.
 
     Raises:
         ScrapeError: the body is malformed; names the line.
     """
     if format_ is Format.OPENMETRICS:
-        return parse_openmetrics(body)
-    if format_ is Format.PROTOBUF:
-        return parse_protobuf(body, native=native, classic=classic)
-    return parse_text(body, known)
+        found = parse_openmetrics(body)
+    elif format_ is Format.PROTOBUF:
+        found = parse_protobuf(body, native=native, classic=classic)
+    else:
+        found = parse_text(body, known)
+    return with_custom_buckets(found, classic=classic) if custom else found
 
 
 __all__ = [
@@ -55,7 +61,9 @@ __all__ = [
     "Metadata",
     "Samples",
     "accept_header",
+    "finest_schema",
     "format_of",
+    "limited",
     "load_compiled",
     "parse",
     "parse_series",

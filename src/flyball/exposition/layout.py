@@ -48,6 +48,7 @@ class Layout:
         count: number of samples.
         timed: which samples carry a time; None when none does.
         read_exemplar: set for OpenMetrics, whose times are in s.
+        reshape: what becomes of the samples once they are read.
     """
 
     prefixes: list[bytes]
@@ -58,6 +59,7 @@ class Layout:
     count: int
     timed: list[bool] | None
     read_exemplar: ReadExemplar | None
+    reshape: Callable[[Samples], Samples] | None = None
 
     @cached_property
     def tables(self) -> tuple[Any, Any, Any]:
@@ -101,6 +103,11 @@ def build_layout(
 
 def parse_values(layout: Layout, body: bytes) -> Samples | None:
     """The values of a body with this layout, or None when it has another one and must be parsed in full."""
+    samples = _read(layout, body)
+    return layout.reshape(samples) if layout.reshape is not None and samples is not None else samples
+
+
+def _read(layout: Layout, body: bytes) -> Samples | None:
     if _scan is not None and layout.timed is None:
         found = _scanned(layout, body)
         if found is not _UNSURE:
@@ -143,7 +150,7 @@ _UNSURE = Samples(np.empty(0), None)
 
 
 def _scanned(layout: Layout, body: bytes) -> Samples | None:
-    """As ``parse_values``, or ``_UNSURE``."""
+    """As ``_read``, or ``_UNSURE``."""
     values, odd = np.empty(layout.count), np.empty((layout.count, 3), np.int64)
     count = _scan(np.frombuffer(body, np.uint8), *layout.tables, values, odd)
     if count < 0:

@@ -1,10 +1,12 @@
 """Native histograms as protobuf carries them: spans of buckets with deltas or counts."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from flyball.errors import ScrapeError
-from flyball.model.histograms import CUSTOM_BUCKETS, SCHEMA_MAX, SCHEMA_MIN
+from flyball.model.histograms import CUSTOM_BUCKETS, SCHEMA_MAX, SCHEMA_MIN, Histogram
 
 #: A histogram may have this many buckets; a span that claims more is an attack or an error.
 BUCKETS_MAX = 10_000
@@ -42,3 +44,44 @@ def check_schema(schema: int) -> None:
     """
     if schema != CUSTOM_BUCKETS and not SCHEMA_MIN <= schema <= SCHEMA_MAX:
         raise ScrapeError(f"a native histogram has the schema {schema}; {SCHEMA_MIN} to {SCHEMA_MAX} are known")
+
+
+def finest_schema(factor: float) -> int:
+    """The finest schema whose buckets grow by at least this factor (``native_histogram_min_bucket_factor``)."""
+    if factor <= 1:
+        return SCHEMA_MAX
+    return max(SCHEMA_MIN, min(SCHEMA_MAX, math.floor(-math.log2(math.log2(factor)))))
+
+
+def limited(histogram: Histogram, buckets_max: int, schema_max: int) -> Histogram:
+    """The histogram with no finer buckets than allowed, and halved in resolution until it has few enough of them.
+
+    Args:
+        buckets_max: 0 is no limit.
+
+    Raises:
+        ScrapeError: it has too many at the coarsest resolution, or its buckets cannot be merged.
+    """
+    if not histogram.is_custom and histogram.schema > schema_max:
+        histogram = _coarser(histogram, schema_max)
+    while buckets_max and len(histogram.positive) + len(histogram.negative) > buckets_max:
+        if histogram.is_custom or histogram.schema <= SCHEMA_MIN:
+            raise ScrapeError(
+                f"a native histogram has {len(histogram.positive) + len(histogram.negative)} buckets, more than the "
+                f"native_histogram_bucket_limit of {buckets_max}"
+            )
+        histogram = _coarser(histogram, histogram.schema - 1)
+    return histogram
+
+
+def _coarser(histogram: Histogram, schema: int) -> Histogram:
+    shift = histogram.schema - schema
+
+    def merged(buckets: Mapping[int, float]) -> dict[int, float]:
+        found: dict[int, float] = {}
+        for index, count in buckets.items():
+            at = ((index - 1) >> shift) + 1
+            found[at] = found.get(at, 0.0) + count
+        return found
+
+    return replace(histogram, schema=schema, positive=merged(histogram.positive), negative=merged(histogram.negative))

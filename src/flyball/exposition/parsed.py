@@ -59,6 +59,7 @@ class Exposition:
         types: the family type in force at each sample (``histogram``...), ``""`` before the first TYPE line.
         metadata: by family name.
         layout: for ``parse_values``; None when the body is written in a way that the fast path does not read.
+        natives: the series that are always native histograms: a sample that is none of them is missing.
     """
 
     series: list[bytes]
@@ -66,6 +67,7 @@ class Exposition:
     samples: Samples
     metadata: dict[str, Metadata] = field(default_factory=dict)
     layout: "Layout | None" = None
+    natives: frozenset[int] = frozenset()
 
     @property
     def values(self) -> Floats:

@@ -81,6 +81,14 @@ class Reader:
             raise self.error(name, f'must be a whole number of at least 0, not "{value}"')
         return value
 
+    def number(self, name: str) -> float:
+        value = self.take(name)
+        if value is None:
+            return 0.0
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise self.error(name, f'must be a number, not "{value}"')
+        return float(value)
+
     def duration(self, name: str) -> int | None:
         value = self.take(name)
         if value is None:

@@ -206,6 +206,9 @@ class ScrapeConfig:
     body_size_limit_bytes: int = BODY_SIZE_LIMIT_DEFAULT_BYTES
     scrape_native_histograms: bool = False
     always_scrape_classic_histograms: bool = False
+    convert_classic_histograms_to_nhcb: bool = False
+    native_histogram_bucket_limit: int = 0
+    native_histogram_min_bucket_factor: float = 0.0
     ignored: tuple[str, ...] = ()
 
     def static_groups(self) -> list[TargetGroup]:
@@ -238,6 +241,7 @@ class GlobalDefaults:
     evaluation_interval_ms: int = 60_000
     scrape_native_histograms: bool = False
     always_scrape_classic_histograms: bool = False
+    convert_classic_histograms_to_nhcb: bool = False
 
 
 _LIMITS = (
@@ -252,9 +256,6 @@ _IGNORED_JOB_FIELDS = frozenset(
     {
         "scrape_failure_log_file",
         "scrape_classic_histograms",
-        "convert_classic_histograms_to_nhcb",
-        "native_histogram_bucket_limit",
-        "native_histogram_min_bucket_factor",
         "metric_name_validation_scheme",
         "metric_name_escaping_scheme",
         "extra_scrape_metrics",
@@ -350,13 +351,13 @@ def parse_global(section: Mapping[str, Any]) -> GlobalDefaults:
         keep_dropped_targets=reader.count("keep_dropped_targets"),
         scrape_native_histograms=reader.flag("scrape_native_histograms", False),
         always_scrape_classic_histograms=reader.flag("always_scrape_classic_histograms", False),
+        convert_classic_histograms_to_nhcb=reader.flag("convert_classic_histograms_to_nhcb", False),
     )
     for name in ("rule_query_offset", "query_log_file", "scrape_failure_log_file"):
         reader.take(name)
     for name in ("metric_name_validation_scheme", "metric_name_escaping_scheme"):
         reader.take(name)
-    for name in ("convert_classic_histograms_to_nhcb", "extra_scrape_metrics"):
-        reader.take(name)
+    reader.take("extra_scrape_metrics")
     reader.finish()
     return defaults
 
@@ -426,6 +427,11 @@ def parse_scrape_config(
         always_scrape_classic_histograms=reader.flag(
             "always_scrape_classic_histograms", defaults.always_scrape_classic_histograms
         ),
+        convert_classic_histograms_to_nhcb=reader.flag(
+            "convert_classic_histograms_to_nhcb", defaults.convert_classic_histograms_to_nhcb
+        ),
+        native_histogram_bucket_limit=reader.count("native_histogram_bucket_limit"),
+        native_histogram_min_bucket_factor=reader.number("native_histogram_min_bucket_factor"),
         ignored=ignored,
         **{limit: reader.count(limit) or getattr(defaults, limit) for limit in _LIMITS},
     )

@@ -18,7 +18,9 @@ from flyball.exposition import (
     Format,
     Metadata,
     Samples,
+    finest_schema,
     format_of,
+    limited,
     parse,
     parse_values,
 )
@@ -91,6 +93,7 @@ class TargetLoop:
         self.last_wait_ms: int | None = None  # between the last scrape and the one before
         self.last_duration_s = 0.0
         self.failures = 0
+        self._schema_max = finest_schema(config.native_histogram_min_bucket_factor)
         self._writer: Writer = self._open()
         self._report: list[Ref] = []
         self._failed_plan: Plan | None = None
@@ -227,6 +230,7 @@ class TargetLoop:
                 frozenset(self._page.series) if self._page is not None else (),
                 native=config.scrape_native_histograms,
                 classic=config.always_scrape_classic_histograms,
+                custom=config.convert_classic_histograms_to_nhcb,
             )
             found = self.pages.add(exposition, format_), exposition.samples
         return found
@@ -243,7 +247,7 @@ class TargetLoop:
         if config.sample_limit and kept > config.sample_limit:
             text = f"{kept} samples, more than the sample_limit of {config.sample_limit}"
             raise ScrapeLimitError("sample_limit", text)
-        scattered = {index for index, _ in samples.histograms}
+        scattered = {index for index, _ in samples.histograms} | page.natives
         if samples.times_ms is not None and config.honor_timestamps:
             scattered.update(np.flatnonzero(samples.times_ms != NO_TIME).tolist())
         live = {ref.labels for ref in self._live_refs()}
@@ -292,7 +296,12 @@ class TargetLoop:
         assert plan is not None
         if self._scattered or self._live_scattered:
             self._append_scattered(samples, at_ms)
-        report = (1.0, duration_s, len(self._labels), self._kept, added or 0)
+        missing: Set[int] = frozenset()
+        if self._page is not None and self._page.natives:
+            missing = self._page.natives.difference(index for index, _ in samples.histograms)
+        scraped = len(self._labels) - len(missing)
+        kept = self._kept - sum(self._labels[index] is not None for index in missing)
+        report = (1.0, duration_s, scraped, kept, added or 0)
         values = np.empty(len(samples.values) + len(report))
         values[: -len(report)], values[-len(report) :] = samples.values, report
         ended = () if added is None else set(self._live_refs()).difference(plan.refs)
@@ -322,7 +331,11 @@ class TargetLoop:
 
     def _append_scattered(self, samples: Samples, at_ms: int) -> None:
         """Samples with a time of their own, and native histograms: series by series."""
-        histograms = dict(samples.histograms)
+        histograms = {
+            index: limited(histogram, self.config.native_histogram_bucket_limit, self._schema_max)
+            for index, histogram in samples.histograms
+        }
+        natives = self._page.natives if self._page is not None else ()
         times = samples.times_ms if self.config.honor_timestamps else None
         floats_taken: list[tuple[Labels, int, float]] = []
         histograms_taken: list[tuple[Labels, int, Histogram]] = []
@@ -331,7 +344,7 @@ class TargetLoop:
             labels = self._labels[index]
             own_ms = NO_TIME if times is None else int(times[index])
             time_ms = at_ms if own_ms == NO_TIME else own_ms
-            if labels is None:
+            if labels is None or (index in natives and index not in histograms):
                 continue
             seen[labels] = own_ms == NO_TIME or self.config.track_timestamps_staleness
             if time_ms > at_ms + _AHEAD_MAX_MS:
