@@ -13,7 +13,7 @@ BEAT_MIN_MS = 50
 #: ... and at most so far, ...
 BEAT_MAX_MS = 800
 #: ... in between such that about so many scrapes begin at each: a few milliseconds of work.
-TOGETHER = 48
+TOGETHER = 64
 
 
 class Beats:
