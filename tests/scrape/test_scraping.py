@@ -392,6 +392,7 @@ def test_a_histogram_with_too_many_buckets_fails_the_scrape() -> None:
             site.body = HISTOGRAM % 4
             await loop.scrape(T0 + 15_000)
             assert "native_histogram_bucket_limit of 1" in loop.last_error
+            assert loop.last_limit == "native_histogram_bucket_limit"
             assert values(head, "h") == [6.0, "stale"]
             assert values(head, "up") == [1.0, 0.0]
             loop.stop(stale=False)

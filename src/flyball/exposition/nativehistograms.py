@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from flyball.errors import ScrapeError
+from flyball.errors import ScrapeError, ScrapeLimitError
 from flyball.model.histograms import CUSTOM_BUCKETS, SCHEMA_MAX, SCHEMA_MIN, Histogram
 
 #: A histogram may have this many buckets; a span that claims more is an attack or an error.
@@ -60,15 +60,16 @@ def limited(histogram: Histogram, buckets_max: int, schema_max: int) -> Histogra
         buckets_max: 0 is no limit.
 
     Raises:
-        ScrapeError: it has too many at the coarsest resolution, or its buckets cannot be merged.
+        ScrapeLimitError: it has too many at the coarsest resolution, or its buckets cannot be merged.
     """
     if not histogram.is_custom and histogram.schema > schema_max:
         histogram = _coarser(histogram, schema_max)
     while buckets_max and len(histogram.positive) + len(histogram.negative) > buckets_max:
         if histogram.is_custom or histogram.schema <= SCHEMA_MIN:
-            raise ScrapeError(
-                f"a native histogram has {len(histogram.positive) + len(histogram.negative)} buckets, more than the "
-                f"native_histogram_bucket_limit of {buckets_max}"
+            buckets = len(histogram.positive) + len(histogram.negative)
+            limit = "native_histogram_bucket_limit"
+            raise ScrapeLimitError(
+                limit, f"a native histogram has {buckets} buckets, over the {limit} of {buckets_max}"
             )
         histogram = _coarser(histogram, histogram.schema - 1)
     return histogram

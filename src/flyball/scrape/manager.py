@@ -28,6 +28,10 @@ _EXCEEDED = {
     "sample_limit": Counter(
         "prometheus_target_scrapes_exceeded_sample_limit", "Scrapes that failed, for there were too many samples."
     ),
+    "native_histogram_bucket_limit": Counter(
+        "prometheus_target_scrapes_exceeded_native_histogram_bucket_limit",
+        "Scrapes that failed, for a native histogram had too many buckets.",
+    ),
     "label_limit": Counter(
         "prometheus_target_scrape_pool_exceeded_label_limits", "Scrapes that failed, for labels were too many or long."
     ),
