@@ -1,9 +1,12 @@
 """Trees and their text."""
 
+from collections.abc import Callable
+
 import pytest
 
 from flyball.errors import QueryError
-from flyball.promql import parse
+from flyball.promql import evaluate, parse
+from flyball.promql.scenarios import MemoryStorage
 from flyball.promql.syntax import Binary, NumberLiteral, Unary
 
 
@@ -86,3 +89,21 @@ def test_bad_text_is_a_query_error(text: str, part: str) -> None:
     with pytest.raises(QueryError) as caught:
         parse(text)
     assert part.lower() in str(caught.value).lower()
+
+
+@pytest.mark.parametrize(
+    ("make", "most", "message"),
+    [
+        (lambda n: "+".join(["x"] * (n + 1)), 250, "250 operators in a row"),
+        (lambda n: "sum(" * n + "x" + ")" * n, 107, "calls within each other"),
+        (lambda n: "max_over_time(" * n + "x" + "[1m:1m])" * n, 53, "calls within each other"),
+        (lambda n: "(" * n + "x" + ")" * n, 119, "nested more than 120 deep"),
+        (lambda n: "count_over_time(x[1m" + "+1m" * n + "])", 250, "250 operators in a row"),
+    ],
+)
+def test_what_is_too_deep_to_be_walked_over_is_refused_and_what_is_not_evaluates(
+    make: Callable[[int], str], most: int, message: str
+) -> None:
+    evaluate(parse(make(most)), MemoryStorage(), 0, 60_000, 60_000)
+    with pytest.raises(QueryError, match=message):
+        parse(make(most + 2))

@@ -40,7 +40,11 @@ from flyball.promql.syntax import (
 )
 
 CACHE_ENTRIES_MAX = 1024
-DEPTH_MAX = 200
+#: Expressions within expressions; reading one takes five calls.
+DEPTH_MAX = 120
+#: Operators in a row without parentheses make a tree as deep as they are many. What walks over a tree takes
+#: three calls for an operator and up to seven for a function or a subquery, of the thousand that Python allows.
+CHAIN_MAX, _CALLS_MAX = 250, 760
 TEXT_MAX = 1_000_000
 _SECONDS_MAX = 2**63 / 1e9
 
@@ -108,6 +112,12 @@ class _Parser:
         if self.depth > DEPTH_MAX:
             self.fail(self.token.start, f"the expression is nested more than {DEPTH_MAX} deep")
 
+    def one_more(self, operators: int) -> int:
+        if operators == CHAIN_MAX:
+            message = f"more than {CHAIN_MAX} operators in a row; put parts of the chain in parentheses"
+            self.fail(self.token.start, f"{message}, or record them by rules")
+        return operators + 1
+
     # --- expressions
 
     def parse(self) -> Expr:
@@ -121,10 +131,12 @@ class _Parser:
     def expression(self, level_min: int) -> Expr:
         self.deeper()
         left = self.unary()
+        operators = 0
         while True:
             op = self.operator()
             if op is None or PRECEDENCE[op] < level_min:
                 break
+            operators = self.one_more(operators)
             left = self.binary(left, op)
         self.depth -= 1
         return left
@@ -351,7 +363,9 @@ class _Parser:
                 left = replace(left, value=-left.value, pos=(start, left.pos[1]))
         else:
             left = self.duration_operand(context, expected)
+        operators = 0
         while self.is_op("+", "-", "*", "/", "%", "^") and PRECEDENCE[self.token.text] >= level_min:
+            operators = self.one_more(operators)
             operator = self.take()
             level = PRECEDENCE[operator.text] + (operator.text != "^")
             right = self.duration_expression(level, context, expected)
@@ -530,12 +544,27 @@ def parse(text: str, features: Features = STABLE) -> Expr:
             _cache.move_to_end(key)
             return found
     expr = _Parser(text, features).parse()
+    _check_height(text, expr)
     check(text, expr)
     with _cache_lock:
         _cache[key] = expr
         while len(_cache) > CACHE_ENTRIES_MAX:
             _cache.popitem(last=False)
     return expr
+
+
+def _check_height(text: str, root: Expr) -> None:
+    """
+    Raises:
+        QueryError: the tree is deeper than can be walked over.
+    """
+    found = [(root, 0)]
+    while found:
+        node, above = found.pop()
+        calls = above + (3 if isinstance(node, Binary | Unary | Paren) else 7)
+        if calls > _CALLS_MAX:
+            fail(text, node.pos[0], "too many operators and calls within each other; record parts of them by rules")
+        found += [(child, calls) for child in node.children()]
 
 
 def parse_selector(text: str) -> tuple[Matcher, ...]:
