@@ -1,9 +1,10 @@
 """The adapter beside the real prometheus-adapter 0.12: the same Prometheus, the same kube-apiserver, alternate rounds.
 
 1,000 HPAs over 10,000 pods in 20 namespaces, 20 rules, one metric of type Pods each; a round asks for all of them, as
-the HPA controllers of a cluster do every 15 s. Theirs runs with its client's limits raised to 1,000, so that it can
-finish a round. ``capacity`` is how many HPAs are answered within the 15 s of one round, by as many callers as answers
-come; theirs also at its own limits.
+the HPA controllers of a cluster do every 15 s. Each adapter's rounds begin 15 s apart, and two go before what is
+measured; queries and CPU are those of the whole 15 s. Theirs runs with its client's limits raised to 1,000, so that it
+can finish a round. ``capacity`` is how many HPAs are answered within the 15 s of one round, by as many callers as
+answers come; theirs also at its own limits.
 """
 
 import argparse
@@ -38,6 +39,7 @@ ROOT = Path(__file__).parents[1]
 NAMESPACES_N, RULES_N, PODS_PER_HPA = 20, 20, 10
 IN_FLIGHT = 50
 ROUND_S = 15.0
+WARM_ROUNDS = 2  # controllers ask for ever: what the first rounds cost is not what a round costs
 MASTERS = {"X-Remote-User": "bench", "X-Remote-Group": "system:masters"}
 RAISED = ("--client-qps", "1000", "--client-burst", "1000")
 #: Only lists of pods are written down.
@@ -82,6 +84,21 @@ class Lines:
         return [json.loads(line) for line in whole.splitlines()]
 
 
+class Queries:
+    """What Prometheus was asked, by whom: theirs name the pods, ours ask for those of all HPAs."""
+
+    def __init__(self, log: Path) -> None:
+        self._lines, self._of = Lines(log), dict[str, list[str]](ours=[], theirs=[])
+
+    def new(self, name: str) -> list[str]:
+        """One adapter's since it was last asked about."""
+        for line in self._lines.new():
+            query = line["params"]["query"]
+            self._of["ours" if 'pod!=""' in query else "theirs"].append(query)
+        found, self._of[name] = self._of[name], []
+        return found
+
+
 @dataclass
 class Case:
     """One adapter: how to ask it, its process, and what its rounds cost."""
@@ -96,6 +113,21 @@ class Case:
     cpu_s: list[float] = field(default_factory=list)
     rounds_s: list[float] = field(default_factory=list)
     capacity: int = 0
+    _cpu_before_s: float = 0.0
+
+    def period_ends(self, queries: Queries) -> None:
+        """Takes down what 15 s have cost; the first time there were none yet."""
+        cpu_s, asked = sum(self.process.cpu_times()[:2]), queries.new(self.name)
+        if self._cpu_before_s:
+            self.cpu_s.append(cpu_s - self._cpu_before_s)
+            self.queries.append(asked)
+        self._cpu_before_s = cpu_s
+
+    def forget(self) -> None:
+        """What was measured so far was to warm up."""
+        for measured in (self.latencies_s, self.lists, self.queries, self.cpu_s, self.rounds_s):
+            measured.clear()
+        self.failures = 0
 
     async def answers(self, path: str) -> bool:
         """Whether it gives all values of one HPA."""
@@ -103,11 +135,10 @@ class Case:
         return status == 200 and body.count(b'"value"') == PODS_PER_HPA
 
 
-async def round_of(case: Case, paths: list[str], queries: Lines, lists: Lines) -> None:
+async def round_of(case: Case, paths: list[str], lists: Lines) -> None:
     """Asks for every HPA's metric once."""
     limit = asyncio.Semaphore(IN_FLIGHT)
-    queries.new(), lists.new()
-    before = sum(case.process.cpu_times()[:2])
+    lists.new()
     began_s = time.monotonic()
 
     async def one(path: str) -> None:
@@ -119,10 +150,8 @@ async def round_of(case: Case, paths: list[str], queries: Lines, lists: Lines) -
 
     await asyncio.gather(*map(one, paths))
     case.rounds_s.append(time.monotonic() - began_s)
-    await asyncio.sleep(1)  # the logs are written behind
-    case.cpu_s.append(sum(case.process.cpu_times()[:2]) - before)
+    await asyncio.sleep(1)  # the log is written behind
     case.lists.append(len(lists.new()))
-    case.queries.append([line["params"]["query"] for line in queries.new()])
 
 
 async def capacity_of(case: Case, paths: list[str]) -> None:
@@ -292,12 +321,18 @@ async def measure(hpas: int, rounds: int, directory: Path) -> None:
                 for case in (theirs, ours):
                     await until_served(case, paths)
                 order = random.Random(1)
-                queries, lists = Lines(directory / "queries.log"), Lines(directory / "audit.log")
-                for _ in range(rounds):
+                queries, lists = Queries(directory / "queries.log"), Lines(directory / "audit.log")
+                next_s = time.monotonic()
+                for number in range(-WARM_ROUNDS, rounds + 1):
                     shuffled = order.sample(paths, len(paths))
                     for case in (theirs, ours):
-                        await asyncio.sleep(ROUND_S / 2)
-                        await round_of(case, shuffled, queries, lists)
+                        next_s += ROUND_S / 2
+                        await asyncio.sleep(next_s - time.monotonic())
+                        case.period_ends(queries)
+                        if number == 0:
+                            case.forget()
+                        if number < rounds:
+                            await round_of(case, shuffled, lists)
                 memory = {case.name: case.process.memory_info().rss / 1e6 for case in (theirs, ours)}
                 for case in (theirs, ours):
                     await asyncio.sleep(ROUND_S / 2)

@@ -4,11 +4,13 @@ import asyncio
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flyball import clock
 from flyball.adapter.remembered import Remembered
+from flyball.adapter.rounds import Rounds
 from flyball.adapter.sharing import NotShareable, SharedQuery
 from flyball.adapter.tracing import query_span
 from flyball.errors import ConfigError, FlyballError, QueryError, UpstreamError
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 
 VALUE_MAX = 9.2e15  # int64 milli-units
 PLANS_MAX = 5_000
+SHARED_MAX = 1_000
+AHEAD_MIN_S = 1.0  # an answer that serves for a shorter time is gone before the round that it is asked for
 SCOPE_MEMORY_S = 60.0
 
 #: A sample and the time, in ms, of the newest sample behind it.
@@ -52,8 +56,10 @@ class Evaluation:
     """
 
     def __init__(self, source_of: Callable[[str], MetricsSource], cache_s: float) -> None:
-        self._source_of = source_of
-        self._shared: Remembered[dict[tuple[str, ...], list[Dated]]] = Remembered(lambda _: cache_s, 1_000)
+        self._source_of, self._cache_s = source_of, cache_s
+        self._rounds: OrderedDict[Hashable, Rounds] = OrderedDict()
+        self._ahead: dict[Hashable, asyncio.TimerHandle] = {}
+        self._shared: Remembered[dict[tuple[str, ...], list[Dated]]] = Remembered(lambda _: cache_s, SHARED_MAX)
         self._plans: OrderedDict[Hashable, SharedQuery | NotShareable] = OrderedDict()
         self._scopes: dict[Hashable, tuple[float, str, bool]] = {}
         self.counts = dict.fromkeys(
@@ -68,6 +74,10 @@ class Evaluation:
         """The rules have changed: plans and answers are of the old ones."""
         self._plans.clear()
         self._shared.forget()
+        self._rounds.clear()
+        for handle in self._ahead.values():
+            handle.cancel()
+        self._ahead.clear()
         self._scopes.clear()
 
     # -- all objects at once ---------------------------------------------------------------------------------------
@@ -109,6 +119,8 @@ class Evaluation:
             return found
 
         key = (limits.options.source, shared.query.expr, limits.staleness_ms, limits.request_time)
+        if self._cache_s >= AHEAD_MIN_S:
+            self._ask_ahead(key, ask)
         try:
             return await self._shared.get(key, ask)
         except QueryRefusedError as exc:
@@ -116,6 +128,27 @@ class Evaluation:
             self.counts["shared_fallbacks"] += 1
             log.info("shared_query_refused rule=%s error=%s", limits.where, exc)
             return None
+
+    def _ask_ahead(
+        self, key: Hashable, ask: Callable[[], Coroutine[Any, Any, dict[tuple[str, ...], list[Dated]]]]
+    ) -> None:
+        """Has the answer asked for shortly before the next round, whose first askers then need not wait for it."""
+        rounds = self._rounds.setdefault(key, Rounds(self._cache_s))
+        if len(self._rounds) > SHARED_MAX:
+            self._rounds.popitem(last=False)
+        now_s = clock.monotonic_s()
+        expected_s = rounds.asked(now_s)
+        if expected_s is None:
+            return
+        if old := self._ahead.pop(key, None):
+            old.cancel()
+
+        def renew() -> None:
+            self._ahead.pop(key, None)
+            self._shared.renew(key, ask, expected_s)
+
+        delay_s = expected_s - rounds.lead_s - now_s
+        self._ahead[key] = asyncio.get_running_loop().call_later(delay_s, renew)
 
     # -- one query -------------------------------------------------------------------------------------------------
 

@@ -34,13 +34,23 @@ class Remembered(Generic[T]):
             return known[1]
         task = self._asking.get(key)
         if task is None:
-            self.asked += 1
-            task = asyncio.create_task(self._keep(key, ask()), name="remembered")
-            self._asking[key] = task
-            task.add_done_callback(lambda _: self._asking.pop(key, None))
+            task = self._ask(key, ask)
         else:
             self.answered += 1
         return await asyncio.shield(task)  # one caller's cancellation is not the others'
+
+    def renew(self, key: Hashable, ask: Callable[[], Coroutine[Any, Any, T]], until_s: float) -> None:
+        """Asks anew, ahead of who will, unless the answer that is known serves until then. A failure is forgotten."""
+        known = self._known.get(key)
+        if key not in self._asking and (known is None or known[0] < until_s):
+            self._ask(key, ask).add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    def _ask(self, key: Hashable, ask: Callable[[], Coroutine[Any, Any, T]]) -> "asyncio.Task[T]":
+        self.asked += 1
+        task = asyncio.create_task(self._keep(key, ask()), name="remembered")
+        self._asking[key] = task
+        task.add_done_callback(lambda _: self._asking.pop(key, None))
+        return task
 
     async def _keep(self, key: Hashable, answer: Awaitable[T]) -> T:
         found = await answer
