@@ -10,13 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flyball import servermanifests as server
 from flyball.adapter import manifests as adapter
 from flyball.alerting import manifests as alertmanager
 from flyball.autoscaler import manifests as autoscaler
 from flyball.exporters import manifests as exporters
+from flyball.kube.manifests import written
 from flyball.operator import manifests as operator
 
 ROOT = Path(__file__).parents[1]
@@ -168,7 +167,7 @@ def _template(
     for obj in objects:
         if obj["kind"] in ("Namespace", "CustomResourceDefinition"):
             continue  # helm makes the first, and takes the second from crds/
-        text = yaml.safe_dump(_open(obj), sort_keys=False, width=1000)
+        text = written([_open(obj)])
         for placeholder, action in replaced.items():
             text = text.replace(placeholder, action)
         for value in (switches or {}).get(_key(obj), ()):
@@ -211,12 +210,7 @@ def _indented(text: str) -> str:
 
 def _definition(objects: Objects) -> str:
     found = next(obj for obj in objects if obj["kind"] == "CustomResourceDefinition")
-    return _plain([found])
-
-
-def _plain(objects: Objects) -> str:
-    """The objects as they are; shared parts are written out, since our own loader refuses aliases."""
-    return yaml.safe_dump_all(json.loads(json.dumps(objects)), sort_keys=False, width=1000)
+    return written([found])
 
 
 _TEMPLATES = {
@@ -249,7 +243,7 @@ def files() -> dict[str, str]:
     }
     for part, (template, plain) in _TEMPLATES.items():
         found[f"charts/flyball/templates/{part}.yaml"] = template()
-        found[f"deploy/{part}/{part}.yaml"] = _plain(plain())
+        found[f"deploy/{part}/{part}.yaml"] = written(plain())
         found[f"deploy/{part}/kustomization.yaml"] = _kustomization(part)
     return found
 

@@ -393,9 +393,8 @@ def migrate_command(files: tuple[str, ...], name: tuple[str, str]) -> None:
     Reads manifests or configuration files ("-" is standard input), writes a ConfigMap with the adapter's configuration
     and, for ScaledObjects, HPAs to standard output, and a report of what differs to standard error. Changes nothing.
     """
-    import yaml
-
     from flyball.adapter.migration import migrate
+    from flyball.kube.manifests import written
     from flyball.metricrules import KindTable
     from flyball.metricrules.resources import BUILT_IN_KINDS
     from flyball.model.yaml_loader import load_all_yaml
@@ -410,8 +409,8 @@ def migrate_command(files: tuple[str, ...], name: tuple[str, str]) -> None:
     manifests = list(done.manifests)
     if done.config:
         metadata = {"namespace": name[0], "name": name[1]}
-        text = yaml.safe_dump(done.config, sort_keys=False, width=1000)
+        text = written([done.config])
         manifests.insert(
             0, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"config.yaml": text}}
         )
-    click.echo(yaml.safe_dump_all(manifests, sort_keys=False, width=1000), nl=False)
+    click.echo(written(manifests), nl=False)

@@ -1,6 +1,5 @@
 """``flyball install``: the manifests of parts, for ``kubectl apply``."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +54,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     Permissions are those of the calls that a part makes. The adapter's APIServices carry no insecureSkipTLSVerify: it
     keeps an authority of its own in a Secret and writes it into their caBundle.
     """
-    import yaml
+    from flyball.kube.manifests import written
 
     parts: tuple[str, ...] = given["parts"] or ("adapter",)
     parts = tuple(OPTIONS) if "all" in parts else tuple(dict.fromkeys(parts))
@@ -71,8 +70,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     objects: list[Object] = []
     for part in parts:
         objects += [obj for obj in _BUILDERS[part](parts, given, chosen) if obj not in objects]
-    plain = json.loads(json.dumps(objects))  # shared parts would be written as aliases, which our own loader refuses
-    click.echo(yaml.safe_dump_all(plain, sort_keys=False, width=1000), nl=False)
+    click.echo(written(objects), nl=False)
 
 
 def _common(own: Any, given: Given, **more: Any) -> Any:

@@ -1,5 +1,6 @@
 """Pieces of the manifests that install our parts: objects, permissions, pods that pass the restricted standard."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,3 +205,18 @@ def network_policy(
         "egress": [{}] if out else [],
     }
     return part("networking.k8s.io/v1", "NetworkPolicy", chosen.name, chosen.namespace, spec=spec)
+
+
+def written(objects: Iterable[Mapping[str, Any]]) -> str:
+    """YAML as people write it: texts of several lines as they are, and no aliases, which our own loader refuses."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def text(dumper: Dumper, value: str) -> Any:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+    Dumper.add_representer(str, text)
+    return yaml.dump_all(objects, Dumper=Dumper, sort_keys=False, width=1000)
