@@ -62,6 +62,37 @@ def test_metrics_through_the_aggregation_layer(tmp_path: Path) -> None:
     in_world(tmp_path, work)
 
 
+def test_each_metric_has_a_rule_by_its_type_and_the_configurations_own_hide_it(tmp_path: Path) -> None:
+    def typed(prometheus: Prometheus) -> None:
+        series(prometheus)
+        of_pod = {"namespace": "default", "pod": "web-1"}
+        prometheus.add({"__name__": "temperature", **of_pod}, 21)
+        prometheus.add({"__name__": "requests_per_second", **of_pod}, 5)  # a gauge, beside the rate of requests_total
+        for le, rate in (("0.1", 90.0), ("0.2", 98.0), ("+Inf", 100.0)):
+            prometheus.counter({"__name__": "latency_seconds_bucket", "le": le, **of_pod}, rate)
+
+    base = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/web-1"
+
+    async def work(found: World) -> None:
+        async def value(name: str) -> Any:
+            return (await found.get(f"{base}/{name}"))["items"][0]["value"]
+
+        assert await found.until(lambda: value("temperature")) == "21"
+        assert await found.until(lambda: value("latency_seconds_p90")) == "100m"
+        assert await found.until(lambda: value("latency_seconds_p99")) == "200m"
+        assert await found.until(lambda: value("requests_per_second")) == "1500m"
+        assert await found.until(lambda: value("requests")) == "1500m"  # of the configuration's own rule
+        listed = await found.get("/apis/custom.metrics.k8s.io/v1beta2")
+        assert not [item["name"] for item in listed["resources"] if item["name"].endswith(("_bucket", "_total"))]
+
+    async def main() -> None:
+        pods = [pod(name, app=app) for name, app in OBJECTS]
+        async with world(tmp_path, CONFIG, objects=pods, series=typed, default_rules=True) as found:
+            await work(found)
+
+    asyncio.run(main())
+
+
 def test_files_and_config_maps_are_followed_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
     async def work(found: World) -> None:
         await found.until(lambda: found.get(PODS))

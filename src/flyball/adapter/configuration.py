@@ -28,6 +28,7 @@ class Configuration:
 
     Args:
         text: the base configuration.
+        before: a configuration whose rules those of the base hide.
         what: names it in messages.
         namespace: whose labelled ConfigMaps add rules; None is every namespace's.
 
@@ -40,6 +41,7 @@ class Configuration:
         client: KubeClient,
         text: str,
         *,
+        before: str = "",
         changed: Callable[[], None],
         what: str = "config",
         watch_config_maps: bool = True,
@@ -55,7 +57,7 @@ class Configuration:
             self._informer = Informer(client, CONFIG_MAPS, namespace, label_selector=CONFIG_SELECTOR, type=_ConfigMap)
             self._informer.add_handler(self._config_map_changed)
         self.reloads = 0
-        self._base = parse_config(text, what)
+        self._base, self._before = parse_config(text, what), parse_config(before, "the default rules")
         self._report_base()
 
     async def run(self) -> None:
@@ -82,8 +84,8 @@ class Configuration:
 
     @property
     def all(self) -> list[AdapterConfig]:
-        """The base, then the ConfigMaps' by name; of rules that collide the last wins."""
-        return [self._base, *(self._extra[key] for key in sorted(self._extra))]
+        """What is before the base, the base, then the ConfigMaps' by name; of rules that collide the last wins."""
+        return [self._before, self._base, *(self._extra[key] for key in sorted(self._extra))]
 
     @property
     def compatibility(self) -> frozenset[str]:

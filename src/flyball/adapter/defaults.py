@@ -65,3 +65,27 @@ resourceRules:
     containerLabel: container
   window: 20s
 """
+
+_QUANTILES = "".join(
+    f"""\
+- seriesQuery: '{{namespace!="",le!="",__name__!~"{_EXCEPT}",__name__=~".*_bucket$"}}'
+{_RESOURCES}\
+  name: {{matches: "^(.*)_bucket$", as: "${{1}}_p{percent}"}}
+  metricsQuery: >-
+    histogram_quantile(0.{percent}, sum(rate(<<.Series>>{{<<.LabelMatchers>>}}[2m])) by (<<.GroupBy>>, le))
+"""
+    for percent in (50, 90, 99)
+)
+
+#: Rules by a metric's type, as its name tells it: gauges as they are, counters as ``NAME_per_second``, histograms as
+#: ``NAME_p50``, ``NAME_p90`` and ``NAME_p99``, over two minutes. Rules of a configuration hide those of their names.
+DERIVED_CONFIG = f"""\
+rules:
+- seriesQuery: '{{namespace!="",__name__!~"{_EXCEPT}|up",__name__!~".*_(total|bucket|count|sum|created|info)$"}}'
+{_RESOURCES}\
+  metricsQuery: sum(<<.Series>>{{<<.LabelMatchers>>}}) by (<<.GroupBy>>)
+- seriesQuery: '{{namespace!="",__name__!~"{_EXCEPT}",__name__=~".*_total$"}}'
+{_RESOURCES}\
+  name: {{matches: "^(.*)_total$", as: "${{1}}_per_second"}}
+  metricsQuery: sum(rate(<<.Series>>{{<<.LabelMatchers>>}}[2m])) by (<<.GroupBy>>)
+{_QUANTILES}"""

@@ -14,6 +14,7 @@ from flyball.adapter.access import DelegatedAccess, FrontProxy, FrontProxyWatch
 from flyball.adapter.api import MetricsApp
 from flyball.adapter.cabundle import CaBundle
 from flyball.adapter.certificates import DirectoryKeeper, Keeper, LiveTLS, SecretKeeper, keep
+from flyball.adapter.defaults import DERIVED_CONFIG
 from flyball.adapter.onward import Onward, OnwardFlags
 from flyball.adapter.owners import Owners
 from flyball.adapter.service import Adapter
@@ -77,7 +78,8 @@ class Flags:
     """Everything ``flyball adapter`` can be told.
 
     Attributes:
-        config: the configuration file; None only with ``standalone``, which has rules of its own.
+        config: the configuration file; None only with ``standalone`` or ``default_rules``.
+        default_rules: whether each metric has a rule by its type, unless the configuration has one of its name.
         standalone: scrape the pods behind HPAs and Governors instead of asking a Prometheus.
         otlp_endpoint: where traces go; "" makes none.
     """
@@ -92,6 +94,7 @@ class Flags:
     staleness_s: float = 300.0
     share_s: float = 5.0
     standalone: bool = False
+    default_rules: bool = False
     hpa_check_s: float = 15.0
     otlp_endpoint: str = ""
 
@@ -105,8 +108,8 @@ async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None
     Raises:
         ConfigError: a flag, a file or a certificate cannot be used.
     """
-    if flags.config is None and not flags.standalone:
-        raise ConfigError("--config is missing; name prometheus-adapter's configuration file")
+    if flags.config is None and not flags.standalone and not flags.default_rules:
+        raise ConfigError("--config is missing; name prometheus-adapter's configuration file, or give --default-rules")
     text = _read(flags.config) if flags.config is not None else None
     async with contextlib.AsyncExitStack() as stack:
         if flags.otlp_endpoint:
@@ -123,8 +126,9 @@ async def run(flags: Flags, stopping: asyncio.Event, ready: Callable[[int], None
         adapter = Adapter(
             client,
             source,
-            text if text is not None or scraping is None else scraping.config,
-            config_name=str(flags.config or "standalone"),
+            text if text is not None else scraping.config if scraping is not None else "",
+            before=DERIVED_CONFIG if flags.default_rules else "",
+            config_name=str(flags.config or ("standalone" if flags.standalone else "no configuration")),
             relist_interval_s=flags.relist_interval_s,
             max_age_ms=round(1000 * (flags.max_age_s or flags.relist_interval_s)),
             staleness_ms=round(1000 * flags.staleness_s),

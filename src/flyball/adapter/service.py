@@ -61,6 +61,7 @@ class Adapter:
         source: MetricsSource,
         config_text: str | None = None,
         *,
+        before: str = "",
         config_name: str = "config",
         relist_interval_s: float = 15.0,
         max_age_ms: int = 600_000,
@@ -84,6 +85,7 @@ class Adapter:
         self._configuration = Configuration(
             client,
             DEFAULT_CONFIG if config_text is None else config_text,
+            before=before,
             changed=self._apply,
             what=config_name,
             watch_config_maps=watch_config_maps,

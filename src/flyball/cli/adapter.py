@@ -81,6 +81,7 @@ def _without_effect(function: Callable[..., Any]) -> Callable[..., Any]:
     "--secure-port 6443",
 )
 @click.option("--config", type=click.Path(path_type=Path), help="prometheus-adapter's configuration file; followed.")
+@_switch("--default-rules", "Gauges, counters as rates, histograms as quantiles, where --config has no rule.")
 @_switch("--standalone", "Scrape the pods behind HPAs and Governors; no Prometheus is asked.")
 @click.option("--prometheus-url", default="https://localhost", show_default=True, help="A Prometheus HTTP API.")
 @click.option("--prometheus-verb", type=click.Choice(["GET", "POST"]), default="GET", show_default=True)
@@ -230,6 +231,7 @@ def flags_of(given: dict[str, Any]) -> Any:
         given["metrics_staleness"],
         given["metrics_share"],
         given["standalone"],
+        given["default_rules"],
         otlp_endpoint=given["otlp_endpoint"],
     )
 
