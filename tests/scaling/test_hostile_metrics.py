@@ -60,6 +60,7 @@ LOST = Reading(error="connection refused")
         # the stock HPA does not look at a sample's time, and parity decides as it does
         ("fast", "jumps back"),
         ("fast", "is ahead"),
+        ("fast", "is negative"),
     ],
 )
 def test_a_loaded_service_keeps_its_size(kind: str, profile: str, what: str) -> None:
@@ -73,6 +74,8 @@ def test_a_loaded_service_keeps_its_size(kind: str, profile: str, what: str) -> 
             return reading(kind, size, now_ms, without=rng.randrange(size + 1) if kind == "Pods" else 0)
         if what == "lies":  # nothing, for less than the time for which sizes are held
             return reading(kind, size, now_ms, share=0.0 if second % 60 < 25 else 1.0)
+        if what == "is negative":
+            return reading(kind, size, now_ms, share=-1.0)
         # an hour ago, or in an hour, there was no load
         offset_ms = -HOUR_S * 1000 if what == "jumps back" else HOUR_S * 1000
         return reading(kind, size, now_ms + offset_ms, share=0.0)

@@ -10,6 +10,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from msgspec.structs import replace
+
 from flyball.scaling.types import MAX_INT32, Forecast, MetricEvaluation, Observation, Reading
 
 MARGIN = 0.19  # times the root of the spread; how far above the expected demand to size
@@ -43,6 +45,17 @@ def sized(current: int, need: float, highest: int, *, foreseen: bool) -> int:
     if highest < current * (1 - DEAD_BAND):
         return highest
     return current
+
+
+def credible(reading: Reading) -> Reading:
+    """Without values below zero, which no load has: such a pod has told nothing, and so has a sum with one."""
+    lowest = min(reading.values, default=0)
+    if lowest < 0:
+        return Reading(error=f"a value of {lowest / 1000:g} is below zero, which no load can be")
+    if any(sample.value < 0 for sample in reading.pods.values()):
+        pods = {name: sample for name, sample in reading.pods.items() if sample.value >= 0}
+        return replace(reading, pods=pods)
+    return reading
 
 
 def demand_of(evaluation: MetricEvaluation, reading: Reading, seen: Observation) -> float | None:

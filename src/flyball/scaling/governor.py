@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from flyball.errors import ConfigError
 from flyball.scaling.decide import decide, event_periods
-from flyball.scaling.fast import demand_of, largest, needed, sized
+from flyball.scaling.fast import credible, demand_of, largest, needed, sized
 from flyball.scaling.normalize import limited
 from flyball.scaling.schedule import ScheduleRule, parse_schedule, scheduled_bounds
 from flyball.scaling.spec import spec_from_hpa
@@ -208,6 +208,8 @@ def decide_governor(
     bounds = scheduled_bounds(governor.schedule, governor.spec.min_replicas, governor.spec.max_replicas, now_ms)
     spec = replace(governor.spec, min_replicas=bounds.minimum, max_replicas=bounds.maximum)
     about = Governed(profile=governor.profile, rules=bounds.rules, shadow=governor.shadow)
+    if governor.profile == "fast":
+        seen = replace(seen, readings=tuple(credible(reading) for reading in seen.readings))
     decision, after = decide(spec, seen, history, now_ms)
     override = governor.override
     if override is not None and override.until_ms is not None and override.until_ms <= now_ms:
