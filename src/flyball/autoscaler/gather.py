@@ -236,7 +236,14 @@ class Gatherer:
         if kind == "Namespace" and "/" not in api_version:
             where = f"namespaces/{quote(namespace, safe='')}/metrics"
         else:
-            resource = await self.resource(api_version, kind)
+            try:
+                resource = await self.resource(api_version, kind)
+            except KubeApiError as error:
+                group = api_version.rpartition("/")[0]
+                full = f"{kind}.{group}" if group else kind
+                raise KubeApiError(
+                    error.code, error.reason, f"unable to map kind {full} to resource: {error}"
+                ) from error
             name = quote(str(described.get("name") or ""), safe="")
             where = f"namespaces/{quote(namespace, safe='')}/{resource}/{name}"
         items = await self._custom_items(where, metric.name, params)
