@@ -2,16 +2,22 @@
 
 import asyncio
 import json
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
+import msgspec
+
 from flyball import clock
+from flyball.errors import KubeApiError, UpstreamError
 from flyball.http.server import serve
 from flyball.sources import HttpSource
+from gate import autoscaler_world
 from gate.adapter_world import CONFIG, LOAD, QUEUE, USAGE
+from gate.autoscaler_world import Subject
 from gate.report import demand
 
 PODS = ("web-0", "web-1")
@@ -83,8 +89,7 @@ INPUTS = [
 
 
 def run(*, quick: bool = False) -> list[str]:
-    del quick  # the table is small
-    return asyncio.run(_work())
+    return [*asyncio.run(_work()), *_autoscaler(quick)]
 
 
 async def _work() -> list[str]:
@@ -158,3 +163,102 @@ async def _adapter(url: str) -> tuple[Callable[[str], Awaitable[tuple[int, Any]]
         return status, json.loads(body)
 
     return ask, source.close
+
+
+# --- the autoscaler's side: what a metrics API may answer ---
+
+
+def _items(subject: Subject, **fields: Any) -> Any:
+    """The true answer with other fields in every item."""
+    return {"items": [item | fields for item in subject.answer()["items"]]}
+
+
+def _quantity(text: str) -> Callable[[Subject], Any]:
+    """Every value replaced."""
+
+    def answer(subject: Subject) -> Any:
+        if subject.kind == "Resource":
+            return _items(subject, containers=[{"name": "main", "usage": {"cpu": text}}])
+        return _items(subject, value=text)
+
+    return answer
+
+
+def _error(code: int) -> Callable[[Subject], Any]:
+    return lambda _: KubeApiError(code, "Failure", "refused")
+
+
+def _said(text: bytes) -> Callable[[Subject], Any]:
+    return lambda _: msgspec.Raw(text)
+
+
+async def _never() -> None:
+    await asyncio.Event().wait()
+
+
+ANSWERS: dict[str, Callable[[Subject], Any]] = {
+    "no items": lambda _: {"items": []},
+    "items that are null": lambda _: {"items": None},
+    "no list at all": lambda _: {},
+    "a null": lambda _: None,
+    "a string": lambda _: "down for maintenance",
+    "a list": lambda _: [],
+    "an item that is null": lambda _: {"items": [None]},
+    "an item without fields": lambda _: {"items": [{}]},
+    "NaN": _quantity("NaN"),
+    "+Inf": _quantity("+Inf"),
+    "-Inf": _quantity("-Inf"),
+    "no quantity": _quantity("seven"),
+    "an empty quantity": _quantity(""),
+    "a quantity beyond all bounds": _quantity("1" + "0" * 400),
+    "an object for a quantity": lambda s: _items(s, value={}, containers=[{"name": "main", "usage": {"cpu": {}}}]),
+    "a null for a quantity": lambda s: _items(s, value=None, containers=[{"name": "main", "usage": {}}]),
+    "a time that is none": lambda s: _items(s, timestamp="yesterday"),
+    "truncated JSON": _said(b'{"items": [{"value": "7"'),
+    "an empty body": _said(b" "),
+    "a page": _said(b"<html>maintenance</html>"),
+    "HTTP 401": _error(401),
+    "HTTP 403": _error(403),
+    "HTTP 404": _error(404),
+    "HTTP 429": _error(429),
+    "HTTP 500": _error(500),
+    "HTTP 503": _error(503),
+    "no connection": lambda _: UpstreamError("connection refused"),
+    "a TLS failure": lambda _: UpstreamError("certificate verify failed"),
+    "no answer in time": lambda _: _never,
+    "one pod of all, or no value": lambda s: s.answer(without=1) if s.kind in ("Pods", "Resource") else {"items": []},
+    # true words about another time, and what no load can be; the stock HPA takes both at their word
+    "no load, an hour ago": lambda s: s.answer(share=0.0, age_s=3600),
+    "no load, in an hour": lambda s: s.answer(share=0.0, age_s=-3600),
+    "a negative load": lambda s: s.answer(share=-1.0),
+}
+TAKEN_AT_THEIR_WORD = {"no load, an hour ago", "no load, in an hour", "a negative load"}
+BEATS = 24  # more than any window lasts
+
+
+def _autoscaler(quick: bool) -> list[str]:
+    logging.getLogger("flyball.autoscaler").setLevel(logging.ERROR)  # it warns of each, as it should
+    cells = 0
+
+    async def work(subject: Subject) -> None:
+        nonlocal cells
+        for name, answer in ANSWERS.items():
+            if name in TAKEN_AT_THEIR_WORD and subject.profile != "fast":
+                continue
+            for _ in range(BEATS // 8 if quick and name not in TAKEN_AT_THEIR_WORD else BEATS):
+                await subject.beat(answer)
+                where = f"{name}: {subject.profile} by {subject.kind}"
+                demand(subject.size >= autoscaler_world.PODS, f"{where}: down to {subject.size}")
+            for _ in range(2):
+                await subject.beat()
+            cells += 1
+        for _ in range(BEATS):
+            await subject.beat(lambda one: one.answer(share=0.4))
+        demand(subject.size < autoscaler_world.PODS, f"{subject.profile} by {subject.kind}: never scales down at all")
+
+    subjects = autoscaler_world.with_journal(lambda journal: autoscaler_world.each(journal, work))
+    return [
+        f"autoscaler: {len(ANSWERS)} answers x 4 types of metric x HPA, Governor parity and fast = {cells} cells"
+        f" of {BEATS} beats: 0 scale-downs; {len(TAKEN_AT_THEIR_WORD)} answers are the stock HPA's to believe and are"
+        f" asked of fast alone; all {subjects} scale down when the load truly falls"
+    ]

@@ -47,7 +47,10 @@ class FakeCluster:
         return obj
 
     def remove(self, plural: str, namespace: str, name: str) -> None:
-        self._tell(plural, "DELETED", self.objects.pop((plural, namespace, name)))
+        obj = self.objects.pop((plural, namespace, name))
+        self._version += 1
+        obj["metadata"]["resourceVersion"] = str(self._version)
+        self._tell(plural, "DELETED", obj)
 
     def _tell(self, plural: str, change: str, obj: Object) -> None:
         for watched, queue in self._watchers:

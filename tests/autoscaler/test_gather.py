@@ -112,7 +112,8 @@ def test_object_paths() -> None:
     )
     assert [reading.values for reading in found] == [(7000,)] * 4 + [()]
     assert found[4].error == (
-        'unable to fetch metrics from custom metrics API: unable to map kind Nothing.acme.io to resource: no matches for kind "Nothing" in group "acme.io"'
+        "unable to fetch metrics from custom metrics API: unable to map kind Nothing.acme.io to resource: "
+        'no matches for kind "Nothing" in group "acme.io"'
     )
 
 
