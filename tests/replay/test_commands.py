@@ -127,6 +127,19 @@ def test_convert_keeps_the_spec_and_drops_what_the_server_wrote(tmp_path: Path) 
         CliRunner().invoke(convert, [str(old)], catch_exceptions=False)
 
 
+def test_convert_refuses_what_no_server_would_take(tmp_path: Path) -> None:
+    target = {"type": "Utilization", "averageUtilisation": 70}
+    typo = HPA | {"spec": SPEC | {"metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]}}
+    text = HPA | {"spec": SPEC | {"maxReplicas": "ten"}}
+    for hpa, message in (
+        (typo, r'"spec\.metrics\[0\]\.resource\.target\.averageUtilisation"'),
+        (text, "maxReplicas: Inv"),
+    ):
+        path = manifest(tmp_path / "hpa.yaml", hpa)
+        with pytest.raises(ConfigError, match=message):
+            CliRunner().invoke(convert, [str(path)], catch_exceptions=False)
+
+
 def test_scale_wants_a_number_or_auto() -> None:
     for arguments in (["web"], ["web", "--replicas", "3", "--auto"]):
         with pytest.raises(ConfigError, match="either --replicas N or --auto"):

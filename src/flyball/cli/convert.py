@@ -34,9 +34,11 @@ def governor_of(hpa: dict[str, Any], where: str, profile: str, shadow: bool) -> 
     """The Governor that means the same.
 
     Raises:
-        ConfigError: not autoscaling/v2, or a spec that cannot be decided upon.
+        ConfigError: not autoscaling/v2, a field that no API server would take, or a spec that cannot be decided upon.
     """
+    from flyball.autoscaler.definition import governor_definition
     from flyball.kube.kinds import GOVERNORS
+    from flyball.localcluster.schema.structural import unknown_fields, validate
     from flyball.scaling.governor import governor_from_object
 
     if hpa.get("apiVersion") != "autoscaling/v2":
@@ -51,6 +53,10 @@ def governor_of(hpa: dict[str, Any], where: str, profile: str, shadow: bool) -> 
     if shadow:
         spec["shadow"] = True
     governor = {"apiVersion": GOVERNORS.api_version, "kind": GOVERNORS.kind, "metadata": meta, "spec": spec}
+    schema = governor_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    problems = unknown_fields(schema, governor) or [cause.message for cause in validate(schema, governor)]
+    if problems:
+        raise ConfigError(f"{where}: HPA {meta.get('name')}: {'; '.join(problems)}")
     try:
         governor_from_object(governor)
     except ConfigError as error:
