@@ -136,6 +136,24 @@ def test_a_forecast_that_errs_much_is_not_asked() -> None:
         assert decide_governor(governor(profile=profile, forecast={}), seen(10, 10), CALM, NOW, wild)[0].desired == 10
 
 
+@pytest.mark.parametrize(
+    ("forecast", "reason"),
+    [
+        (None, "NoHistory"),
+        (Forecast(NOW, NOW + 30_000, 10.0, 0.0, by_model=False), "NoHistory"),
+        (Forecast(NOW, NOW + 30_000, 10.0, 0.8), "ForecastErrs"),
+        (Forecast(NOW, NOW + 30_000, 10.0, 0.05, by_model=False), "AsNow"),
+        (Forecast(NOW, NOW + 30_000, 12.0, 0.05), "ForecastFound"),
+    ],
+)
+def test_whether_a_forecast_counts_is_told(forecast: Forecast | None, reason: str) -> None:
+    told = decide_governor(governor(forecast={}), seen(10, 10), CALM, NOW, forecast)[0].conditions[-1]
+    assert (told.type, told.reason) == ("ForecastActive", reason)
+    assert "flyball replay" in told.message or reason != "NoHistory"
+    without = decide_governor(governor(), seen(10, 10), CALM, NOW)[0].conditions[-1]
+    assert (without.type, without.status) == ("ForecastActive", "")  # of an earlier spec: taken away
+
+
 def test_a_person_wins_until_the_override_expires() -> None:
     wish = governor(override={"replicas": 3, "until": "2027-01-15T08:00:10Z"})
     decision, _ = decide_governor(wish, seen(4, 50), CALM, NOW)

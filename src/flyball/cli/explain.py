@@ -128,7 +128,7 @@ def _governed_lines(governed: dict[str, Any]) -> list[str]:
     if governed.get("forecast"):
         forecast = governed["forecast"]
         ahead_s = (forecast["for_ms"] - forecast["at_ms"]) // 1000
-        how = "" if forecast["by_model"] else ", as now: the model erred more of late"
+        how = "" if forecast["by_model"] else ", as now: the model knows no better of late"
         lines.append(
             f"  forecast {forecast['expected']:.2f} in {ahead_s} s, typical error {forecast['spread']:.1%}{how}"
         )

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from flyball.errors import ConfigError
 from flyball.scaling.decide import decide, event_periods
-from flyball.scaling.fast import credible, demand_of, largest, needed, sized
+from flyball.scaling.fast import MAX_SPREAD, credible, demand_of, largest, needed, sized
 from flyball.scaling.normalize import limited
 from flyball.scaling.schedule import ScheduleRule, parse_schedule, scheduled_bounds
 from flyball.scaling.spec import spec_from_hpa
@@ -242,7 +242,31 @@ def decide_governor(
     if fallback is not None and failing_ms is not None and now_ms - failing_ms >= fallback.after_s * 1000:
         decision = _raised(decision, spec, seen, min(spec.max_replicas, fallback.replicas), "fallback")
         about = replace(about, fallback=True)
-    return replace(decision, governed=about), after
+    told = _forecast_condition(governor, forecast)
+    return replace(decision, governed=about, conditions=(*decision.conditions, told)), after
+
+
+def _forecast_condition(governor: Governor, forecast: Forecast | None) -> Condition:
+    """Whether a forecast counts, and what to do where none can."""
+    if governor.forecast is None:
+        return Condition("ForecastActive", "")
+    if forecast is None or (forecast.spread == 0 and not forecast.by_model):
+        why = (
+            "no forecast has been judged yet: the demand must have been seen changing for longer than a pod takes to"
+            " start, and for a day or a week to find what repeats; until then sizes follow the demand alone"
+            " (flyball replay shows what forecasts do on recorded load)"
+        )
+        return Condition("ForecastActive", "False", "NoHistory", why)
+    if forecast.spread > MAX_SPREAD:
+        why = f"forecasts have erred by more than {MAX_SPREAD:.0%} of late, so that sizes follow the demand alone"
+        return Condition("ForecastActive", "False", "ForecastErrs", why)
+    if not forecast.by_model:
+        return Condition(
+            "ForecastActive", "True", "AsNow", "that demand stays as it is has erred less than the model of late"
+        )
+    return Condition(
+        "ForecastActive", "True", "ForecastFound", "sizes are for the demand when a pod that starts now is ready"
+    )
 
 
 def _forecast_floor(governor: Governor, spec: Spec, forecast: Forecast) -> int:
