@@ -79,7 +79,7 @@ class RealControlPlane:
             self._start_api_server(client)
             self._wait_ready()
             if self.controllers:
-                self._start_controllers()
+                self.start_controllers()
         except BaseException:
             self._stop()
             raise
@@ -131,7 +131,8 @@ class RealControlPlane:
             *self._api_flags,
         )
 
-    def _start_controllers(self) -> None:
+    def start_controllers(self) -> None:
+        """What ``controllers`` starts, now."""
         kubeconfig = self.directory / "kubeconfig"
         write_kubeconfig(kubeconfig, self.base, self.token, self.ca)
         self._start(
