@@ -13,6 +13,7 @@ from flyball.kube.kinds import (
     NODES,
     PODS,
     REPLICA_SETS,
+    REPLICATION_CONTROLLERS,
     SERVICE_ACCOUNTS,
     SERVICES,
 )
@@ -258,5 +259,43 @@ def test_a_pod_that_no_node_will_have_says_why_and_goes_when_one_will(tmp_path):
         await client.patch(NODES, "flyball", {"spec": {"unschedulable": None}})
         await settled(client, replicas=1)
         assert statistics()[0]["controllers"]
+
+    run(tmp_path, body)
+
+
+def test_a_replication_controller_keeps_its_size_adopts_by_labels_and_is_scaled(tmp_path):
+    async def body(client, node):
+        template = deployment()["spec"]["template"]
+        orphan = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "orphan", "labels": {"app": "web"}},
+            "spec": template["spec"],
+        }
+        await client.create(PODS, orphan, "default")
+        spec = {"replicas": 2, "template": template}  # its selector is the template's labels
+        await client.create(REPLICATION_CONTROLLERS, {"metadata": {"name": "old"}, "spec": spec}, "default")
+
+        async def ready(count):
+            found = await client.get(REPLICATION_CONTROLLERS, "old", "default")
+            status = found.get("status") or {}
+            return status if (status.get("replicas"), status.get("readyReplicas")) == (count, count) else None
+
+        status = await until(lambda: ready(2))
+        assert (status["availableReplicas"], status["fullyLabeledReplicas"]) == (2, 2)
+        pods = await client.list(PODS, "default")
+        assert len(pods) == 2 and "orphan" in {pod["metadata"]["name"] for pod in pods}
+        assert {pod["metadata"]["ownerReferences"][0]["kind"] for pod in pods} == {"ReplicationController"}
+        scale = await client.get(REPLICATION_CONTROLLERS, "old", "default", "scale")
+        assert scale["status"] == {"replicas": 2, "selector": "app=web"}
+        scale["spec"]["replicas"] = 3
+        await client.update(REPLICATION_CONTROLLERS, scale, "default", "scale")
+        await until(lambda: ready(3))
+        await client.delete(REPLICATION_CONTROLLERS, "old", "default")
+
+        async def gone():
+            return not await client.list(PODS, "default")
+
+        await until(gone)
 
     run(tmp_path, body)

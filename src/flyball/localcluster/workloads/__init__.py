@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from prometheus_client.core import Metric
 
 from flyball.kube import KubeClient
+from flyball.kube.kinds import REPLICATION_CONTROLLERS
 from flyball.localcluster.durations import ClientSeries, Series
 from flyball.localcluster.workloads.clusterroles import ClusterRoleController
 from flyball.localcluster.workloads.controller import Controller, Informers
@@ -54,6 +55,7 @@ class Workloads:
             NamespaceController(client, self._informers),
             DeploymentController(client, self._informers),
             ReplicaSetController(client, self._informers),
+            ReplicaSetController(client, self._informers, REPLICATION_CONTROLLERS),
             StatefulSetController(client, self._informers),
             DaemonSetController(client, self._informers),
             JobController(client, self._informers),

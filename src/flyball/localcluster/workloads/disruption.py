@@ -9,7 +9,14 @@ from typing import Any
 
 from flyball import clock
 from flyball.kube import EventRecorder, KubeClient
-from flyball.kube.kinds import DEPLOYMENTS, POD_DISRUPTION_BUDGETS, PODS, REPLICA_SETS, STATEFUL_SETS
+from flyball.kube.kinds import (
+    DEPLOYMENTS,
+    POD_DISRUPTION_BUDGETS,
+    PODS,
+    REPLICA_SETS,
+    REPLICATION_CONTROLLERS,
+    STATEFUL_SETS,
+)
 from flyball.localcluster.workloads.controller import Controller, Informers, Key, Object, by_namespace, key_of
 from flyball.localcluster.workloads.objects import (
     controller_of,
@@ -146,14 +153,15 @@ class DisruptionController(Controller):
     def __init__(self, client: KubeClient, informers: Informers) -> None:
         super().__init__(client)
         self._budgets = informers.of(POD_DISRUPTION_BUDGETS)
-        self._owners = {r.kind: informers.of(r) for r in (DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS)}
+        owners = (DEPLOYMENTS, REPLICA_SETS, REPLICATION_CONTROLLERS, STATEFUL_SETS)
+        self._owners = {resource.kind: informers.of(resource) for resource in owners}
         pods = informers.of(PODS)
         self._pods = informers.index(PODS, by_namespace)
         self._events = EventRecorder(client, "controllermanager")
         self._budgets.add_handler(lambda _change, old, new: self.queue.add(key_of(new or old)))
         pods.add_handler(self._on_change)
-        for owners in self._owners.values():
-            owners.add_handler(self._on_change)
+        for informer in self._owners.values():
+            informer.add_handler(self._on_change)
 
     def _on_change(self, _change: str, old: Object | None, new: Object | None) -> None:
         namespace = (new or old or {})["metadata"]["namespace"]

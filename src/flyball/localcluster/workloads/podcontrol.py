@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from flyball import clock
 from flyball.errors import FlyballError, KubeApiError
 from flyball.kube import EventRecorder, Informer, KubeClient, Resource
-from flyball.kube.kinds import PODS
+from flyball.kube.kinds import PODS, REPLICATION_CONTROLLERS
 from flyball.localcluster.workloads.controller import (
     Informers,
     Key,
@@ -25,7 +25,7 @@ from flyball.localcluster.workloads.objects import (
     name_of,
 )
 from flyball.localcluster.workloads.queue import WorkQueue
-from flyball.model.selectors import selector_of
+from flyball.model.selectors import Selector, selector_of, selector_of_labels
 
 EXPECTATION_MAX_S = 60.0
 PARALLEL_MAX = 32  # more requests at once would only open more connections
@@ -51,7 +51,13 @@ def pod_of(owner: Object, template: Object, name: str = "") -> Object:
 
 def selects(owner: Object, obj: Object) -> bool:
     """Whether the object has the labels that the owner's selector asks for."""
-    return selector_of(owner["spec"].get("selector")).matches(labels_of(obj))
+    return selector_for(owner).matches(labels_of(obj))
+
+
+def selector_for(owner: Object) -> Selector:
+    """Which pods an owner asks for; a ReplicationController's selector is of labels alone."""
+    selector = owner["spec"].get("selector")
+    return selector_of_labels(selector) if owner.get("kind") == REPLICATION_CONTROLLERS.kind else selector_of(selector)
 
 
 @dataclass(slots=True)
@@ -167,7 +173,7 @@ class PodControl:
         if is_terminating(owner):
             return pods
         pods += await self._adopted(owner)
-        chosen = selector_of(owner["spec"].get("selector"))
+        chosen = selector_for(owner)
         for pod in [pod for pod in pods if not is_terminating(pod) and not chosen.matches(labels_of(pod))]:
             await self._release(owner, pod)
             pods.remove(pod)

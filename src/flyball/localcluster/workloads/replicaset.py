@@ -1,11 +1,11 @@
-"""ReplicaSets: as many pods as asked for, no more, whatever the cache has missed."""
+"""ReplicaSets and ReplicationControllers: as many pods as asked for, no more, whatever the cache has missed."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from flyball import clock
 from flyball.errors import FlyballError, KubeApiError
-from flyball.kube import EventRecorder, KubeClient
+from flyball.kube import EventRecorder, KubeClient, Resource
 from flyball.kube.kinds import REPLICA_SETS
 from flyball.localcluster.workloads.controller import Controller, Informers, Key, Object
 from flyball.localcluster.workloads.objects import (
@@ -104,14 +104,18 @@ def status_of(replica_set: Object, pods: list[Object], now_ms: int, failure: str
 
 
 class ReplicaSetController(Controller):
-    """Creates and deletes pods, adopts matching orphans, reports status."""
+    """Creates and deletes pods, adopts matching orphans, reports status.
 
-    name = "replicaset-controller"
+    Args:
+        resource: ReplicaSets or ReplicationControllers.
+    """
 
-    def __init__(self, client: KubeClient, informers: Informers) -> None:
+    def __init__(self, client: KubeClient, informers: Informers, resource: Resource = REPLICA_SETS) -> None:
         super().__init__(client)
-        self._replica_sets = informers.of(REPLICA_SETS)
-        self._pods = PodControl(client, informers, REPLICA_SETS, self.queue, EventRecorder(client, self.name))
+        self._resource = resource
+        self.name = "replicaset-controller" if resource is REPLICA_SETS else "replication-controller"
+        self._replica_sets = informers.of(resource)
+        self._pods = PodControl(client, informers, resource, self.queue, EventRecorder(client, self.name))
 
     async def reconcile(self, key: Key) -> None:
         """Bring one ReplicaSet's pods to its spec."""
@@ -126,10 +130,12 @@ class ReplicaSetController(Controller):
         now_ms = clock.now_ms()
         failure = str(error) if error is not None else None
         status = status_of(replica_set, pods, now_ms, failure)
+        if self._resource is not REPLICA_SETS:
+            del status["terminatingReplicas"]  # the older kind does not tell
         change = status_change(replica_set.get("status"), status, zeros=("replicas", "terminatingReplicas"))
         if change is not None:
             try:
-                await self.client.patch(REPLICA_SETS, key[1], change, key[0], "status")
+                await self.client.patch(self._resource, key[1], change, key[0], "status")
             except KubeApiError as exc:
                 if exc.code != 404:
                     raise
