@@ -12,6 +12,7 @@ from flyball.kube.kinds import (
     NAMESPACES,
     NODES,
     PODS,
+    PRIORITY_CLASSES,
     REPLICA_SETS,
     REPLICATION_CONTROLLERS,
     SERVICE_ACCOUNTS,
@@ -20,7 +21,7 @@ from flyball.kube.kinds import (
 from flyball.localcluster import workloads
 from flyball.localcluster.workloads import statistics
 
-from .cluster import deployment, run, settled, until
+from .cluster import add_node, deployment, run, settled, until
 
 
 def test_a_deployment_becomes_pods_and_follows_its_size(tmp_path):
@@ -297,5 +298,38 @@ def test_a_replication_controller_keeps_its_size_adopts_by_labels_and_is_scaled(
             return not await client.list(PODS, "default")
 
         await until(gone)
+
+    run(tmp_path, body)
+
+
+def test_an_important_pod_sends_a_lesser_one_away_and_takes_its_place(tmp_path):
+    def one(name, priority_class):
+        requests = {"requests": {"cpu": "1"}}
+        container = {"name": "main", "image": "one", "resources": requests}
+        spec = {"containers": [container], "priorityClassName": priority_class, "terminationGracePeriodSeconds": 0}
+        return {"metadata": {"name": name}, "spec": {**spec, "nodeSelector": {"small": "yes"}}}
+
+    async def body(client, node):
+        await add_node(client, "small", {"small": "yes"}, cpu="1", pods="10")
+        for name, value in (("low", 1), ("high", 1000)):
+            await client.create(PRIORITY_CLASSES, {"metadata": {"name": name}, "value": value})
+        await client.create(PODS, one("lesser", "low"), "default")
+
+        async def runs(name):
+            found = [pod for pod in await client.list(PODS, "default") if pod["metadata"]["name"] == name]
+            return found and found[0].get("status", {}).get("phase") == "Running" and found[0]
+
+        await until(lambda: runs("lesser"))
+        await client.create(PODS, one("important", "high"), "default")
+        assert (await until(lambda: runs("important")))["spec"]["nodeName"] == "small"
+        assert not await runs("lesser")
+
+        async def told():
+            found = {event["reason"]: event for event in await client.list(EVENTS, "default")}
+            return "Preempted" in found and found["Preempted"]
+
+        event = await until(told)
+        assert event["involvedObject"]["name"] == "lesser"
+        assert event["message"].endswith("on node small")
 
     run(tmp_path, body)

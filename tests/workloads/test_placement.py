@@ -3,6 +3,7 @@
 import pytest
 
 from flyball.localcluster.workloads.placement import Cluster, choose, matches_node, requests_of, tolerates
+from flyball.localcluster.workloads.preemption import ineligible, preempt
 
 
 def node(name, labels=None, taints=None, **allocatable):
@@ -194,3 +195,56 @@ def test_a_node_that_is_not_ready_takes_only_who_tolerates_it():
     assert "1 node(s) had untolerated taint(s)" in choose(pod(), cluster(away))[1]
     brave = {"tolerations": [{"key": "node.kubernetes.io/not-ready", "operator": "Exists"}]}
     assert choose(pod(**brave), cluster(away))[0] == "a"
+
+
+# -- preemption ------------------------------------------------------------------------------------------------------
+
+
+def preempted(pod, made, *budgets):
+    """(node, names of the victims in order); None where nobody's going would help."""
+    before = {name: dict(made.on(each).pods) for name, each in made.nodes.items()}
+    found = preempt(pod, made, budgets)
+    assert before == {name: dict(made.on(each).pods) for name, each in made.nodes.items()}, "it was only tried"
+    return (found.node, sorted(one["metadata"]["name"] for one in found.victims)) if found else None
+
+
+def test_no_more_go_than_must_and_the_least_important_first():
+    placed = [(pod(name, cpu="1", priority=priority), "a") for name, priority in (("x", 1), ("y", 3), ("z", 2))]
+    made = cluster(node("a", cpu="4"), placed=[*placed, (pod("top", cpu="1", priority=90), "a")])
+    assert preempted(pod(cpu="1", priority=10), made) == ("a", ["x"])
+    assert preempted(pod(cpu="2", priority=10), made) == ("a", ["x", "z"])
+    assert preempted(pod(cpu="3", priority=3), made) is None, "its equals stay"
+    assert preempted(pod(cpu="4", priority=10), made) is None
+
+
+def test_the_node_with_the_least_important_victims_is_chosen():
+    placed = [(pod("a1", cpu="2", priority=5), "a"), (pod("b1", cpu="1", priority=4), "b")]
+    placed.append((pod("b2", cpu="1", priority=4), "b"))
+    made = cluster(node("a", cpu="2"), node("b", cpu="2"), placed=placed)
+    assert preempted(pod(cpu="2", priority=9), made) == ("b", ["b1", "b2"])
+
+
+def test_a_budget_protects_where_another_node_can_pay():
+    kept = pod("kept", {"app": "db"}, cpu="1", priority=1)
+    made = cluster(node("a", cpu="1"), node("b", cpu="1"), placed=[(kept, "a"), (pod("b1", cpu="1", priority=5), "b")])
+    budget = {
+        "metadata": {"name": "db", "namespace": "default"},
+        "spec": {"selector": {"matchLabels": {"app": "db"}}},
+        "status": {"disruptionsAllowed": 0},
+    }
+    assert preempted(pod(cpu="1", priority=9), made) == ("a", ["kept"])
+    assert preempted(pod(cpu="1", priority=9), made, budget) == ("b", ["b1"])
+    assert preempted(pod(cpu="1", priority=4), made, budget) == ("a", ["kept"]), "a budget is no absolute right"
+
+
+def test_where_nobodys_going_helps_and_for_whom_nobody_goes():
+    tainted = node("a", taints=[{"key": "gpu", "effect": "NoSchedule"}], cpu="1")
+    made = cluster(tainted, placed=[(pod("low", cpu="1"), "a")])
+    assert preempted(pod(cpu="1", priority=9), made) is None
+    assert ineligible(pod(priority=9, preemptionPolicy="Never"), made).endswith("preemptionPolicy=Never.")
+    waiting = pod(cpu="1", priority=9) | {"status": {"nominatedNodeName": "a"}}
+    assert not ineligible(waiting, made)
+    leaving = pod("low", cpu="1")
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    made.place(leaving, "a")
+    assert ineligible(waiting, made) == "not eligible due to a terminating pod on the nominated node."

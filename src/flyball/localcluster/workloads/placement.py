@@ -312,6 +312,17 @@ def refusals(pod: Object, asked: Mapping[str, int], spread: Spread, node: Object
     return [apart] if apart else []
 
 
+def spread_of(pod: Object, cluster: Cluster) -> Spread:
+    """How evenly a pod would lie on each node, by its topology constraints."""
+    spec = pod["spec"]
+
+    def is_eligible(node: Object, what: str) -> bool:
+        return matches_node(spec, node) if what == "affinity" else untolerated(spec, node) is None
+
+    placed = ((node, cluster.on(node).pods.values()) for node in cluster.nodes.values())
+    return Spread(pod, placed, is_eligible)
+
+
 def choose(pod: Object, cluster: Cluster) -> tuple[str, str]:
     """(node, "") for the best node, or ("", why there is none).
 
@@ -320,13 +331,7 @@ def choose(pod: Object, cluster: Cluster) -> tuple[str, str]:
     """
     if not cluster.nodes:
         return "", "no nodes available to schedule pods"
-    spec, asked = pod["spec"], requests_of(pod)
-
-    def is_eligible(node: Object, what: str) -> bool:
-        return matches_node(spec, node) if what == "affinity" else untolerated(spec, node) is None
-
-    placed = ((node, cluster.on(node).pods.values()) for node in cluster.nodes.values())
-    spread = Spread(pod, placed, is_eligible)
+    spec, asked, spread = pod["spec"], requests_of(pod), spread_of(pod, cluster)
     reasons: dict[str, int] = {}
     hopeless = 0
     fitting: list[tuple[Any, ...]] = []

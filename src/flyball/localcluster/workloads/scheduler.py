@@ -1,12 +1,13 @@
 """The scheduler: every pod gets a node that will have it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from flyball import clock
 from flyball.errors import FlyballError, KubeApiError
 from flyball.kube import EventRecorder, KubeClient
-from flyball.kube.kinds import NODES, PERSISTENT_VOLUME_CLAIMS, PODS
+from flyball.kube.kinds import NODES, PERSISTENT_VOLUME_CLAIMS, POD_DISRUPTION_BUDGETS, PODS
 from flyball.localcluster.durations import Durations, exponential
 from flyball.localcluster.workloads.controller import Controller, Informers, Key, Object, key_of
 from flyball.localcluster.workloads.objects import (
@@ -20,11 +21,13 @@ from flyball.localcluster.workloads.objects import (
     with_condition,
 )
 from flyball.localcluster.workloads.placement import Cluster, choose
+from flyball.localcluster.workloads.preemption import Preemption, ineligible, preempt, priority_of
 
 SCHEDULER_NAME = "default-scheduler"
 ATTEMPT_BUCKETS_S = exponential(0.001, 2, 15)
 SLI_BUCKETS_S = exponential(0.01, 2, 20)
 ATTEMPTS_TOLD_MAX = 16  # a label's value
+_NO_POD: Object = {"spec": {}}
 RETRY_S = 30.0  # a change of nodes, claims or other pods tries all waiting pods at once; this is the net below it
 
 
@@ -60,6 +63,7 @@ class Scheduler(Controller):
         super().__init__(client)
         self._pods = informers.of(PODS)
         self._claims = informers.of(PERSISTENT_VOLUME_CLAIMS)
+        self._budgets = informers.of(POD_DISRUPTION_BUDGETS)
         self._cluster = Cluster()
         self._assumed: dict[Key, str] = {}  # bound by us; the cache does not show it yet
         self._waiting: set[Key] = set()
@@ -98,7 +102,7 @@ class Scheduler(Controller):
             self._try_waiting()
 
     def _try_waiting(self) -> None:
-        for key in self._waiting:
+        for key in sorted(self._waiting, key=lambda key: -priority_of(self._pods.cache.get(key) or _NO_POD)):
             self.queue.add(key)
 
     def pending(self) -> Mapping[str, int]:
@@ -115,14 +119,21 @@ class Scheduler(Controller):
         first_s, tried = self._first.get(key, (began_s, 0))
         self._first[key] = (first_s, tried + 1)
         node, reason = "", self._unbound_claim(pod)
+        preemption: Preemption | None = None
         if not reason:
-            node, reason = choose(pod, self._cluster)
+            with self._nominated_placed(key, pod):
+                node, reason = choose(pod, self._cluster)
+                if not node:
+                    preemption, reason = self._preemption(pod, reason)
         self.algorithm_durations.observe(clock.monotonic_s() - began_s)
         if not node:
             self._tried("unschedulable", began_s)
             self._waiting.add(key)
             self.queue.add_after(key, RETRY_S)
-            await self._unschedulable(pod, reason)
+            await self._unschedulable(pod, reason, preemption.node if preemption is not None else "")
+            if preemption is not None:
+                for victim in preemption.victims:
+                    await self._send_away(victim, pod, preemption.node)
             return
         # Taken at once, before anything is awaited: the next decision counts it.
         self._cluster.place(pod, node)
@@ -140,6 +151,49 @@ class Scheduler(Controller):
         self._tried("scheduled", began_s)
         self.sli_durations.observe(clock.monotonic_s() - first_s, (str(min(tried + 1, ATTEMPTS_TOLD_MAX)),))
         await self._events.event(pod, "Normal", "Scheduled", f"Successfully assigned {key[0]}/{key[1]} to {node}")
+
+    @contextmanager
+    def _nominated_placed(self, key: Key, pod: Object) -> Iterator[None]:
+        """While this lasts, pods of no lower priority that wait for room made for them take it up."""
+        placed = []
+        for other in self._waiting - {key}:
+            waiting = self._pods.cache.get(other) or _NO_POD
+            node = (waiting.get("status") or {}).get("nominatedNodeName")
+            if node and priority_of(waiting) >= priority_of(pod):
+                self._cluster.place(waiting, node)
+                placed.append((other, node))
+        try:
+            yield
+        finally:
+            for other, node in placed:
+                self._cluster.remove(other, node)
+
+    def _preemption(self, pod: Object, reason: str) -> tuple[Preemption | None, str]:
+        """Who goes to make room for the pod, and why it has none."""
+        why, _, _ = reason.partition(" preemption: ")
+        refused = ineligible(pod, self._cluster)
+        if refused:
+            return None, f"{why} preemption: {refused}"
+        found = preempt(pod, self._cluster, self._budgets.cache.values())
+        return (found, why) if found is not None else (None, reason)
+
+    async def _send_away(self, victim: Object, pod: Object, node: str) -> None:
+        namespace, name = key_of(victim)
+        if is_terminating(victim):
+            return
+        told: Object = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}
+        told["message"] = f"{self.name}: preempting to accommodate a higher priority pod"
+        told["observedGeneration"] = victim["metadata"].get("generation", 1)
+        before = (victim.get("status") or {}).get("conditions") or []
+        conditions = with_condition(before, told, clock.rfc3339(clock.now_ms()))
+        try:
+            await self.client.patch(PODS, name, {"status": {"conditions": conditions}}, namespace, "status")
+            await self.client.delete(PODS, name, namespace, uid=victim["metadata"]["uid"])
+        except KubeApiError as exc:
+            if exc.code not in (404, 409):
+                raise
+        message = f"Preempted by pod {pod['metadata']['uid']} on node {node}"
+        await self._events.event(victim, "Normal", "Preempted", message)
 
     def _tried(self, result: str, began_s: float) -> None:
         self.attempts[result] += 1
@@ -169,15 +223,16 @@ class Scheduler(Controller):
                 return f"0/{len(self._cluster.nodes)} nodes are available: {why}. not found"
         return ""
 
-    async def _unschedulable(self, pod: Object, reason: str) -> None:
-        found = condition(pod, "PodScheduled")
-        if found is None or found.get("message") != reason:
+    async def _unschedulable(self, pod: Object, reason: str, nominated: str) -> None:
+        found, status = condition(pod, "PodScheduled"), pod.get("status") or {}
+        if found is None or found.get("message") != reason or nominated not in ("", status.get("nominatedNodeName")):
             fresh: Object = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": reason}
             fresh["observedGeneration"] = pod["metadata"].get("generation", 1)
             now = clock.rfc3339(clock.now_ms())
             conditions = with_condition((pod.get("status") or {}).get("conditions") or [], fresh, now)
             namespace, name = key_of(pod)
-            await self.client.patch(PODS, name, {"status": {"conditions": conditions}}, namespace, "status")
+            change = {"conditions": conditions} | ({"nominatedNodeName": nominated} if nominated else {})
+            await self.client.patch(PODS, name, {"status": change}, namespace, "status")
         await self._events.event(pod, "Warning", "FailedScheduling", reason)
 
 
