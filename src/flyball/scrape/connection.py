@@ -182,12 +182,11 @@ class _Protocol(asyncio.Protocol):
         self._decoder = decoder(self._headers.get("content-encoding", ""))
 
     def on_body(self, chunk: bytes) -> None:
-        if self._decoder is not None:
-            chunk = self._decoder.feed(chunk, self._size_max - self._size)
-        self._size += len(chunk)
-        if self._size > self._size_max:
-            raise self._too_large()
-        self._body.append(chunk)
+        for piece in (chunk,) if self._decoder is None else self._decoder.feed(chunk):
+            self._size += len(piece)
+            if self._size > self._size_max:
+                raise self._too_large()
+            self._body.append(piece)
         if self._size > LARGE_BYTES and not self._large and self.transport is not None:
             if _LARGE_BODIES.enter(self):
                 self._large = "inside"

@@ -1,6 +1,7 @@
 """Content-Encodings, undone while the bytes arrive, so that a bomb is seen after its first few kilobytes."""
 
 import zlib
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from flyball.errors import ScrapeError
@@ -13,6 +14,8 @@ try:  # the extra "fast": the same interface, two to three times as fast
 except ImportError:
     pass
 
+#: Plain bytes come in pieces of at most this size, or what a slice of zstd becomes.
+_PIECE = 1 << 20
 #: A zstd block of 4 bytes can become 128 KiB, so a slice of this many bytes at most 8 MiB.
 _ZSTD_SLICE = 256
 
@@ -20,8 +23,12 @@ _ZSTD_SLICE = 256
 class Decoder(Protocol):
     """Undoes one encoding."""
 
-    def feed(self, data: bytes, room: int) -> bytes:
-        """What ``data`` becomes; more than ``room`` bytes mean that there is too much, and perhaps more to come."""
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """What ``data`` becomes, piece by piece: whoever has enough asks for no more.
+
+        Raises:
+            ScrapeError: it is not so encoded.
+        """
         ...
 
     def finish(self) -> None:
@@ -51,12 +58,15 @@ class _Gzip:
     def __init__(self) -> None:
         self._inflate = _inflate.decompressobj(31)
 
-    def feed(self, data: bytes, room: int) -> bytes:
+    def feed(self, data: bytes) -> Iterator[bytes]:
         try:
-            plain: bytes = self._inflate.decompress(data, room + 1)
+            piece = self._inflate.decompress(data, _PIECE)
+            yield piece
+            while len(piece) == _PIECE and not self._inflate.eof:
+                piece = self._inflate.decompress(self._inflate.unconsumed_tail, _PIECE)
+                yield piece
         except _inflate.error as exc:
             raise ScrapeError(f"the body is not gzip: {exc}") from exc
-        return plain
 
     def finish(self) -> None:
         if not self._inflate.eof:
@@ -70,18 +80,12 @@ class _Zstd:
         self._error = zstandard.ZstdError
         self._decompress = zstandard.ZstdDecompressor(max_window_size=8 << 20).decompressobj()
 
-    def feed(self, data: bytes, room: int) -> bytes:
-        parts: list[bytes] = []
-        size = 0
+    def feed(self, data: bytes) -> Iterator[bytes]:
         try:
             for at in range(0, len(data), _ZSTD_SLICE):
-                parts.append(self._decompress.decompress(data[at : at + _ZSTD_SLICE]))
-                size += len(parts[-1])
-                if size > room:
-                    break
+                yield self._decompress.decompress(data[at : at + _ZSTD_SLICE])
         except self._error as exc:
             raise ScrapeError(f"the body is not zstd: {exc}") from exc
-        return b"".join(parts)
 
     def finish(self) -> None:
         if not self._decompress.eof:
