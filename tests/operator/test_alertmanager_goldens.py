@@ -40,12 +40,6 @@ DIFFERENT = {
         "TestGenerateConfig-31",
         "TestGenerateConfigWebhookReceiver-2",
     ],
-    "the embedded Alertmanager refuses OAuth 2, headers for proxies and newest versions of TLS": [
-        "TestGenerateConfigWebhookReceiver-0",
-        "TestInitializeFromAlertmanagerConfig-0",
-        "TestInitializeFromAlertmanagerConfig-20",
-        "TestInitializeFromAlertmanagerConfig-42",
-    ],
     "a URL without a scheme, which no Alertmanager takes": ["TestInitializeFromAlertmanagerConfig-26"],
 }
 

@@ -211,7 +211,7 @@ def test_limits_times_and_credentials() -> None:
         (service_monitor(endpoints=[]), "spec.endpoints: is empty"),
         (service_monitor({"port": "a", "interval": "5x"}), r"endpoints\[0\].interval.*5x"),
         (service_monitor({"port": "a", "interval": "1s", "scrapeTimeout": "2s"}), "scrapeTimeout.*above the interval"),
-        (service_monitor({"port": "a", "proxyUrl": "http://p"}), "proxy_url: is not supported"),
+        (service_monitor({"port": "a", "proxyUrl": "socks5://p"}), "proxy_url: is not the URL of an http proxy"),
         (service_monitor({"port": "a", "relabelings": [{"regexp": "a"}]}), r'relabelings\[0\]: unknown field "regexp"'),
         (service_monitor({"port": "a", "relabelings": [{"regex": "("}]}), r"endpoints\[0\].relabelings"),
         (service_monitor(sampleLimit=-1), 'sampleLimit: "-1"'),

@@ -284,3 +284,5 @@ def test_the_largest_names_and_hidden_secrets() -> None:
     assert found["labelValueCountByLabelName"] == [{"name": "x", "value": 3}]
     shown = hidden_secrets({"remote_write": [{"basic_auth": {"username": "u", "password": "p"}}]})
     assert shown == {"remote_write": [{"basic_auth": {"username": "u", "password": "<secret>"}}]}
+    shown = hidden_secrets({"proxy_url": "http://u:p@h:1", "proxy_connect_header": {"X-A": ["t"]}})
+    assert shown == {"proxy_url": "http://u:<secret>@h:1", "proxy_connect_header": {"X-A": ["<secret>"]}}

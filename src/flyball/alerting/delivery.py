@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import os
 import ssl
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -29,6 +31,8 @@ from flyball.alerting.receivers.sending import (
 from flyball.alerting.templates import Expand
 from flyball.errors import FlyballError
 from flyball.http.client import new_session, read_capped, tls_context
+from flyball.http.tokens import TokenSource
+from flyball.model.clients import OAuth2, proxy_of_url
 
 _ANSWER_MAX = 1 << 20
 _USER_AGENT = "flyball"
@@ -69,9 +73,10 @@ async def _posted(post: Post, timeout_s: float) -> Answer:
             session.post(
                 post.url,
                 data=msgspec.json.encode(post.body),
-                headers=headers | _authorization(post.http),
+                headers=headers | await _authorization(post.http, timeout_s),
                 allow_redirects=post.http.follow_redirects,
-                proxy=post.http.proxy_url or None,
+                proxy=proxy_of_url(post.http.proxy, post.url, os.environ) or None,
+                proxy_headers=dict(post.http.proxy.connect_headers),
             ) as answer,
         ):
             found = Answer(answer.status, answer.content_type, await read_capped(answer, _ANSWER_MAX, host))
@@ -122,7 +127,15 @@ def secret_value(secret: Secret) -> str:
         ) from exc
 
 
-def _authorization(http: HttpSettings) -> dict[str, str]:
+@lru_cache(maxsize=128)
+def _tokens(oauth2: OAuth2) -> TokenSource:
+    proxy = proxy_of_url(oauth2.proxy, oauth2.token_url, os.environ)
+    return TokenSource(oauth2, proxy, dict(oauth2.proxy.connect_headers))
+
+
+async def _authorization(http: HttpSettings, timeout_s: float) -> dict[str, str]:
+    if http.oauth2 is not None:
+        return {"Authorization": await _tokens(http.oauth2).authorization(timeout_s)}
     if http.authorization is not None:
         auth = http.authorization
         return {"Authorization": f"{auth.type} {secret_value(Secret(auth.credentials, auth.credentials_file))}"}

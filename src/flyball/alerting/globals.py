@@ -11,8 +11,8 @@ from flyball.alerting.receivers.sending import (
     read_secret,
     read_url,
 )
+from flyball.model.clients import TLSConfig, read_tls
 from flyball.model.reader import Reader
-from flyball.model.scrapeconfigs import TLSConfig, read_tls
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from flyball.model.clients import without_password
+
 HIDDEN = "<secret>"
 _SECRET = re.compile(
     r"smtp_auth_(password|secret)|slack_(api_url|app_token)|opsgenie_api_key|wechat_api_secret|victorops_api_key"
@@ -19,9 +21,13 @@ def without_secrets(value: Any, name: str = "", section: str = "") -> Any:
     """The document with secrets hidden; URLs of Slack and of webhooks are secrets, too."""
     if isinstance(value, Mapping):
         inner = name if name.endswith("_configs") else section
+        if name == "proxy_connect_header":
+            return {key: [HIDDEN] for key in value}
         return {one: without_secrets(item, str(one), inner) for one, item in value.items()}
     if isinstance(value, list):
         return [without_secrets(item, name, section) for item in value]
+    if name == "proxy_url":
+        return without_password(str(value))
     is_url = (section, name) in (("slack_configs", "api_url"), ("webhook_configs", "url"))
     return HIDDEN if value and (is_url or _SECRET.fullmatch(name)) else value
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from flyball.model.scrapeconfigs import Authorization, KubernetesSD, RelabelConfig, ScrapeConfig, TLSConfig
+from flyball.model.clients import TLSConfig
+from flyball.model.scrapeconfigs import Authorization, KubernetesSD, RelabelConfig, ScrapeConfig
 
 KUBELET_JOB = "kubelet-resource"
 _META = "__meta_kubernetes_"

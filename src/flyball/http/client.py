@@ -57,6 +57,8 @@ class TLSFields(Protocol):
     def insecure_skip_verify(self) -> bool: ...
     @property
     def min_version(self) -> str: ...
+    @property
+    def max_version(self) -> str: ...
 
 
 def tls_context(fields: TLSFields) -> ssl.SSLContext:
@@ -76,6 +78,8 @@ def tls_context(fields: TLSFields) -> ssl.SSLContext:
     )
     if fields.min_version == "TLS13":
         context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if fields.max_version == "TLS12":
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 

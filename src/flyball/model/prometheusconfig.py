@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from flyball.errors import ConfigError
+from flyball.model.clients import TLSConfig, read_tls
 from flyball.model.reader import Reader, mapping_of
 from flyball.model.scrapeconfigs import (
     TOP_LEVEL_FIELDS,
@@ -14,14 +15,12 @@ from flyball.model.scrapeconfigs import (
     GlobalDefaults,
     RelabelConfig,
     ScrapeConfig,
-    TLSConfig,
     parse_global,
     parse_relabel_config,
     parse_scrape_jobs,
     read_authorization,
     read_basic_auth,
     read_http_headers,
-    read_tls,
 )
 from flyball.model.yaml_loader import load_yaml
 

@@ -7,6 +7,18 @@ from typing import Any, TypeVar
 import re2
 
 from flyball.errors import ConfigError
+from flyball.model.clients import (
+    NO_PROXY,
+    OAuth2,
+    ProxyConfig,
+    TLSConfig,
+    oauth2_document,
+    proxy_document,
+    read_oauth2,
+    read_proxy,
+    read_tls,
+    tls_document,
+)
 from flyball.model.durations import format_duration
 from flyball.model.reader import Reader, mapping_of, text_mapping_of
 from flyball.model.yaml_loader import load_yaml
@@ -72,21 +84,6 @@ class BasicAuth:
     username_file: str = ""
     password: str = field(default="", repr=False)
     password_file: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TLSConfig:
-    """How an https target is verified; ``ca``, ``cert`` and ``key`` are PEM texts, the ``*_file`` fields are paths."""
-
-    ca: str = ""
-    ca_file: str = ""
-    cert: str = ""
-    key: str = field(default="", repr=False)
-    cert_file: str = ""
-    key_file: str = ""
-    server_name: str = ""
-    insecure_skip_verify: bool = False
-    min_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +185,8 @@ class ScrapeConfig:
     follow_redirects: bool = True
     authorization: Authorization | None = None
     basic_auth: BasicAuth | None = None
+    oauth2: OAuth2 | None = None
+    proxy: ProxyConfig = NO_PROXY
     http_headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tls: TLSConfig | None = None
     relabel_configs: tuple[RelabelConfig, ...] = ()
@@ -260,8 +259,6 @@ _IGNORED_JOB_FIELDS = frozenset(
         "metric_name_escaping_scheme",
         "extra_scrape_metrics",
         "enable_http2",
-        "proxy_from_environment",
-        "no_proxy",
     }
 )
 TOP_LEVEL_FIELDS = frozenset(
@@ -392,8 +389,9 @@ def parse_scrape_config(
         raise reader.error("scheme", f'"{scheme}" is not a scheme; write http or https')
     authorization = read_authorization(reader)
     basic_auth = reader.nested("basic_auth", read_basic_auth)
-    if authorization is not None and basic_auth is not None:
-        raise reader.error("authorization", "at most one of basic_auth and authorization may be set; remove one")
+    oauth2 = reader.nested("oauth2", read_oauth2)
+    if sum(one is not None for one in (authorization, basic_auth, oauth2)) > 1:
+        raise reader.error("authorization", "at most one of basic_auth, oauth2 and authorization may be set; keep one")
     ignored = tuple(sorted(field_name for field_name in mapping if field_name in _IGNORED_JOB_FIELDS))
     for field_name in ignored:
         reader.take(field_name)
@@ -413,6 +411,8 @@ def parse_scrape_config(
         follow_redirects=reader.flag("follow_redirects", True),
         authorization=authorization,
         basic_auth=basic_auth,
+        oauth2=oauth2,
+        proxy=read_proxy(reader),
         http_headers=read_http_headers(reader),
         tls=reader.nested("tls_config", read_tls),
         relabel_configs=reader.items("relabel_configs", parse_relabel_config),
@@ -521,10 +521,13 @@ def to_document(config: ScrapeConfig) -> dict[str, Any]:
         document["authorization"] = _set_fields(config.authorization) | {"type": config.authorization.type}
     if config.basic_auth is not None:
         document["basic_auth"] = _set_fields(config.basic_auth)
+    if config.oauth2 is not None:
+        document["oauth2"] = oauth2_document(config.oauth2)
+    document |= proxy_document(config.proxy)
     if config.http_headers:
         document["http_headers"] = {name: {"values": list(values)} for name, values in config.http_headers.items()}
     if config.tls is not None:
-        document["tls_config"] = _set_fields(config.tls)
+        document["tls_config"] = tls_document(config.tls)
     for name in ("relabel_configs", "metric_relabel_configs"):
         rules = getattr(config, name)
         if rules:
@@ -589,21 +592,6 @@ def read_basic_auth(reader: Reader) -> BasicAuth:
         raise reader.error("password", "and password_file are both set; keep one")
     if found.username and found.username_file:
         raise reader.error("username", "and username_file are both set; keep one")
-    return found
-
-
-def read_tls(reader: Reader) -> TLSConfig:
-    skip = reader.flag("insecure_skip_verify", False)
-    texts = {item.name: reader.text(item.name, "") for item in fields(TLSConfig) if item.name != "insecure_skip_verify"}
-    found = TLSConfig(**texts, insecure_skip_verify=skip)
-    if found.ca and found.ca_file:
-        raise reader.error("ca", "and ca_file are both set; keep one")
-    if bool(found.cert) != bool(found.key) or (found.cert and found.cert_file):
-        raise reader.error("cert", "and key belong together, without cert_file; set both or none")
-    if bool(found.cert_file) != bool(found.key_file):
-        raise reader.error("cert_file", "and key_file belong together; set both or none")
-    if found.min_version not in ("", "TLS12", "TLS13"):
-        raise reader.error("min_version", f'"{found.min_version}" is not supported; write TLS12 or TLS13')
     return found
 
 

@@ -6,6 +6,7 @@ page costs. What a target sends is bounded while it arrives: headers, compressed
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections import deque
 from collections.abc import Mapping
@@ -230,11 +231,50 @@ class _Protocol(asyncio.Protocol):
         self._done.set_result(Answer(self._parser.get_status_code(), reason, self._headers, body))
 
 
-class Connection:
-    """Requests to one scheme, host and port. ``tls`` is None for http."""
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """A proxy that passes a connection on; ``request`` is what asks it to."""
 
-    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None, server_name: str = "") -> None:
-        self._host, self._port, self._tls = host, port, tls
+    host: str
+    port: int
+    request: bytes
+
+    async def open(self) -> socket.socket:
+        """A socket whose other end is the place that was asked for.
+
+        Raises:
+            ScrapeError: the proxy refused.
+            OSError: it cannot be reached.
+        """
+        loop = asyncio.get_running_loop()
+        (family, kind, protocol, _, address), *_ = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, address)
+            await loop.sock_sendall(sock, self.request)
+            head = b""
+            while b"\r\n\r\n" not in head:  # what lies behind it speaks only when it is spoken to
+                chunk = await loop.sock_recv(sock, 4096)
+                head += chunk
+                if not chunk or len(head) > _HEADERS_MAX:
+                    raise ScrapeError(f"the proxy {self.host}:{self.port} gave no answer to CONNECT")
+            said = head.partition(b"\r\n")[0].decode("latin-1")
+            if said.split(" ")[1:2] != ["200"]:
+                raise ScrapeError(f"the proxy {self.host}:{self.port} refused the connection: {said}")
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+
+class Connection:
+    """Requests to one scheme, host and port. ``tls`` is None for http; ``tunnel`` leads there."""
+
+    def __init__(
+        self, host: str, port: int, tls: ssl.SSLContext | None, server_name: str = "", tunnel: Tunnel | None = None
+    ) -> None:
+        self._host, self._port, self._tls, self._tunnel = host, port, tls, tunnel
         self._server_name = server_name or host
         self._protocol: _Protocol | None = None
 
@@ -275,13 +315,14 @@ class Connection:
 
     async def _connect(self) -> _Protocol:
         self.close()
-        _, protocol = await asyncio.get_running_loop().create_connection(
-            _Protocol,
-            self._host,
-            self._port,
-            ssl=self._tls,
-            server_hostname=self._server_name if self._tls is not None else None,
-        )
+        loop, name = asyncio.get_running_loop(), self._server_name if self._tls is not None else None
+        if self._tunnel is not None:
+            sock = await self._tunnel.open()
+            _, protocol = await loop.create_connection(_Protocol, sock=sock, ssl=self._tls, server_hostname=name)
+        else:
+            _, protocol = await loop.create_connection(
+                _Protocol, self._host, self._port, ssl=self._tls, server_hostname=name
+            )
         self._protocol = protocol
         return protocol
 
@@ -324,10 +365,24 @@ def place_of(url: str) -> Place:
     return Place(parts.scheme, parts.hostname, port, parts.netloc.rpartition("@")[2], path)
 
 
-def write_request(place: Place, headers: Mapping[str, str]) -> bytes:
-    """A GET; names and values must have no line breaks."""
-    lines = [f"GET {place.path} HTTP/1.1", f"Host: {place.authority}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+def write_request(place: Place, headers: Mapping[str, str], *, whole: bool = False) -> bytes:
+    """A GET; names and values must have no line breaks.
+
+    Args:
+        whole: to a proxy, which is told the whole URL.
+    """
+    path = f"{place.scheme}://{place.authority}{place.path}" if whole else place.path
+    return _request(f"GET {path} HTTP/1.1", place.authority, headers)
+
+
+def write_connect(place: Place, headers: Mapping[str, str]) -> bytes:
+    """What asks a proxy to pass a connection on."""
+    host = f"[{place.host}]" if ":" in place.host else place.host
+    return _request(f"CONNECT {host}:{place.port} HTTP/1.1", f"{host}:{place.port}", headers)
+
+
+def _request(first: str, host: str, headers: Mapping[str, str]) -> bytes:
+    lines = [first, f"Host: {host}", *(f"{name}: {value}" for name, value in headers.items())]
     text = "\r\n".join(lines)
     if text.count("\r") != len(lines) - 1 or text.count("\n") != len(lines) - 1:
         raise ScrapeError("a header of the request has a line break; mend authorization or http_headers")

@@ -3,19 +3,22 @@
 import asyncio
 import base64
 import ipaddress
+import os
 import socket
 import ssl
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from urllib.parse import urljoin
+from urllib.parse import unquote, urljoin, urlsplit
 
-from flyball.errors import ScrapeError
+from flyball.errors import ScrapeError, UpstreamError
 from flyball.exposition import DEFAULT_PROTOCOLS, NATIVE_PROTOCOLS, accept_header
 from flyball.http.client import client_tls
+from flyball.http.tokens import TokenSource
+from flyball.model.clients import OAuth2, proxy_of, proxy_of_url
 from flyball.model.prometheusconfig import AlertmanagerConfig, RemoteWriteConfig
 from flyball.model.scrapeconfigs import ScrapeConfig
-from flyball.scrape.connection import Answer, Connection, Place, place_of, write_request
+from flyball.scrape.connection import Answer, Connection, Place, Tunnel, place_of, write_connect, write_request
 
 _REDIRECTS_MAX = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -61,6 +64,23 @@ def authorization(config: ScrapeConfig | AlertmanagerConfig | RemoteWriteConfig)
     return {}
 
 
+def proxy_authorization(url: str) -> dict[str, str]:
+    """The header for a proxy whose URL has a user."""
+    parts = urlsplit(url)
+    if not parts.username:
+        return {}
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Proxy-Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
+
+
+def token_source(config: OAuth2 | None) -> TokenSource | None:
+    """Where the tokens of a section come from; None where there is none."""
+    if config is None:
+        return None
+    proxy = proxy_of_url(config.proxy, config.token_url, os.environ)
+    return TokenSource(config, proxy, dict(config.proxy.connect_headers))
+
+
 def _secret(path: str) -> str:
     try:
         return Path(path).read_text().strip()
@@ -85,10 +105,13 @@ class Fetcher:
 
     Args:
         tls: the job's context; None for the system's roots.
+        tokens: the job's, for ``oauth2``.
     """
 
-    def __init__(self, url: str, config: ScrapeConfig, tls: ssl.SSLContext | None) -> None:
-        self._url, self._config, self._tls = url, config, tls
+    def __init__(
+        self, url: str, config: ScrapeConfig, tls: ssl.SSLContext | None, tokens: TokenSource | None = None
+    ) -> None:
+        self._url, self._config, self._tls, self._tokens = url, config, tls, tokens
         self._place: Place | None = None
         self._connection: Connection | None = None
         self._origin: tuple[str, str, int] | None = None
@@ -108,6 +131,10 @@ class Fetcher:
             raise ScrapeError(f"TLS: {exc.reason or exc}; mend tls_config or the target's certificate") from exc
         except OSError as exc:
             raise ScrapeError(str(exc) or type(exc).__name__) from exc
+        except UpstreamError as exc:
+            if isinstance(exc, ScrapeError):
+                raise
+            raise ScrapeError(str(exc)) from exc  # of the server that gives tokens
         if answer.status != 200:
             raise ScrapeError(f"the server answered HTTP status {answer.status} {answer.reason}".rstrip())
         return answer.body, answer.headers.get("content-type")
@@ -118,8 +145,9 @@ class Fetcher:
         if self._place is None:
             self._place = place_of(self._url)
         place = first = self._place
+        token = await self._tokens.authorization(timeout_ms / 1000) if self._tokens is not None else ""
         for _ in range(_REDIRECTS_MAX + 1):
-            request = self._request(place, first, timeout_ms, protocols)
+            request = self._request(place, first, timeout_ms, protocols, token)
             answer = await self._connected(place).get(request, config.body_size_limit_bytes, deadline_s)
             location = answer.headers.get("location")
             if answer.status not in _REDIRECTS or not location or not config.follow_redirects:
@@ -131,16 +159,21 @@ class Fetcher:
                 )
         raise ScrapeError(f"more than {_REDIRECTS_MAX} redirects")
 
-    def _request(self, place: Place, first: Place, timeout_ms: int, protocols: Sequence[str]) -> bytes:
+    def _request(self, place: Place, first: Place, timeout_ms: int, protocols: Sequence[str], token: str) -> bytes:
         known = self._requests.get((timeout_ms, protocols)) if place is first else None
         if known is not None:
             return known
         headers = request_headers(self._config, timeout_ms, protocols)
+        proxy = self._proxy_for(place) if place.scheme == "http" else ""
+        whole = bool(proxy)
+        if proxy:
+            headers |= proxy_authorization(proxy)
         if place.origin != first.origin:  # no credentials for anyone else
             own = self._config.http_headers
-            return write_request(place, {name: value for name, value in headers.items() if name not in own})
-        credentials = authorization(self._config)
-        request = write_request(place, headers | credentials)
+            kept = {name: value for name, value in headers.items() if name not in own}
+            return write_request(place, kept, whole=whole)
+        credentials = {"Authorization": token} if token else authorization(self._config)
+        request = write_request(place, headers | credentials, whole=whole)
         if place is first and not credentials:  # those may change in their files
             self._requests[timeout_ms, protocols] = request
         return request
@@ -152,9 +185,26 @@ class Fetcher:
             if place.scheme == "https":
                 tls = self._tls if self._tls is not None else _system_tls()
             server_name = self._config.tls.server_name if self._config.tls is not None else ""
-            self._connection = Connection(place.host, place.port, tls, server_name)
+            proxy = self._proxy_for(place)
+            if proxy:
+                self._connection = self._through(proxy, place, tls, server_name)
+            else:
+                self._connection = Connection(place.host, place.port, tls, server_name)
             self._origin = place.origin
         return self._connection
+
+    def _proxy_for(self, place: Place) -> str:
+        return proxy_of(self._config.proxy, place.scheme, place.host, place.port, os.environ)
+
+    def _through(self, proxy: str, place: Place, tls: ssl.SSLContext | None, server_name: str) -> Connection:
+        """To what speaks TLS the proxy passes the connection on; of the rest it fetches pages itself."""
+        at = urlsplit(proxy)
+        host, port = at.hostname or "", at.port or 80
+        if tls is None:
+            return Connection(host, port, None)
+        headers = {"User-Agent": "flyball", **proxy_authorization(proxy)}
+        headers |= dict(self._config.proxy.connect_headers)
+        return Connection(place.host, place.port, tls, server_name, Tunnel(host, port, write_connect(place, headers)))
 
     def close(self) -> None:
         """Closes the connection; the next fetch opens another."""

@@ -24,6 +24,7 @@ from flyball.exposition import (
     parse,
     parse_values,
 )
+from flyball.http.tokens import TokenSource
 from flyball.model.durations import format_duration
 from flyball.model.frames import STALE
 from flyball.model.histograms import Histogram
@@ -63,6 +64,7 @@ class TargetLoop:
         learning: held while a page is met for the first time; the targets of a manager share it.
         pages: what targets of the job have in common.
         beats: when the targets of a manager are scraped.
+        tokens: the job's, for ``oauth2``.
     """
 
     def __init__(
@@ -76,11 +78,12 @@ class TargetLoop:
         learning: asyncio.Lock | None = None,
         pages: KnownPages | None = None,
         beats: Beats | None = None,
+        tokens: TokenSource | None = None,
     ) -> None:
         self.head = head
         self.config = config
         self.target = target
-        self._fetcher = Fetcher(target.url, config, tls)
+        self._fetcher = Fetcher(target.url, config, tls, tokens)
         self.landed = landed
         self.learning = learning or asyncio.Lock()
         self.pages = pages or KnownPages()

@@ -11,9 +11,11 @@ from flyball import clock
 from flyball.errors import ConfigError
 from flyball.exposition import load_compiled
 from flyball.http.client import tls_context
+from flyball.http.tokens import TokenSource
 from flyball.model.durations import format_duration
 from flyball.model.scrapeconfigs import ScrapeConfig, TargetGroup
 from flyball.scrape.beats import Beats
+from flyball.scrape.fetch import token_source
 from flyball.scrape.loop import TargetLoop
 from flyball.scrape.pages import KnownPages
 from flyball.scrape.targets import Target, build_targets
@@ -68,6 +70,7 @@ class ScrapeManager:
         self._groups: dict[str, dict[str, TargetGroup]] = {}
         self._loops: dict[str, dict[object, tuple[TargetLoop, asyncio.Task[None]]]] = {}
         self._pages: dict[str, KnownPages] = {}
+        self._tokens: dict[str, TokenSource | None] = {}
         self._counted: dict[tuple[str, bool], Counter] = {}
         self._dropped: dict[str, list[dict[str, str]]] = {}
         self._errors: dict[str, list[str]] = {}
@@ -146,7 +149,7 @@ class ScrapeManager:
         for loop, task in self._loops.pop(job, {}).values():
             task.cancel()
             loop.stop(stale=True)
-        for kept in (self._dropped, self._errors, self._pages):
+        for kept in (self._dropped, self._errors, self._pages, self._tokens):
             kept.pop(job, None)
         _TARGETS.labels(job).set(0)
         for gauge in _POOLS.values():
@@ -177,6 +180,8 @@ class ScrapeManager:
         self._dropped[job], self._errors[job] = dropped, said
         _SYNCS_FAILED.labels(job).inc(len(errors))
         _DISCOVERED.labels("scrape", job).set(sum(len(group.targets) for group in groups))
+        if job not in self._tokens:
+            self._tokens[job] = token_source(config.oauth2)
         running = self._loops.setdefault(job, {})
         self._pages.setdefault(job, KnownPages())
         for well, result in ((True, "ok"), (False, "error")):
@@ -199,6 +204,7 @@ class ScrapeManager:
                 self._landed,
                 learning=self._learning,
                 pages=self._pages[job],
+                tokens=self._tokens[job],
                 beats=self._beats,
             )
             loop.set_interval(self._interval(target))

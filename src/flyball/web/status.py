@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from flyball import __version__, clock
 from flyball.errors import NotFoundError, QueryError
+from flyball.model.clients import without_password
 from flyball.model.labels import Labels, Matcher
 from flyball.model.scrapeconfigs import relabel_document, to_document
 from flyball.promql import parse_selector
@@ -310,13 +311,18 @@ _SECRETS = frozenset(
 def hidden_secrets(document: Any) -> Any:
     """A configuration with ``<secret>`` where a password or token stands."""
     if isinstance(document, Mapping):
-        return {
-            name: "<secret>" if name in _SECRETS and value and isinstance(value, str | list) else hidden_secrets(value)
-            for name, value in document.items()
-        }
+        return {name: _hidden(str(name), value) for name, value in document.items()}
     if isinstance(document, list | tuple):
         return [hidden_secrets(item) for item in document]
     return document
+
+
+def _hidden(name: str, value: Any) -> Any:
+    if name == "proxy_url":
+        return without_password(str(value))
+    if name == "proxy_connect_header" and isinstance(value, Mapping):
+        return {key: ["<secret>"] for key in value}
+    return "<secret>" if name in _SECRETS and value and isinstance(value, str | list) else hidden_secrets(value)
 
 
 def _wanted(form: Form, name: str, value: str) -> bool:

@@ -23,8 +23,8 @@ from flyball.alerting.receivers.sending import (
 from flyball.alerting.templates import Expand
 from flyball.errors import ConfigError
 from flyball.http.client import tls_context
+from flyball.model.clients import TLSConfig, read_tls
 from flyball.model.reader import Reader
-from flyball.model.scrapeconfigs import TLSConfig, read_tls
 
 _SUBJECT = '{{ template "email.default.subject" . }}'
 _HTML = '{{ template "email.default.html" . }}'

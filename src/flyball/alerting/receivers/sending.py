@@ -8,17 +8,16 @@ from typing import Any, Protocol
 from flyball.alerting.alerts import Alert
 from flyball.alerting.templates import Expand, notification_data
 from flyball.errors import ConfigError, UpstreamError
+from flyball.model.clients import NO_PROXY, OAuth2, ProxyConfig, TLSConfig, read_oauth2, read_proxy, read_tls
 from flyball.model.gotemplate import Struct
 from flyball.model.labels import Labels
 from flyball.model.reader import Reader
 from flyball.model.scrapeconfigs import (
     Authorization,
     BasicAuth,
-    TLSConfig,
     read_authorization,
     read_basic_auth,
     read_http_headers,
-    read_tls,
 )
 
 _GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
@@ -64,7 +63,8 @@ class HttpSettings:
     tls: TLSConfig | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     follow_redirects: bool = True
-    proxy_url: str = ""
+    oauth2: OAuth2 | None = None
+    proxy: ProxyConfig = NO_PROXY
 
 
 HTTP_DEFAULT = HttpSettings()
@@ -171,12 +171,12 @@ def read_http_settings(reader: Reader) -> HttpSettings:
         tls=reader.nested("tls_config", read_tls),
         headers={name: ", ".join(values) for name, values in read_http_headers(reader).items()},
         follow_redirects=reader.flag("follow_redirects", True),
-        proxy_url=reader.text("proxy_url", ""),
+        oauth2=reader.nested("oauth2", read_oauth2),
+        proxy=read_proxy(reader),
     )
-    if found.authorization is not None and basic is not None:
-        raise reader.error("basic_auth", "and authorization are both set; keep one")
-    for name in ("enable_http2", "no_proxy", "proxy_from_environment"):
-        reader.take(name)
+    if sum(one is not None for one in (found.authorization, basic, found.oauth2)) > 1:
+        raise reader.error("authorization", "at most one of basic_auth, oauth2 and authorization may be set; keep one")
+    reader.take("enable_http2")
     return found
 
 

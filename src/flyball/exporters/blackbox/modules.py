@@ -9,16 +9,15 @@ from typing import Any
 
 import re2
 
+from flyball.model.clients import TLSConfig, read_tls
 from flyball.model.durations import parse_duration_ms
 from flyball.model.reader import Reader, mapping_of, text_mapping_of
 from flyball.model.scrapeconfigs import (
     Authorization,
     BasicAuth,
-    TLSConfig,
     read_authorization,
     read_basic_auth,
     read_http_headers,
-    read_tls,
 )
 from flyball.model.yaml_loader import load_yaml
 
