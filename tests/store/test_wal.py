@@ -1,8 +1,10 @@
 """What was taken is there again after the process is gone, whatever happened to the files."""
 
 import errno
+import gc
 import os
 import random
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +88,22 @@ def test_a_target_that_comes_back_goes_on_in_its_columns(tmp_path: Path) -> None
     frames = again.select([Matcher(MatchType.EQUAL, "__name__", "m0")], 0, 1 << 60)
     assert len(frames) == 1 and len(frames[0].labels) == 12
     assert again.head.statistics()["groups"] == 1
+
+
+def test_the_log_does_not_keep_a_target_that_is_gone(tmp_path: Path) -> None:
+    store = Database(tmp_path)
+    writer = store.head.writer("job", 15_000, "target")
+    plan = Plan(writer.refs([labels_of({"__name__": "up"})]))
+    assert writer.commit(1_000_000, plan, np.ones(1))
+    writer.close(1_015_000)
+    reference = weakref.ref(writer)
+    del writer, plan
+    later_ms = 1_000_000 + 24 * 3_600_000
+    store.maintain(later_ms)
+    store.head.collect(later_ms)
+    gc.collect()
+    assert reference() is None
+    store.close()
 
 
 @pytest.mark.parametrize("cut", [1, 2, 21, 60, 200])

@@ -368,6 +368,7 @@ class Writer:
         self.last_ms = BEFORE
         self.last_row = -1
         self.closed = False
+        self.logged: tuple[int, int] | None = None  # log segment and the number that it gave the target
         self.slot = group.join(self)
         self._refs: dict[Labels, Ref] = {}
 

@@ -87,7 +87,6 @@ class Wal:
         self._records = 0
         self._series_last = 0
         self._defined = bytearray()
-        self._targets: dict[Any, int] = {}
         self._targets_last = self._layouts = 0
         self._resumed: dict[Labels, int] = {}
         self._metadata: dict[str, Sequence[str]] = {}
@@ -153,12 +152,12 @@ class Wal:
         self._write([], type_, _encode(value), at_ms)
 
     def _target(self, writer: Any, definitions: list[tuple[RecordType, bytes]]) -> int:
-        number = self._targets.get(writer)
-        if number is None:
+        if writer.logged is None or writer.logged[0] != self.number:
             self._targets_last += 1
-            number = self._targets[writer] = self._targets_last
+            writer.logged = (self.number, self._targets_last)
             group_key, interval_ms = writer.group.key
-            definitions.append((RecordType.TARGET, _encode((number, group_key, interval_ms, writer.key))))
+            definitions.append((RecordType.TARGET, _encode((self._targets_last, group_key, interval_ms, writer.key))))
+        number: int = writer.logged[1]
         return number
 
     def _series_ids(self, places: Iterable[Any], definitions: list[tuple[RecordType, bytes]]) -> Any:
@@ -269,7 +268,7 @@ class Wal:
             raise StoreError(f"opening a log segment in {self.directory}: {exc.strerror}; mend the disk") from exc
         self._records = 0
         self._defined = bytearray(1024)
-        self._targets, self._resumed = {}, {}
+        self._resumed = {}
         self._targets_last = self._layouts = 0
         if self._metadata:
             self._write([], RecordType.METADATA, _encode(self._metadata), None)
