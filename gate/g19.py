@@ -97,7 +97,7 @@ async def _trial(groups: tuple[Group, ...], restarts: tuple[int, ...]) -> tuple[
 
 def _start(directory: Path, groups: tuple[Group, ...]) -> tuple[Database, RuleManager]:
     store = Database(directory)
-    rules = RuleManager(store, store.head.append_all, _in_thread)
+    rules = RuleManager(store, store.head, _in_thread)
     rules.set_groups(groups)
     return store, rules
 
@@ -130,7 +130,7 @@ def _kube_prometheus() -> str:
 async def _evaluated(groups: list[Group]) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="flyball-gate-") as name:
         store = Database(Path(name))
-        manager = RuleManager(store, store.head.append_all, _in_thread)
+        manager = RuleManager(store, store.head, _in_thread)
         manager.set_groups(groups)
         for tick in range(3):
             at_ms = clock.now_ms() + tick * 30_000

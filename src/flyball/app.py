@@ -335,7 +335,7 @@ async def _data(settings: Settings, life: Life) -> None:
         in_thread = partial(asyncio.get_running_loop().run_in_executor, executor)
         external = External(url=f"http://127.0.0.1:{settings.port(PROMETHEUS_PORT)}")
         notifier, alerting = await stack.enter_async_context(_alerting(settings, client, external.url))
-        rules = RuleManager(store, store.head.append_all, in_thread, external=external, on_alerts=notifier.notify)
+        rules = RuleManager(store, store.head, in_thread, external=external, on_alerts=notifier.notify)
         instance = Instance(
             targets=manager.describe,
             target_metadata=manager.metadata,

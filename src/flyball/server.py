@@ -292,7 +292,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
         notifier = Notifier(settings.alert_resend_ms)
         notifier.external_url = settings.external_url
         in_thread = partial(loop.run_in_executor, executor)
-        rules = RuleManager(store, store.head.append_all, in_thread, on_alerts=notifier.notify)
+        rules = RuleManager(store, store.head, in_thread, on_alerts=notifier.notify)
         receiver = Receiver(store.head, store.head)
         app: Any = create_app(
             store,

@@ -13,7 +13,6 @@ from flyball.model.labels import Labels, labels_of
 from flyball.promql import Expr
 from flyball.rules.evaluation import Alert, RuleState, State, evaluate_rule, restore
 from flyball.rules.rulefiles import AlertingRule, Group, parse_rule_file
-from flyball.rules.templates import Samples
 
 MINUTE = 60_000
 A, B = labels_of({"__name__": "up", "pod": "a"}), labels_of({"__name__": "up", "pod": "b"})
@@ -27,11 +26,11 @@ class Results:
     asked_at_ms: list[int] = field(default_factory=list)
     error: str = ""
 
-    def query(self, _: Expr, at_ms: int) -> Samples:
+    def query(self, _: Expr, at_ms: int) -> tuple[tuple[Labels, ...], list[float]]:
         self.asked_at_ms.append(at_ms)
         if self.error:
             raise QueryError(self.error)
-        return list(self.now.items())
+        return tuple(self.now), list(self.now.values())
 
 
 def group_of(rule: str, **fields: str) -> Group:
@@ -198,7 +197,7 @@ def test_a_short_for_is_not_restored_and_nothing_is_written_before() -> None:
     group = group_of("{alert: Down, expr: up, for: 1m}")
     rule = group.rules[0]
     assert isinstance(rule, AlertingRule)
-    state, samples = evaluate_rule(group, rule, RuleState(restored=False), lambda *_: [(A, math.pi)], 5 * MINUTE)
+    state, samples = evaluate_rule(group, rule, RuleState(restored=False), lambda *_: ((A,), [math.pi]), 5 * MINUTE)
     assert samples == ()
     (labels,) = state.alerts
     state = restore(rule, state, {labels: (4 * MINUTE, 0.0)}, 5 * MINUTE)

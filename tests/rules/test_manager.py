@@ -1,7 +1,7 @@
 """Groups in the store: order within a group, ends, errors apart, restoration, what the API shows."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,12 +10,12 @@ from prometheus_client import REGISTRY
 from flyball import clock
 from flyball.errors import StoreError
 from flyball.model.frames import STALE
-from flyball.model.labels import Labels, labels_of
+from flyball.model.labels import labels_of
 from flyball.promql import parse
 from flyball.rules.evaluation import query_of
 from flyball.rules.manager import RuleManager, next_evaluation_ms
 from flyball.rules.rulefiles import Group, parse_rule_file
-from flyball.store import Head
+from flyball.store import Head, Writer
 
 MINUTE = 60_000
 
@@ -47,22 +47,23 @@ SERIES = labels_of({"__name__": "metric", "pod": "a"})
 class World:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock, self.head = Clock(monkeypatch), Head()
-        self.refused = ""
+        self.refused, self.taken = "", Writer.commit
+        monkeypatch.setattr(Writer, "commit", lambda *arguments: self.commit(*arguments))
         self.told: list[tuple[str, list[str]]] = []
         self.start()
 
     def start(self) -> None:
         self.rules = RuleManager(
             self.head,
-            self.append,
+            self.head,
             in_thread,
             on_alerts=lambda _, rule, alerts, __: self.told.append((rule.alert, [one.state.value for one in alerts])),
         )
 
-    def append(self, samples: Sequence[tuple[Labels, int, float]]) -> int:
+    def commit(self, *arguments: Any) -> bool:
         if self.refused:
             raise StoreError(self.refused)
-        return self.head.append_all(samples)
+        return self.taken(*arguments)
 
     def tick(self, value: float | None = None) -> None:
         """A minute later, with a sample of the metric; every group is evaluated."""
@@ -73,7 +74,7 @@ class World:
             asyncio.run(self.rules.evaluate(status, self.clock.at_ms))
 
     def value(self, text: str) -> list[float]:
-        return [value for _, value in query_of(self.head)(parse(text), self.clock.at_ms)]
+        return query_of(self.head)(parse(text), self.clock.at_ms)[1]
 
 
 @pytest.fixture

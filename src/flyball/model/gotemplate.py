@@ -337,16 +337,24 @@ class Template:
             raise TemplateError(f'"{self.shown(keyword + condition)}" is not closed; add "{self.shown("end")}"')
         return node
 
-    def render(self, data: Any, variables: Mapping[str, Any] | None = None, *, html: bool = False) -> str:
+    def render(
+        self,
+        data: Any,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        html: bool = False,
+        functions: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> str:
         """Executes the template; ``variables`` has a value for each name announced.
 
         Args:
             html: escape what is printed, as html/template does between tags.
+            functions: these in place of those of the same names.
 
         Raises:
             TemplateError: an unknown field or template, a bad argument, or more than 1 MB of output.
         """
-        run = _Run(self.functions, self.named, {"$": data, **(variables or {})}, html=html)
+        run = _Run({**self.functions, **(functions or {})}, self.named, {"$": data, **(variables or {})}, html=html)
         run.nodes(self._nodes, data)
         return "".join(run.out)
 

@@ -23,9 +23,9 @@ class _Forced:
 
 @dataclass(slots=True)
 class Annotations:
-    """Collects them. ``text`` is the query, for the positions."""
+    """Collects them. ``query`` is its text or tree, for the positions."""
 
-    text: str
+    query: str | Expr
     _places: dict[str, tuple[int, str]] = field(default_factory=dict)  # message -> (position, what follows it)
     _forced: dict[str, tuple[int, _Forced]] = field(default_factory=dict)
     _overlaps: dict[str, int] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Annotations:
     def texts(self, kind: str) -> tuple[str, ...]:
         """All of one kind, WARNING or INFO, with positions."""
         return tuple(
-            f"{message}{rest} ({line_column(self.text, at)})"
+            f"{message}{rest} ({line_column(str(self.query), at)})"
             for message, (at, rest) in self._places.items()
             if message.startswith(kind)
         )

@@ -53,7 +53,7 @@ def evaluate(
             "resolution (?step=XX)"
         )
     ts = start_ms + step_ms * np.arange(steps, dtype=np.int64)
-    run = Run(storage, chosen, start_ms, end_ms, step_ms, Annotations(text or str(expr)), figures_only(expr))
+    run = Run(storage, chosen, start_ms, end_ms, step_ms, Annotations(text or expr), figures_only(expr))
     evaluator = Evaluator(run, ts, step_ms)
     with np.errstate(all="ignore"):
         if expr.type is ValueType.MATRIX:

@@ -161,11 +161,15 @@ class _Signatures:
 
 def _signatures(left: Vec, right: Vec, m: VectorMatching) -> _Signatures:
     names = m.labels if m.on else (*m.labels, METRIC_NAME)
-    sets_l, codes_l = grouping(left.labels, names, not m.on)
-    sets_r, codes_r = grouping(right.labels, names, not m.on)
-    numbers = {labels: i for i, labels in enumerate(sets_l)}
-    to = np.array([numbers.setdefault(labels, len(numbers)) for labels in sets_r], np.int64)
-    return _Signatures(codes_l, to[codes_r] if len(sets_r) else codes_r, len(numbers), list(numbers))
+
+    def make() -> _Signatures:
+        sets_l, codes_l = grouping(left.labels, names, not m.on)
+        sets_r, codes_r = grouping(right.labels, names, not m.on)
+        numbers = {labels: i for i, labels in enumerate(sets_l)}
+        to = np.array([numbers.setdefault(labels, len(numbers)) for labels in sets_r], np.int64)
+        return _Signatures(codes_l, to[codes_r] if len(sets_r) else codes_r, len(numbers), list(numbers))
+
+    return remember((left.labels, right.labels), ("signatures", names, m.on), make)
 
 
 def _seen(codes: Index, ok: Mask, count: int) -> Mask:

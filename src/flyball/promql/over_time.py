@@ -62,6 +62,10 @@ def _sums(w: Windows, of: Callable[[slice, Floats, Index], Floats] | None = None
     return totals.T, np.where(np.isfinite(totals), losts, 0.0).T
 
 
+#: Numbers that could be compared while the calls for one position are made.
+_CALL_CELLS = 30_000
+
+
 def _any(w: Windows) -> Mask:
     return w.full(w.count() > 0)
 
@@ -105,7 +109,8 @@ def _extreme(w: Windows, pick: Callable[..., Floats]) -> Result:
         return np.zeros(w.shape), ok
     if pick in (np.fmax, np.fmin) and compiled.ready(ok.size) and (np.diff(w.target) >= 0).all():
         return compiled.extremes(w, greatest=pick is np.fmax), ok
-    if w.starts.size * longest <= 4 * w.values.shape[0]:
+    series, levels = w.target.size, longest.bit_length()
+    if longest * (w.starts.size * series + _CALL_CELLS) <= levels * w.values.shape[0] * series:
         result = w.take(w.lo)
         for value, inside, _ in w.positions():
             result = np.where(inside, pick(result, value), result)

@@ -91,13 +91,15 @@ class Vec:
 
 # --- label set arithmetic, remembered by the identity of the label tuples that the store hands out
 
-_MEMO_MAX = 512
+_MEMO_MAX = 16_384
+_MEMO_ROWS_MAX = 1 << 22  # the rules of kube-prometheus over 100,000 series take a fifth of it
 _REMEMBERED_MIN = 256  # rows from which on it pays to remember which were picked
-_memo: OrderedDict[Hashable, tuple[tuple[object, ...], Any]] = OrderedDict()
+_memo: OrderedDict[Hashable, tuple[tuple[tuple[Labels, ...], ...], Any]] = OrderedDict()
+_memo_rows = 0
 _memo_lock = Lock()
 
 
-def remember(over: tuple[object, ...], what: Hashable, make: Callable[[], T]) -> T:
+def remember(over: tuple[tuple[Labels, ...], ...], what: Hashable, make: Callable[[], T]) -> T:
     """What ``make`` gives for these very objects, made once."""
     key = (tuple(map(id, over)), what)
     with _memo_lock:
@@ -106,10 +108,14 @@ def remember(over: tuple[object, ...], what: Hashable, make: Callable[[], T]) ->
             _memo.move_to_end(key)
             return cast(T, found[1])
     made = make()
+    global _memo_rows
     with _memo_lock:
-        _memo[key] = (over, made)  # keeps the tuples alive, so that their ids stay theirs
-        while len(_memo) > _MEMO_MAX:
-            _memo.popitem(last=False)
+        if key not in _memo:  # another thread may have been faster
+            _memo[key] = (over, made)  # keeps the tuples alive, so that their ids stay theirs
+            _memo_rows += sum(map(len, over))
+        while len(_memo) > _MEMO_MAX or (_memo_rows > _MEMO_ROWS_MAX and len(_memo) > 1):
+            _, (gone, _) = _memo.popitem(last=False)
+            _memo_rows -= sum(map(len, gone))
     return made
 
 

@@ -7,13 +7,17 @@ the old ones as they were.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import compress
+
+import numpy as np
 
 from flyball.errors import FlyballError, QueryError
-from flyball.model.frames import STALE
+from flyball.model.frames import STALE, has_histogram, is_absent
 from flyball.model.histograms import Histogram
 from flyball.model.labels import METRIC_NAME, Labels, labels_of
-from flyball.promql import Expr, Options, Scalar, Storage, Vector, evaluate, parse
+from flyball.promql import Expr, Matrix, Options, Scalar, Storage, Vector, evaluate, parse
 from flyball.promql.values import points_at
+from flyball.promql.vectors import remember
 from flyball.rules.rulefiles import INTERVAL_DEFAULT_MS, AlertingRule, Group, RecordingRule, Rule
 from flyball.rules.templates import Context, Samples, expand
 
@@ -21,8 +25,8 @@ ALERTS, ALERTS_FOR_STATE = "ALERTS", "ALERTS_FOR_STATE"
 RESOLVED_KEPT_MS = 15 * 60_000
 FOR_GRACE_MS = 10 * 60_000
 
-#: The samples of an expression at a time in ms. Raises QueryError.
-Query = Callable[[Expr, int], Samples]
+#: The label sets and values of an expression at a time in ms. Raises QueryError.
+Query = Callable[[Expr, int], tuple[tuple[Labels, ...], list[float]]]
 
 
 def points_of(
@@ -35,28 +39,34 @@ def points_of(
     """
 
     def points(expr: Expr, at_ms: int) -> list[tuple[Labels, float | Histogram]]:
-        value = evaluate(expr, storage, at_ms, at_ms, 0, options=Options(subquery_step_ms=subquery_step_ms))
-        if isinstance(value, Scalar):
-            return [((), float(value.values[0]))]
-        if not isinstance(value, Vector):
-            raise QueryError("rule result is not a vector or scalar")
-        return list(points_at(value, at_ms).items())
+        return list(points_at(_asked(expr, storage, at_ms, subquery_step_ms), at_ms).items())
 
     return points
 
 
 def query_of(storage: Storage, subquery_step_ms: int = INTERVAL_DEFAULT_MS) -> Query:
-    """Queries as rules ask them: of floats alone."""
-    points = points_of(storage, subquery_step_ms)
+    """Queries as rules ask them: of floats alone. While the same series answer, their labels are the same object."""
 
-    def query(expr: Expr, at_ms: int) -> Samples:
-        found = points(expr, at_ms)
-        floats = [(labels, value) for labels, value in found if isinstance(value, float)]
-        if len(floats) < len(found):
+    def query(expr: Expr, at_ms: int) -> tuple[tuple[Labels, ...], list[float]]:
+        found = _asked(expr, storage, at_ms, subquery_step_ms)
+        values = found.values[:, 0]
+        there = ~is_absent(np.ascontiguousarray(values))
+        if found.histograms is not None and has_histogram(found.histograms[there]).any():
             raise QueryError("the result has native histograms, which rules cannot write yet; take a function of them")
-        return floats
+        if there.all():
+            return found.labels, values.tolist()
+        return tuple(compress(found.labels, there.tolist())), values[there].tolist()
 
     return query
+
+
+def _asked(expr: Expr, storage: Storage, at_ms: int, subquery_step_ms: int) -> Matrix:
+    value = evaluate(expr, storage, at_ms, at_ms, 0, options=Options(subquery_step_ms=subquery_step_ms))
+    if isinstance(value, Scalar):
+        return Vector(((),), value.times_ms, value.values[None, :])
+    if not isinstance(value, Vector):
+        raise QueryError("rule result is not a vector or scalar")
+    return value
 
 
 class State(StrEnum):
@@ -93,7 +103,7 @@ class RuleState:
     """
 
     alerts: Alerts = field(default_factory=dict)
-    series: frozenset[Labels] = frozenset()
+    series: tuple[Labels, ...] = ()
     error: str = ""
     restored: bool = True
 
@@ -127,8 +137,10 @@ def evaluate_rule(
         return replace(state, alerts={}, error=str(exc)), ()
     except FlyballError as exc:
         return replace(state, error=str(exc)), ()
-    series = frozenset(labels for labels, _ in samples)
-    ended = [(labels, STALE) for labels in sorted(state.series - series)]
+    series = tuple([labels for labels, _ in samples])
+    if series == state.series:
+        return replace(state, alerts=alerts, error=""), samples
+    ended = [(labels, STALE) for labels in sorted(set(state.series).difference(series))]
     return replace(state, alerts=alerts, series=series, error=""), (*samples, *ended)
 
 
@@ -137,16 +149,19 @@ class _LimitError(QueryError):
 
 
 def _record(group: Group, rule: RecordingRule, query: Query, at_ms: int) -> Samples:
-    own = dict(rule.labels)
-    found = [
-        (labels_of({**dict(labels), METRIC_NAME: rule.record, **own}), value)
-        for labels, value in query(rule.expr, at_ms - group.query_offset_ms)
-    ]
-    if len({labels for labels, _ in found}) < len(found):
+    labels, values = query(rule.expr, at_ms - group.query_offset_ms)
+    own = {METRIC_NAME: rule.record, **dict(rule.labels)}
+
+    def make() -> tuple[tuple[Labels, ...], bool]:
+        recorded = tuple([labels_of({**dict(series), **own}) for series in labels])
+        return recorded, len(set(recorded)) == len(recorded)
+
+    recorded, distinct = remember((labels,), ("recorded", rule.record, rule.labels), make)
+    if not distinct:
         raise QueryError("vector contains metrics with the same labelset after applying rule labels")
-    if group.limit and len(found) > group.limit:
-        raise _LimitError(f"exceeded limit of {group.limit} with {len(found)} series")
-    return found
+    if group.limit and len(recorded) > group.limit:
+        raise _LimitError(f"exceeded limit of {group.limit} with {len(recorded)} series")
+    return list(zip(recorded, values, strict=True))
 
 
 def _advance(
@@ -176,9 +191,12 @@ def _advance(
 
 
 def _active(group: Group, rule: AlertingRule, query: Query, at_ms: int, external: External) -> dict[Labels, Alert]:
-    context = Context(lambda text: query(parse(text), at_ms), at_ms, external.labels, external.url)
+    def samples(expr: Expr, at_ms: int) -> Samples:
+        return list(zip(*query(expr, at_ms), strict=True))
+
+    context = Context(lambda text: samples(parse(text), at_ms), at_ms, external.labels, external.url)
     found: dict[Labels, Alert] = {}
-    for labels, value in query(rule.expr, at_ms - group.query_offset_ms):
+    for labels, value in samples(rule.expr, at_ms - group.query_offset_ms):
         seen = dict(labels)
 
         def expanded(text: str, seen: dict[str, str] = seen, value: float = value) -> str:

@@ -3,16 +3,17 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 from prometheus_client import Counter, Gauge, Summary
 
 from flyball import clock
 from flyball.errors import FlyballError
-from flyball.model.frames import STALE, is_absent, is_stale
+from flyball.model.frames import is_absent, is_stale
 from flyball.model.gotemplate import format_scientific
 from flyball.model.labels import METRIC_NAME, Labels, Matcher, MatchType, labels_of
 from flyball.promql import Storage
@@ -28,6 +29,7 @@ from flyball.rules.evaluation import (
     restore,
 )
 from flyball.rules.rulefiles import AlertingRule, Group, Rule
+from flyball.store import Head, Plan, Writer
 
 log = logging.getLogger(__name__)
 
@@ -49,20 +51,39 @@ _GROUP_DURATIONS = Summary("prometheus_rule_group_duration_seconds", "How long e
 _RULE_DURATIONS = Summary("prometheus_rule_evaluation_duration_seconds", "How long evaluations of rules take.")
 
 
-#: Takes samples (labels, time in ms, value) into the store, on the event loop.
-Append = Callable[[Sequence[tuple[Labels, int, float]]], int]
 #: Runs a function in a thread.
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 #: Told after every evaluation of an alerting rule: the group, the rule, its alerts and the time in ms.
 OnAlerts = Callable[[Group, AlertingRule, Sequence[Alert], int], None]
 
 
+class _Rows:
+    """Where a rule's samples go: a row an evaluation, as a target's scrape is."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+        self._labels: tuple[Labels, ...] = ()
+        self._plan = Plan(())
+
+    def write(self, at_ms: int, labels: tuple[Labels, ...], values: Sequence[float], ended: Collection[Labels]) -> None:
+        """
+        Raises:
+            StoreError: the store does not take them.
+        """
+        if labels != self._labels:
+            self._plan, self._labels = Plan(self.writer.refs(labels)), labels
+        if labels or ended:
+            self.writer.commit(at_ms, self._plan, np.array(values, np.float64), self.writer.refs(list(ended)))
+
+
 @dataclass(slots=True)
 class RuleStatus:
-    """A rule with what its last evaluation left."""
+    """A rule with what its last evaluation left. ``place`` tells it from those of its name in the group."""
 
     rule: Rule
     state: RuleState
+    place: int
+    rows: _Rows = field(repr=False)
     evaluated_at_ms: int = 0
     took_s: float = 0.0
 
@@ -84,6 +105,7 @@ class RuleManager:
 
     Args:
         storage: read by evaluations.
+        head: what they record goes there, on the event loop.
         in_thread: runs an evaluation away from the event loop.
         external: what templates see of the server; may be replaced at any time.
     """
@@ -91,13 +113,13 @@ class RuleManager:
     def __init__(
         self,
         storage: Storage,
-        append: Append,
+        head: Head,
         in_thread: InThread,
         *,
         external: External = NO_EXTERNAL,
         on_alerts: OnAlerts = lambda *_: None,
     ) -> None:
-        self._storage, self._add, self._in_thread = storage, append, in_thread
+        self._storage, self._head, self._in_thread = storage, head, in_thread
         self.external, self._on_alerts = external, on_alerts
         self._query = query_of(storage)
         self._groups: dict[str, GroupStatus] = {}
@@ -129,28 +151,40 @@ class RuleManager:
             if old.evaluations:
                 for gauge in _GROUPS.values():
                     gauge.remove(old.group.key)
-            self._end(old.group, frozenset().union(*(one.state.series for one in old.rules)))
+            self._end(old.group, old.rules)
         self._changed.set()
 
     def _taken_over(self, group: Group, old: GroupStatus | None) -> GroupStatus:
         left = list(old.rules) if old is not None else []
-        rules = []
+        found: list[RuleStatus | None] = []
         for rule in group.rules:
             same = next((one for one in left if _identity(one.rule) == _identity(rule)), None)
             if same is not None:
                 left.remove(same)
-                rules.append(replace(same, rule=rule))
-            else:
-                rules.append(RuleStatus(rule, RuleState(restored=not isinstance(rule, AlertingRule))))
+            found.append(same)
         if old is not None:
             _cancel(old)
-            self._end(group, frozenset().union(*(one.state.series for one in left)))
+            self._end(group, left)
+        rules: list[RuleStatus] = []
+        for rule, same in zip(group.rules, found, strict=True):
+            taken = {one.place for one in (*filter(None, found), *rules) if one.rule.name == rule.name}
+            place = same.place if same is not None else min(set(range(len(taken) + 1)) - taken)
+            state = same.state if same is not None else RuleState(restored=not isinstance(rule, AlertingRule))
+            writer = self._head.writer(f"rules {group.key}", group.interval_ms, f"{rule.name} {place}")
+            if same is not None and writer is same.rows.writer:
+                rules.append(replace(same, rule=rule))
+                continue
+            if same is not None:
+                same.rows.writer.close()  # at another interval the series go on elsewhere
+            rules.append(RuleStatus(rule, state, place, _Rows(writer)))
         return GroupStatus(group, rules, evaluations=old.evaluations if old is not None else 0)
 
-    def _end(self, group: Group, series: frozenset[Labels]) -> None:
-        at_ms = clock.now_ms() - group.query_offset_ms
-        if series:
-            self._append(group, [(labels, at_ms, float(STALE)) for labels in sorted(series)])
+    def _end(self, group: Group, rules: Iterable[RuleStatus]) -> None:
+        for one in rules:
+            try:
+                one.rows.writer.close(clock.now_ms() - group.query_offset_ms)
+            except FlyballError as exc:
+                log.warning("rule_not_ended group=%s rule=%s error=%s", group.key, one.rule.name, exc)
 
     async def run(self) -> None:
         """Evaluates until cancelled."""
@@ -208,9 +242,14 @@ class RuleManager:
         except Exception as exc:  # a defect of ours must not end the other rules
             log.exception("rule_broke group=%s rule=%s", group.key, one.rule.name)
             state, samples = replace(one.state, error=f"{type(exc).__name__}: {exc}"), ()
-        time_ms = at_ms - group.query_offset_ms
-        if problem := self._append(group, [(labels, time_ms, value) for labels, value in samples]):
-            state = replace(state, error=problem, series=one.state.series)
+        if not state.error:
+            try:
+                ended = set(one.state.series).difference(state.series) if state.series != one.state.series else ()
+                values = [value for _, value in samples[: len(state.series)]]
+                one.rows.write(at_ms - group.query_offset_ms, state.series, values, ended)
+            except FlyballError as exc:
+                problem = f"the samples of group {group.name} cannot be kept: {exc}"
+                state = replace(state, error=problem, series=one.state.series)
         one.state, one.evaluated_at_ms, one.took_s = state, at_ms, clock.monotonic_s() - started_s
         _EVALUATIONS.labels(group.key).inc()
         _RULE_DURATIONS.observe(one.took_s)
@@ -220,14 +259,6 @@ class RuleManager:
         elif isinstance(one.rule, AlertingRule):
             self._on_alerts(group, one.rule, tuple(state.alerts.values()), at_ms)
         return len(samples)
-
-    def _append(self, group: Group, samples: Sequence[tuple[Labels, int, float]]) -> str:
-        try:
-            if samples:
-                self._add(samples)
-        except FlyballError as exc:
-            return f"the samples of group {group.name} cannot be kept: {exc}"
-        return ""
 
     def _restored(self, one: RuleStatus, interval_ms: int, at_ms: int) -> RuleState:
         assert isinstance(one.rule, AlertingRule)

@@ -47,18 +47,21 @@ def expand(text: str, labels: Mapping[str, str], value: float, context: Context)
     )
     values = dict(zip(VARIABLES, (data["Labels"], data["ExternalLabels"], context.external_url, value), strict=True))
     try:
-        template = Template(text, delimiters=("{{", "}}"), functions=_functions(context), variables=VARIABLES)
-        return template.render(data, values)
+        return _parsed(text).render(data, values, functions=_functions(context))
     except FlyballError as exc:
         return f"<error expanding template: {exc}>"
 
 
 @lru_cache(maxsize=4096)
+def _parsed(text: str) -> Template:
+    nothing = Context(lambda _: (), 0)
+    return Template(text, delimiters=("{{", "}}"), functions=_functions(nothing), variables=VARIABLES)
+
+
 def check_template(text: str) -> str:
     """Why the template does not parse; empty when it does."""
-    nothing = Context(lambda _: (), 0)
     try:
-        Template(text, delimiters=("{{", "}}"), functions=_functions(nothing), variables=VARIABLES)
+        _parsed(text)
     except TemplateError as exc:
         return str(exc)
     return ""

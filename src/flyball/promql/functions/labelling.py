@@ -10,11 +10,12 @@ import numpy as np
 import re2
 
 from flyball.errors import QueryLimitError
+from flyball.model.frames import Mask
 from flyball.model.labels import METRIC_NAME, Labels
 from flyball.promql.functions.scalars import warn_of_sorting
 from flyball.promql.syntax import Call
 from flyball.promql.values import EvaluationError
-from flyball.promql.vectors import Vec, label_value, merge, with_label
+from flyball.promql.vectors import Vec, label_value, merge, remember, with_label
 
 if TYPE_CHECKING:
     from flyball.promql.evaluator import Evaluator
@@ -46,25 +47,39 @@ def label_replace(ev: "Evaluator", call: Call) -> Vec:
     if not _is_label_name(target):
         raise EvaluationError(f"invalid destination label name in label_replace(): {target}")
     vec = ev.vector(call.args[0])
+
+    def make() -> tuple[tuple[Labels, ...], Mask]:
+        return _replaced(vec.labels, target, template, source, regex)
+
+    labels, matched = remember((vec.labels,), ("label_replace", target, template, source, pattern), make)
+    drop = vec.drop
+    if drop is not None and target == METRIC_NAME:
+        drop = drop & ~matched
+    return merge(replace(vec, labels=labels, drop=drop if drop is not None and drop.any() else None))
+
+
+def _replaced(
+    given: tuple[Labels, ...], target: str, template: str, source: str, regex: Any
+) -> tuple[tuple[Labels, ...], Mask]:
+    """The new label sets, and where the expression matched."""
     expanded: dict[str, str | None] = {}
     labels: list[Labels] = []
     made = 0
-    drop = vec.drop.copy() if vec.drop is not None else np.zeros(len(vec.labels), bool)
-    for i, series in enumerate(vec.labels):
+    matched = np.zeros(len(given), bool)
+    for i, series in enumerate(given):
         value = label_value(series, source)
         if value not in expanded:
             found = regex.search(value)
             expanded[value] = None if found is None else _expand(template, found, regex)
         text = expanded[value]
         labels.append(series if text is None else with_label(series, target, text))
+        matched[i] = text is not None
         made += len(text or "")
         if made > _TEXT_MAX:
             raise QueryLimitError(
                 f"label_replace() would make more than {_TEXT_MAX} characters; use a shorter template"
             )
-        if text is not None and target == METRIC_NAME:
-            drop[i] = False
-    return merge(replace(vec, labels=tuple(labels), drop=drop if drop.any() else None))
+    return tuple(labels), matched
 
 
 def _expand(template: str, found: Any, regex: Any) -> str:
