@@ -93,12 +93,13 @@ def _running(command: list[str], url: str) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def prometheus(*flags: str) -> Iterator[Peer]:
-    """A Prometheus that takes remote write."""
+def prometheus(*flags: str, config: Path | None = None) -> Iterator[Peer]:
+    """A Prometheus that takes remote write; with an empty configuration unless there is a file."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="flyball-prometheus-") as directory:
-        config = Path(directory) / "prometheus.yml"
-        config.write_text("global: {}\n")
+        if config is None:
+            config = Path(directory) / "prometheus.yml"
+            config.write_text("global: {}\n")
         command = [
             str(tool("prometheus.py")), f"--config.file={config}", f"--storage.tsdb.path={directory}/data",
             f"--web.listen-address=127.0.0.1:{port}", "--web.enable-remote-write-receiver", *flags,

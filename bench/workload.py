@@ -181,10 +181,15 @@ def scale(start_ms: int, seed: int = 9) -> list[Block]:
     return blocks
 
 
-def fill(head: Head, blocks: list[Block], after_round: Callable[[int], None] = lambda _: None) -> None:
+def fill(
+    head: Head,
+    blocks: list[Block],
+    after_round: Callable[[int], None] = lambda _: None,
+    interval_ms: int = INTERVAL_MS,
+) -> None:
     """Scrapes the blocks into our store, round by round; ``after_round`` is told the time of each."""
     for block in blocks:
-        writers = [head.writer(block.name, INTERVAL_MS, t) for t in range(len(block.labels))]
+        writers = [head.writer(block.name, interval_ms, t) for t in range(len(block.labels))]
         plans = [Plan(list(w.refs(labels))) for w, labels in zip(writers, block.labels, strict=True)]
         ends = [block.end_row(t) for t in range(len(writers))]
         for row in range(block.values.shape[0]):
@@ -255,8 +260,8 @@ def write_requests(blocks: list[Block], rows_each: int = 80) -> Iterator[bytes]:
                 if not times.size:
                     continue
                 body += [field_bytes(1, text + _samples(times, values[:, i])) for i, text in enumerate(target)]
-                if len(body) >= 2000:
-                    yield snappy(b"".join(body))
-                    body = []
+                while len(body) >= 2000:
+                    yield snappy(b"".join(body[:2000]))
+                    body = body[2000:]
             if body:
                 yield snappy(b"".join(body))
