@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from flyball.operator.assets import ReadAssets
-from flyball.operator.generation import Generated, generate
+from flyball.operator.generation import Generated, Memo, generate
 
 NAMESPACES = {"shop": {"team": "a"}, "bank": {"team": "b"}, "monitoring": {}}
 
@@ -109,3 +109,31 @@ def test_the_enforced_label_confines_rules_and_targets() -> None:
     ((_, text),) = found.rule_files
     assert 'sum(up{namespace=\\"bank\\"}) / count(http_requests_total{namespace=\\"bank\\"})' in text
     assert '"labels": {"namespace": "bank"}' in text
+
+
+def test_only_what_changed_is_made_anew() -> None:
+    def versioned(name: str, version: int, **spec: Any) -> dict[str, Any]:
+        obj = monitor("shop", name, **spec)
+        return {**obj, "metadata": {**obj["metadata"], "uid": name, "resourceVersion": str(version)}}
+
+    def found(*monitors: dict[str, Any], token: str | None = "YQ==") -> list[dict[str, Any]]:
+        held = ReadAssets({("shop", "s"): {"token": token} if token else None}, {})
+        documents: list[dict[str, Any]] = generate({"ServiceMonitor": monitors}, NAMESPACES, held, memo).config[
+            "scrape_configs"
+        ]
+        return documents
+
+    memo = Memo()
+    credentials = {"authorization": {"credentials": {"name": "s", "key": "token"}}}
+    plain, secret = versioned("a", 1), versioned("b", 1, endpoints=[{"port": "http", **credentials}])
+    first = found(plain, secret)
+    assert [job["authorization"]["credentials"] for job in first[1:]] == ["a"]
+    again = found(plain, secret)
+    assert all(one is other for one, other in zip(first, again, strict=True))
+    rotated = found(plain, secret, token="Yg==")
+    assert rotated[0] is first[0] and rotated[1]["authorization"]["credentials"] == "b"
+    assert found(plain, secret, token=None) == first[:1]  # the Secret is gone, and so is the job
+    assert found(plain, secret) == first
+    edited = found(versioned("a", 2, endpoints=[{"port": "other"}]), secret)
+    assert edited[0] != first[0] and edited[0]["job_name"] == first[0]["job_name"]
+    assert found(secret) == first[1:]

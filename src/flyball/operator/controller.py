@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from flyball import clock
 from flyball.errors import ConfigError, FlyballError, KubeApiError
 from flyball.kube import EventRecorder, Informer, KubeClient, Resource
@@ -33,7 +35,7 @@ from flyball.kube.kinds import (
 from flyball.operator.alertmanagers import CONFIG_KEY, alerting, config_secret_name
 from flyball.operator.assets import ReadAssets, references
 from flyball.operator.engines import FIELD_MANAGER, Engine, kubelet_objects, objects_of, status_of, with_times
-from flyball.operator.generation import Generated, Key, generate, key_of
+from flyball.operator.generation import Generated, Key, Memo, generate, key_of
 from flyball.operator.prometheus import IMPLIED
 from flyball.operator.rules import pack
 
@@ -89,12 +91,12 @@ class Operator:
         self._nodes: Informer[dict[str, Any]] = Informer(client, NODES)
         self._recorder = EventRecorder(client, "flyball-operator")
         self._wake = asyncio.Event()
-        self._written = ""
+        self._written = b""
         self._written_rules: list[dict[str, str]] = []
         self._written_alerting: dict[str, str] = {}
         self._refused_alerting: dict[Key, str] = {}
         self._written_objects: dict[Key, Any] = {}
-        self._generated = Generated({})
+        self._generated, self._memo = Generated({}), Memo()
         self._told: Mapping[Key, str] = {}
         self._counts = dict.fromkeys(_COUNTS, 0)
 
@@ -153,7 +155,7 @@ class Operator:
                 self._wake.set()
 
     async def reconcile(self) -> None:
-        """Generates everything anew; the leader writes what changed.
+        """Generates what changed; the leader writes it.
 
         Raises:
             FlyballError: the API server does not take it.
@@ -164,7 +166,7 @@ class Operator:
         }
         namespaces = {name: obj["metadata"].get("labels") or {} for (_, name), obj in self._namespaces.cache.items()}
         assets = await read_assets(self._client, objects)
-        generated = generate(objects, namespaces, assets)
+        generated = generate(objects, namespaces, assets, self._memo)
         self._counts["reconciliations"] += 1
         if not self._leads():
             self._generated = generated
@@ -222,11 +224,11 @@ class Operator:
 
     async def _write_config(self, config: Mapping[str, Any]) -> None:
         # JSON is YAML, and is read ten times as fast
-        text = json.dumps(config, indent=1)
+        text = msgspec.json.encode(config)
         self._counts["jobs"] = len(config["scrape_configs"])
         if text == self._written:
             return
-        packed = base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+        packed = base64.b64encode(gzip.compress(text, mtime=0)).decode()
         if len(packed) > SIZE_MAX:
             raise FlyballError(
                 f"all monitors together make a configuration of {len(packed)} bytes, compressed, and a Secret takes "
