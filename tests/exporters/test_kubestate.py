@@ -56,22 +56,25 @@ def test_the_series_are_those_of_kube_state_metrics(kind: str) -> None:
         if case["kind"] == kind:
             state = KindState(KIND_OF[kind])
             state.put(("", "it"), case["object"])
-            assert parsed("".join(state.exposition())) == expected(case["text"]), case["file"]
+            assert parsed(b"".join(state.exposition()).decode()) == expected(case["text"]), case["file"]
 
 
 def test_a_changed_object_shows_only_what_it_is_now() -> None:
     state = KindState(KIND_OF["Pod"])
     pod = {"metadata": {"namespace": "a", "name": "p", "uid": "u"}, "spec": {}, "status": {"phase": "Running"}}
     state.put(("a", "p"), pod)
-    assert 'kube_pod_status_phase{namespace="a",pod="p",uid="u",phase="Running"} 1' in "".join(state.exposition())
+    assert (
+        'kube_pod_status_phase{namespace="a",pod="p",uid="u",phase="Running"} 1'
+        in b"".join(state.exposition()).decode()
+    )
     state.put(("a", "p"), {**pod, "status": {}})
-    assert "kube_pod_status_phase{" not in "".join(state.exposition())
+    assert "kube_pod_status_phase{" not in b"".join(state.exposition()).decode()
     state.drop(("a", "p"))
-    assert [line for line in "".join(state.exposition()).splitlines() if not line.startswith("#")] == []
+    assert [line for line in b"".join(state.exposition()).decode().splitlines() if not line.startswith("#")] == []
 
 
 def test_label_values_are_escaped() -> None:
     state = KindState(KIND_OF["Namespace"])
     state.put(("", "it"), {"metadata": {"name": 'a"b\\c\nd'}, "status": {"phase": "Active"}})
-    shown = "".join(state.exposition())
+    shown = b"".join(state.exposition()).decode()
     assert 'kube_namespace_status_phase{namespace="a\\"b\\\\c\\nd",phase="Active"} 1' in shown

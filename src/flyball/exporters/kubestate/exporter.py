@@ -1,13 +1,13 @@
 """Keeps the text of every object's series in step with the cluster, and serves it."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from flyball.exporters.kubestate import KINDS
@@ -20,12 +20,13 @@ Key = tuple[str, str]
 
 def render(kind: Kind, obj: Object) -> list[str]:
     """The lines of an object, one text a family."""
-    own = kind.own(obj)
+    own = labels_text(kind.own(obj))[1:-1]
     texts = []
     for family in kind.families:
         lines = []
         for labels, value in family.series(obj):
-            lines.append(f"{family.name}{labels_text((*own, *labels))} {number_text(value)}\n")
+            inside = ",".join(filter(None, (own, labels_text(labels)[1:-1])))
+            lines.append(f"{family.name}{'{' + inside + '}' if inside else ''} {number_text(value)}\n")
         texts.append("".join(lines))
     return texts
 
@@ -35,13 +36,15 @@ class KindState:
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
-        self._heads = [f"# HELP {one.name} {one.help}\n# TYPE {one.name} {one.type}\n" for one in kind.families]
-        self._texts: list[dict[Key, str]] = [{} for _ in kind.families]
+        self._heads = [
+            f"# HELP {one.name} {one.help}\n# TYPE {one.name} {one.type}\n".encode() for one in kind.families
+        ]
+        self._texts: list[dict[Key, bytes]] = [{} for _ in kind.families]
 
     def put(self, key: Key, obj: Object) -> None:
         for texts, text in zip(self._texts, render(self.kind, obj), strict=True):
             if text:
-                texts[key] = text
+                texts[key] = text.encode()
             else:
                 texts.pop(key, None)
 
@@ -49,10 +52,9 @@ class KindState:
         for texts in self._texts:
             texts.pop(key, None)
 
-    def exposition(self) -> Iterable[str]:
-        for head, texts in zip(self._heads, self._texts, strict=True):
-            yield head
-            yield from texts.values()
+    def exposition(self) -> list[bytes]:
+        """A text a family."""
+        return [b"".join((head, *texts.values())) for head, texts in zip(self._heads, self._texts, strict=True)]
 
 
 class KubeState:
@@ -99,15 +101,22 @@ class KubeState:
         for informer in self._informers:
             await informer.wait_synced()
 
-    def exposition(self) -> str:
-        """The whole body of /metrics."""
-        return "".join(text for state in self._kinds for text in state.exposition())
+    def exposition(self) -> list[bytes]:
+        """The body of /metrics, in parts."""
+        return [text for state in self._kinds for text in state.exposition()]
 
     def app(self) -> Starlette:
         """/metrics of the cluster, /telemetry of the exporter, /healthz."""
 
         async def metrics(_: Request) -> Response:
-            return Response(self.exposition(), headers={"content-type": CONTENT_TYPE})
+            parts = self.exposition()  # at once: all families show one state
+            length = str(sum(map(len, parts)))
+
+            async def body() -> AsyncIterator[bytes]:
+                for part in parts:
+                    yield part
+
+            return StreamingResponse(body(), headers={"content-type": CONTENT_TYPE, "content-length": length})
 
         async def telemetry(_: Request) -> Response:
             return Response(generate_latest(self.registry), headers={"content-type": CONTENT_TYPE})
