@@ -21,10 +21,10 @@ KIND_OF = {kind.resource.kind: kind for kind in KINDS}
 NOT_SERVED = {
     "kube_pod_nodeselectors",  # opt-in upstream
     "kube_persistentvolume_csi_attributes",  # opt-in upstream
-    "kube_endpointslice_endpoints_hints",
-    "kube_cronjob_next_schedule_time",  # needs a reader of cron schedules
-    "kube_cronjob_schedule_invalid",
 }
+#: Steps beyond a field's range, such as */120 minutes: kube-state-metrics' reader of schedules refuses them, and
+#: Kubernetes runs them.
+TAKEN_BY_KUBERNETES = ("*/120 4-22 * * *", "0 1 */32,1-7 * 3")
 YEAR_1 = -62135596800.0  # a time that is absent: upstream shows Go's zero time, we show nothing
 SERIES = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -56,7 +56,10 @@ def test_the_series_are_those_of_kube_state_metrics(kind: str) -> None:
         if case["kind"] == kind:
             state = KindState(KIND_OF[kind])
             state.put(("", "it"), case["object"])
-            assert parsed(b"".join(state.exposition()).decode()) == expected(case["text"]), case["file"]
+            found, wanted = parsed(b"".join(state.exposition()).decode()), expected(case["text"])
+            if case["object"].get("spec", {}).get("schedule") in TAKEN_BY_KUBERNETES:
+                assert found.pop("kube_cronjob_next_schedule_time") and wanted.pop("kube_cronjob_schedule_invalid")
+            assert found == wanted, case["file"]
 
 
 def test_a_changed_object_shows_only_what_it_is_now() -> None:

@@ -370,6 +370,13 @@ def _endpoints(obj: Object) -> Iterator[tuple[Pairs, float]]:
             yield (*labels, ("address", address)), 1.0
 
 
+def _hints(obj: Object) -> Iterator[tuple[Pairs, float]]:
+    for one in obj.get("endpoints") or ():
+        for address in (one.get("addresses") or ())[:1]:  # all of an endpoint's addresses lead to the same
+            for zone in at(one, "hints.forZones") or ():
+                yield (("address", address), ("for_zone", text(zone.get("name")))), 1.0
+
+
 ENDPOINT_SLICE = Kind(
     ENDPOINT_SLICES,
     own_labels(("endpointslice", "name"), ("namespace", "namespace")),
@@ -377,6 +384,7 @@ ENDPOINT_SLICE = Kind(
         Family("kube_endpointslice_info", "Kind of addresses.", info(("addresstype", "addressType"))),
         *_created("kube_endpointslice"),
         Family("kube_endpointslice_endpoints", "Addresses with their conditions.", _endpoints),
+        Family("kube_endpointslice_endpoints_hints", "Zones that an address is meant for.", _hints),
         Family(
             "kube_endpointslice_ports",
             "Ports of the addresses.",

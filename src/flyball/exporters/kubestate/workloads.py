@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from zoneinfo import ZoneInfo
 
 from flyball.exporters.kubestate.families import (
     Family,
@@ -19,8 +20,10 @@ from flyball.exporters.kubestate.families import (
     statuses,
     text,
     time,
+    unix_s,
 )
 from flyball.kube.kinds import CRON_JOBS, DAEMON_SETS, DEPLOYMENTS, HPAS_V2, JOBS, REPLICA_SETS, STATEFUL_SETS
+from flyball.model.cron import parse_cron
 
 DEPLOYMENT_REASONS = (
     "",
@@ -240,6 +243,36 @@ JOB = Kind(
         ),
     ),
 )
+
+
+def _next_ms(obj: Object) -> int | None:
+    """The firing after the last one, or after the object was made.
+
+    Raises:
+        ValueError: the schedule or the time zone is none.
+        KeyError: there is no such time zone.
+    """
+    schedule, zone = parse_cron(text(at(obj, "spec.schedule"))), str(at(obj, "spec.timeZone") or "UTC")
+    since = at(obj, "status.lastScheduleTime") or at(obj, "metadata.creationTimestamp")
+    return schedule.next_ms(round(unix_s(since) * 1000), ZoneInfo(zone).key) if since else None
+
+
+def _next_schedule(obj: Object) -> Series:
+    try:
+        at_ms = None if at(obj, "spec.suspend") else _next_ms(obj)
+    except (ValueError, KeyError):
+        return ()
+    return [((), at_ms / 1000)] if at_ms is not None else ()
+
+
+def _schedule_invalid(obj: Object) -> Series:
+    try:
+        _next_ms(obj)
+    except (ValueError, KeyError):
+        return [((), 1.0)]
+    return ()
+
+
 CRON_JOB = Kind(
     CRON_JOBS,
     namespaced("cronjob"),
@@ -270,6 +303,8 @@ CRON_JOB = Kind(
             "When a job succeeded last.",
             time("status.lastSuccessfulTime"),
         ),
+        Family("kube_cronjob_next_schedule_time", "When a job is due next.", _next_schedule),
+        Family("kube_cronjob_schedule_invalid", "1 where the schedule or its time zone is none.", _schedule_invalid),
         Family("kube_cronjob_spec_suspend", "Whether the cron job is suspended.", number("spec.suspend", zero=True)),
         *_counts(
             "kube_cronjob",
