@@ -160,10 +160,16 @@ def test_a_failed_container_tells_the_end_of_its_log_where_the_manifest_wants_it
 @pytest.mark.parametrize("kind", ["httpGet", "tcpSocket", "exec", "grpc"])
 def test_readiness_follows_its_probe(tmp_path, kind):
     flag = tmp_path / "flag"
+    serving = "http.server.HTTPServer(('0.0.0.0', 8123), http.server.SimpleHTTPRequestHandler).serve_forever()"
+    if kind == "grpc":  # SETTINGS, a head with status 200, and that it serves
+        frames = "0000000400000000000000010104000000018800000700010000000100000000020801"
+        serving = (
+            "listener = socket.create_server(('0.0.0.0', 8123))\n"
+            "while connection := listener.accept()[0]:\n"
+            f"    connection.recv(4096), connection.sendall(bytes.fromhex({frames!r})), connection.recv(1)"
+        )
     server = (
-        "import http.server, os, sys, time\n"
-        f"while not os.path.exists({str(flag)!r}): time.sleep(0.02)\n"
-        "http.server.HTTPServer(('0.0.0.0', 8123), http.server.SimpleHTTPRequestHandler).serve_forever()\n"
+        f"import http.server, os, socket, time\nwhile not os.path.exists({str(flag)!r}): time.sleep(0.02)\n{serving}\n"
     )
     action = {
         "httpGet": {"path": "/", "port": "web"},
