@@ -555,3 +555,31 @@ def test_an_aggregated_server_is_reached_as_the_front_proxy_and_may_not_redirect
             await server.close()
 
     run(tmp_path, steps)
+
+
+def test_containers_are_added_to_a_pod_that_runs_and_stay_as_they_are(tmp_path: Path) -> None:
+    async def steps(api: Client) -> None:
+        await api("POST", PODS, pod("p"))
+        path, kind = f"{PODS}/p/ephemeralcontainers", "application/strategic-merge-patch+json"
+
+        def adding(name: str, **more: Any) -> Any:
+            return {"spec": {"ephemeralContainers": [{"name": name, "image": "busybox", **more}]}}
+
+        code, body = await api("PATCH", path, adding("debug", targetContainerName="c", stdin=True), type=kind)
+        assert code == 200
+        assert body["metadata"]["generation"] == 2
+        assert body["spec"]["ephemeralContainers"][0]["imagePullPolicy"] == "Always"
+        code, body = await api("PATCH", path, adding("second"), type=kind)
+        assert [one["name"] for one in body["spec"]["ephemeralContainers"]] == ["second", "debug"]
+        for patch, said in (
+            (adding("debug", image="other"), 'existing ephemeral containers "debug" may not be changed'),
+            (adding("c"), 'spec.ephemeralContainers[0].name: Duplicate value: "c"'),
+            (adding("x", targetContainerName="no"), 'targetContainerName: Not found: "no"'),
+            (adding("x", ports=[{"containerPort": 1}]), "ports: Forbidden: cannot be set for an Ephemeral Container"),
+        ):
+            code, body = await api("PATCH", path, patch, type=kind)
+            assert (code, said in body["message"]) == (422, True), body["message"]
+        code, body = await api("GET", path)
+        assert (code, len(body["spec"]["ephemeralContainers"])) == (200, 2)
+
+    run(tmp_path, steps)

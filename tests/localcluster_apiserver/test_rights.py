@@ -54,6 +54,8 @@ def test_a_user_may_what_its_roles_say_and_nothing_else(tmp_path: Path) -> None:
         code, body = await api("GET", "/metrics", **as_jane)
         assert (code, body["message"]) == (403, 'forbidden: User "jane" cannot get path "/metrics"')
         assert (await api("GET", "/apis", **as_jane))[0] == 200, "discovery is everybody's"
+        _, body = await api("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", {}, **as_jane)
+        assert body["status"]["userInfo"] == {"username": "jane", "groups": ["system:authenticated"]}
         code, body = await api("GET", PODS, **as_jane, **{"Impersonate-Group": "system:masters"})
         assert code == 200, "the administrator may act for any group"
 

@@ -258,3 +258,31 @@ def test_every_pod_knows_where_the_api_server_is(tmp_path):
         assert words == [host, "6443", "p", client.status("p")["podIP"]]
 
     run(tmp_path, story)
+
+
+def test_a_container_that_is_added_runs_once_and_ends_with_the_pod(tmp_path):
+    async def story(manager, client, recorder):
+        one = pod("p")
+        one["spec"]["containers"] = [shell("main", "exec sleep 60")]
+        manager.observe("ADDED", one)
+        await until(lambda: client.status("p").get("phase") == "Running")
+        debug = [shell("quick", "echo seen > $HOME/seen; exit 3"), shell("long", "exec sleep 60")]
+        debugged = {**one, "spec": {**one["spec"], "ephemeralContainers": debug}}
+        manager.observe("MODIFIED", debugged)
+
+        def found():
+            return containers(client, "p", "ephemeralContainerStatuses")
+
+        await until(
+            lambda: found() and "terminated" in found()["quick"]["state"] and "running" in found()["long"]["state"]
+        )
+        assert found()["quick"]["state"]["terminated"]["exitCode"] == 3
+        assert [found()["quick"]["restartCount"], found()["long"]["ready"]] == [0, False]
+        assert (client.status("p")["phase"], set(containers(client, "p"))) == ("Running", {"main"})
+        ready = {each["type"]: each["status"] for each in client.status("p")["conditions"]}["Ready"]
+        assert ready == "True"
+        worker = manager.workers[one["metadata"]["uid"]]
+        manager.observe("MODIFIED", deleted(debugged, 0))
+        await until(lambda: not any(each.alive for each in worker.containers))
+
+    run(tmp_path, story)

@@ -262,12 +262,12 @@ class Application:
     def _authenticate(self, request: Request) -> None:
         kind, _, given = request.headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self._token):
-            request.user, request.groups = ADMIN, ADMIN_GROUPS
+            request.user, request.uid, request.groups = ADMIN, ADMIN, ADMIN_GROUPS
             return
         if kind.lower() == "bearer":
             user = self._tokens.user_of(given.strip(), now_ms())
             if user is not None:
-                request.user, request.groups = user.name, user.groups
+                request.user, request.uid, request.groups = user.name, user.uid, user.groups
                 return
         if not given and request.segments and request.segments[0] in _OPEN_PATHS:
             request.user, request.groups = rights.ANONYMOUS, (rights.UNAUTHENTICATED,)

@@ -147,7 +147,8 @@ def container_of(pod: Object, asked: str) -> str:
     name, spec = pod["metadata"]["name"], pod.get("spec") or {}
     regular = [str(c.get("name", "")) for c in spec.get("containers") or []]
     if asked:
-        if asked not in regular + [c.get("name", "") for c in spec.get("initContainers") or []]:
+        others = [*(spec.get("initContainers") or []), *(spec.get("ephemeralContainers") or [])]
+        if asked not in regular + [c.get("name", "") for c in others]:
             raise failures.bad_request(f"container {asked} is not valid for pod {name}")
         return asked
     default = (pod["metadata"].get("annotations") or {}).get("kubectl.kubernetes.io/default-container")

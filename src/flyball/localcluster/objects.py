@@ -17,6 +17,7 @@ from flyball.localcluster.storage import Record, Storage
 
 Object = dict[str, Any]
 
+_OF_THE_SPEC = ("", "resize", "ephemeralcontainers")
 CRD_STORE = "apiextensions.k8s.io/customresourcedefinitions"
 _CRD_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 
@@ -241,7 +242,11 @@ class Objects:
                 raise failures.invalid(kind.group, kind.kind, name, [cause])
         if served.is_custom or subresource != "status":  # of built-in kinds a status has no rules
             self._validate(served, new, old)
-        if self._counts_generations(served) and not subresource and _counted(served, new) != _counted(served, old):
+        if (
+            self._counts_generations(served)
+            and subresource in _OF_THE_SPEC
+            and _counted(served, new) != _counted(served, old)
+        ):
             new["metadata"]["generation"] = int(before.get("generation") or 0) + 1
         new = _ordered(new)
         new["metadata"]["resourceVersion"] = before["resourceVersion"]
@@ -485,6 +490,8 @@ def _only_subresource(old: Object, new: Object, subresource: str, annotated: boo
         old.setdefault("spec", {})["finalizers"] = (new.get("spec") or {}).get("finalizers") or []
     elif subresource == "resize":
         old["spec"] = new.get("spec") or {}
+    elif subresource == "ephemeralcontainers":
+        old["spec"]["ephemeralContainers"] = (new.get("spec") or {}).get("ephemeralContainers") or []
     elif "status" in new:
         old["status"] = new["status"]
     else:

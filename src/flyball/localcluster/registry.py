@@ -18,6 +18,7 @@ SUBRESOURCE_VERBS: dict[str, tuple[str, ...]] = {
     "scale": ("get", "patch", "update"),
     "approval": ("get", "patch", "update"),
     "resize": ("get", "patch", "update"),
+    "ephemeralcontainers": ("get", "patch", "update"),
     "finalize": ("update",),
     "log": ("get",),
     "exec": ("create", "get"),

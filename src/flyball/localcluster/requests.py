@@ -52,7 +52,7 @@ class Request:
         self._send = send
         self.started = False
         self.code = 0
-        self.user = ""
+        self.user = self.uid = ""
         self.groups: tuple[str, ...] = ()
         self.warnings: list[str] = []
         self._body: bytes | None = None

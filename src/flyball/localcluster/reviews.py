@@ -35,8 +35,8 @@ async def answer_review(
         obj["status"] = _rules_status(rights, request.user, request.groups, str(spec.get("namespace") or ""))
     elif plural == "selfsubjectreviews":
         obj["metadata"]["creationTimestamp"] = rfc3339(now_ms())
-        user = {"username": request.user, "uid": request.user, "groups": list(request.groups)}
-        obj["status"] = {"userInfo": user}
+        user = {"username": request.user, "uid": request.uid, "groups": list(request.groups)}
+        obj["status"] = {"userInfo": {key: value for key, value in user.items() if value}}
     elif plural == "tokenreviews":
         token = str(spec.get("token") or "")
         if not token:

@@ -197,7 +197,7 @@ class Rights:
             acts.insert(0, Act("impersonate", resource="users", name=name))
         self.demand(request.user, request.groups, *acts)
         everyone = UNAUTHENTICATED if name == ANONYMOUS else AUTHENTICATED
-        request.user, request.groups = name, tuple(dict.fromkeys([*groups, everyone]))
+        request.user, request.uid, request.groups = name, "", tuple(dict.fromkeys([*groups, everyone]))
 
 
 # -- what every cluster has ------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ class PodWorker:
             *(self._container(one, init=True) for one in spec.get("initContainers") or []),
             *(self._container(one, init=False) for one in spec.get("containers") or []),
         ]
-        self.state.containers = [one.state for one in self.containers]
+        self._add_ephemeral()
         self.gone = False
         self.frozen = False
         self._wake = asyncio.Event()
@@ -70,10 +70,19 @@ class PodWorker:
     def _container(self, spec: Object, init: bool) -> Container:
         return Container(self, spec, self.directory / "containers" / spec["name"], init)
 
+    def _add_ephemeral(self) -> None:
+        """Containers that were added while the pod runs."""
+        for one in self.pod["spec"].get("ephemeralContainers") or []:
+            if self.find(one["name"]) is None:
+                self.containers.append(self._container(one, init=False))
+                self.containers[-1].state.ephemeral = True
+        self.state.containers = [one.state for one in self.containers]
+
     # -- what comes from outside ---------------------------------------------------------------------------------
 
     def observe(self, pod: Object) -> None:
         self.pod = pod
+        self._add_ephemeral()
         self._wake.set()
 
     def wake(self) -> None:
@@ -226,7 +235,7 @@ class PodWorker:
         finally:
             now_s = clock.monotonic_s()
             self.manager.series.pod_work.observe(now_s - began_s, (what,))
-            if self._seen_s is not None and all(one.state.running for one in self.containers if not one.state.init):
+            if self._seen_s is not None and all(one.running for one in self.state.mains):
                 self.manager.series.pod_starts.observe(now_s - self._seen_s)
                 self._seen_s = None
 
@@ -267,6 +276,8 @@ class PodWorker:
         if volumes.mounted_objects(self.pod):
             due = min(due, self._volumes_at + VOLUME_REFRESH_S)
 
+        for one in (one for one in self.containers if one.state.ephemeral):
+            due = min(due, await self._advance(one))
         for one in (one for one in self.containers if one.state.init):
             due = min(due, await self._advance(one))
             done = one.state.terminated is not None and one.state.terminated["exitCode"] == 0 and not one.state.running
@@ -274,7 +285,7 @@ class PodWorker:
                 return due
         self.state.initialized = True
         for one in self.containers:
-            if not one.state.init:
+            if not (one.state.init or one.state.ephemeral):
                 due = min(due, await self._advance(one))
         return due
 
@@ -459,7 +470,7 @@ class PodWorker:
             or (self.policy == "Always" and not state.init)
             or (self.policy != "Never" and ended.code != 0)
         )
-        if self.deleting or self.frozen:
+        if self.deleting or self.frozen or state.ephemeral:
             again = False
         one.restart_at = None
         if again:

@@ -18,6 +18,7 @@ class ContainerState:
     image: str
     init: bool = False
     sidecar: bool = False
+    ephemeral: bool = False
     restart_count: int = 0
     running_since_ms: int | None = None
     terminated: Object | None = None
@@ -44,7 +45,8 @@ class ContainerState:
             "name": self.name,
             "image": self.image,
             "imageID": "",
-            "ready": bool(finished if self.init and not self.sidecar else self.ready and self.running),
+            "ready": not self.ephemeral
+            and bool(finished if self.init and not self.sidecar else self.ready and self.running),
             "started": self.started and self.running,
             "restartCount": self.restart_count,
             "state": state,
@@ -65,13 +67,18 @@ class PodState:
     failed: tuple[str, str] | None = None  # (reason, message) that ended the whole pod
     containers: list[ContainerState] = field(default_factory=list)
 
+    @property
+    def mains(self) -> list[ContainerState]:
+        """Those that the pod is for."""
+        return [one for one in self.containers if not (one.init or one.ephemeral)]
+
 
 def phase(restart_policy: str, state: PodState) -> str:
     """Pending, Running, Succeeded or Failed."""
     if state.failed:
         return "Failed"
     inits = [one for one in state.containers if one.init]
-    mains = [one for one in state.containers if not one.init]
+    mains = state.mains
     ended = [one for one in mains if one.terminated is not None and not one.running]
     if not state.initialized:
         broken = any(one.terminated and one.terminated["exitCode"] != 0 and not one.sidecar for one in inits)
@@ -90,13 +97,14 @@ def phase(restart_policy: str, state: PodState) -> str:
 def conditions(pod: Object, state: PodState, pod_phase: str, now_ms: int) -> list[Object]:
     """The pod's conditions; a transition time moves only with its status, foreign conditions stay."""
     before = {one["type"]: one for one in pod.get("status", {}).get("conditions") or []}
-    mains = [one for one in state.containers if not one.init]
+    mains = state.mains
     unready = [one.name for one in mains if not (one.ready and one.running)]
     done = pod_phase in ("Succeeded", "Failed")
     gates = [gate["conditionType"] for gate in pod.get("spec", {}).get("readinessGates") or []]
     closed = [gate for gate in gates if before.get(gate, {}).get("status") != "True"]
     unready_text = f"containers with unready status: [{' '.join(unready)}]"
-    waiting = next((one.waiting for one in state.containers if one.waiting and one.waiting[1]), None)
+    reasons = (one.waiting for one in state.containers if one.waiting and not one.ephemeral)
+    waiting = next((one for one in reasons if one[1]), None)
     if waiting and not done:
         unready_text += f": {waiting[1]}"
     completed = "PodCompleted" if pod_phase == "Succeeded" else "PodFailed"
@@ -164,7 +172,7 @@ def build(pod: Object, state: PodState, now_ms: int) -> Object:
         "hostIP": HOST_IP,
         "hostIPs": [{"ip": HOST_IP}],
         "qosClass": qos_class(spec),
-        "containerStatuses": [one.to_status() for one in state.containers if not one.init],
+        "containerStatuses": [one.to_status() for one in state.mains],
         "reason": state.failed[0] if state.failed else None,
         "message": state.failed[1] if state.failed else None,
     }
@@ -176,4 +184,7 @@ def build(pod: Object, state: PodState, now_ms: int) -> Object:
     inits = [one.to_status() for one in state.containers if one.init]
     if inits:
         status["initContainerStatuses"] = inits
+    ephemeral = [one.to_status() for one in state.containers if one.ephemeral]
+    if ephemeral:
+        status["ephemeralContainerStatuses"] = ephemeral
     return status

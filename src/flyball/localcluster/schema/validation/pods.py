@@ -274,8 +274,46 @@ def check_pod_spec(spec: Any, field: str) -> list[Cause]:
 _POD_MUTABLE = ("activeDeadlineSeconds", "schedulingGates")
 
 
+_EPHEMERAL_NEVER = (
+    "lifecycle",
+    "livenessProbe",
+    "ports",
+    "readinessProbe",
+    "resizePolicy",
+    "resources",
+    "startupProbe",
+)
+
+
+def _ephemeral(spec: Object, old: Object) -> list[Cause]:
+    """The containers that were added while the pod runs: they are none that others rely on, and stay as they are."""
+    field, causes = "spec.ephemeralContainers", []
+    others = [one.get("name") for group in ("containers", "initContainers") for one in spec.get(group) or ()]
+    names, added = set(others), spec.get("ephemeralContainers") or ()
+    _, volumes = check_volumes(spec.get("volumes"), "spec.volumes")
+    for index, one in enumerate(added):
+        at, target, name = f"{field}[{index}]", one.get("targetContainerName"), one.get("name")
+        if name in names:
+            causes.append(duplicate(f"{at}.name", name))
+        causes += _container(one, at, set(), volumes, init=False)
+        names.add(name)
+        if target and target not in others:
+            causes.append(Cause(f"{at}.targetContainerName", NOT_FOUND, quoted(target)))
+        forbidden = [key for key in _EPHEMERAL_NEVER if one.get(key)]
+        causes += [Cause(f"{at}.{key}", FORBIDDEN, "cannot be set for an Ephemeral Container") for key in forbidden]
+    now = {one.get("name"): one for one in added}
+    for one in old.get("ephemeralContainers") or ():
+        if now.get(one["name"]) != one:
+            what = "changed" if one["name"] in now else "removed"
+            text = f'existing ephemeral containers "{one["name"]}" may not be {what}\n'
+            causes.append(Cause(field, FORBIDDEN, text))
+    return causes
+
+
 def check_pod(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     causes = check_pod_spec(obj.get("spec"), "spec")
+    if old is not None and (obj["spec"].get("ephemeralContainers") or old["spec"].get("ephemeralContainers")):
+        causes += _ephemeral(obj["spec"], old["spec"])
     if old is not None and not causes:
         new_spec, old_spec = dict(obj.get("spec") or {}), dict(old.get("spec") or {})
         new_tolerations, old_tolerations = (one.pop("tolerations", None) or () for one in (new_spec, old_spec))
