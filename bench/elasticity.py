@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.report import report
-from flyball.replay.engine import run_fast, run_parity, shape_for
+from flyball.replay.engine import run_fast, shape_for
 from flyball.replay.peers import run_knative, run_oracle
+from flyball.replay.stretches import run_parity
 from flyball.replay.traces import Trace, read_trace
 from flyball.replay.workload import Workload
 from flyball.scaling import spec_from_hpa

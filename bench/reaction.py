@@ -30,8 +30,8 @@ from flyball.cli.demo import free_port_offset
 from flyball.http.client import new_session
 from flyball.kube import Informer, KubeClient
 from flyball.kube.kinds import DEPLOYMENTS
-from flyball.replay.engine import run_parity
 from flyball.replay.peers import run_knative
+from flyball.replay.stretches import run_parity
 from flyball.replay.traces import Trace
 from flyball.replay.workload import Workload
 from flyball.scaling import spec_from_hpa

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from flyball.errors import ConfigError
-from flyball.replay.alone import run_alone
-from flyball.replay.engine import run_columns, run_fast
+from flyball.replay.engine import run_fast
 from flyball.replay.peers import run_knative, run_oracle
+from flyball.replay.stretches import run_parity
 from flyball.replay.traces import Trace, read_trace
 from flyball.replay.workload import Workload
 from flyball.scaling import History, Observation, Outcome, Pod, PodReading, Reading, applied, decide, spec_from_hpa
@@ -96,18 +96,26 @@ def test_a_replay_decides_as_the_live_arithmetic(kind: str, behavior: Any) -> No
     spec = hpa(kind, **({"behavior": behavior} if behavior else {}))
     trace, workload = wave(), Workload(capacity=10)
     expected = live(spec, trace, workload)
-    replayed = run_alone(spec, trace, workload, PERIOD_S)
+    (replayed,) = run_parity([spec], trace, workload, PERIOD_S)
     assert np.array_equal(replayed, expected)
-    assert np.array_equal(run_columns([spec], trace, workload, PERIOD_S)[0], expected[::PERIOD_S])
     assert len(np.unique(replayed)) > 5
 
 
-def test_policies_side_by_side_decide_as_each_alone() -> None:
-    trace, workload = wave(), Workload(capacity=10)
-    specs = [hpa("cpu"), hpa("pods", behavior=BEHAVIOR), hpa("external", maxReplicas=9), hpa("cpu", minReplicas=4)]
-    together = run_columns(specs, trace, workload, PERIOD_S)
-    for at, spec in enumerate(specs):
-        assert np.array_equal(together[at], run_alone(spec, trace, workload, PERIOD_S)[::PERIOD_S])
+def test_policies_side_by_side_decide_as_the_live_arithmetic() -> None:
+    trace, workload = wave(1500), Workload(capacity=10)
+    limits = [{"type": "Pods", "value": value, "periodSeconds": period_s} for value, period_s in ((4, 90), (1, 200))]
+    steep = {
+        "scaleUp": {"policies": limits, "tolerance": "0"},
+        "scaleDown": {"policies": limits, "tolerance": "0", "stabilizationWindowSeconds": 0},
+    }
+    specs = [hpa("cpu"), hpa("pods", behavior=steep), hpa("external", maxReplicas=9), hpa("cpu", behavior=BEHAVIOR)]
+    together = run_parity(specs, trace, workload, PERIOD_S)
+    for spec, replayed in zip(specs, together, strict=True):
+        assert np.array_equal(replayed, live(spec, trace, workload))
+    # up and down again within the longest period, with a floor in between
+    floor = np.where(np.arange(len(trace)) % 300 < 40, 30, 0)
+    (held,) = run_parity([specs[1]], trace, workload, PERIOD_S, floors=[floor])
+    assert (held[floor > 0][PERIOD_S:] >= 30).sum() > 100 and held.min() < 20
 
 
 def test_supply_follows_after_the_start_up_time_and_stops_at_once() -> None:

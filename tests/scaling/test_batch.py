@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flyball.scaling import (
     History,
@@ -18,7 +20,7 @@ from flyball.scaling import (
     decide,
     spec_from_hpa,
 )
-from flyball.scaling.batch import BatchSeen, batch_history, batch_spec, decide_batch
+from flyball.scaling.batch import BatchHistory, BatchSeen, batch_history, batch_spec, decide_batch
 
 NOW = 1_000_000_000
 REF = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
@@ -63,18 +65,21 @@ def behavior_of(rng: random.Random) -> dict[str, Any]:
     return {"scaleUp": side(), "scaleDown": side()}
 
 
-def situation(rng: random.Random, profile: str) -> tuple[Any, Observation, History, dict[str, Any]]:
-    """A spec, what is seen, what is remembered, and the same in numbers."""
-    ready, unready, missing = rng.randrange(0, 12), rng.choice((0, 0, 1, 4)), rng.choice((0, 0, 1, 4))
-    request = rng.choice((100, 250, 1000))
-    metrics = [metric_of(rng, at) for at in range(rng.choice((1, 1, 2, 3)))]
+def spec_of(rng: random.Random, profile: str) -> Any:
     low = rng.choice((1, 1, 2, 5))
     body: dict[str, Any] = {"scaleTargetRef": REF, "minReplicas": low, "maxReplicas": low + rng.choice((0, 8, 90))}
-    body["metrics"] = metrics
+    body["metrics"] = [metric_of(rng, at) for at in range(rng.choice((1, 1, 2, 3)))]
     if rng.random() < 0.6:
         body["behavior"] = behavior_of(rng)
-    settings = Settings(profile=profile, tolerance=rng.choice((0.1, 0.0)))
-    spec = spec_from_hpa({"metadata": {"namespace": "shop", "name": "web", "uid": "u"}, "spec": body}, settings)
+    own = Settings(profile=profile, tolerance=rng.choice((0.1, 0.0)))
+    return spec_from_hpa({"metadata": {"namespace": "shop", "name": "web", "uid": "u"}, "spec": body}, own)
+
+
+def situation(rng: random.Random, profile: str, spec: Any = None) -> tuple[Any, Observation, History, dict[str, Any]]:
+    """A spec (or the one that is given), what is seen, what is remembered, and the same in numbers."""
+    ready, unready, missing = rng.randrange(0, 12), rng.choice((0, 0, 1, 4)), rng.choice((0, 0, 1, 4))
+    request = rng.choice((100, 250, 1000))
+    spec = spec or spec_of(rng, profile)
     names = [f"r{at}" for at in range(ready)], [f"u{at}" for at in range(unready)], [f"m{at}" for at in range(missing)]
     requests = (("app", {"cpu": request, "memory": request}),)
     old = {"containers": requests, "start_ms": NOW - 10**7, "ready_since_ms": NOW - 10**6}
@@ -130,14 +135,19 @@ def situation(rng: random.Random, profile: str) -> tuple[Any, Observation, Histo
     )
 
 
+def comparable(case: tuple[Any, Observation, History, dict[str, Any]]) -> bool:
+    spec, seen, _, numbers = case
+    # pods that are ready yet have no metric count for a total's ratio but not for a mean: keep to one kind in one case
+    total = any(metric.type in ("Object", "External") for metric in spec.metrics)
+    # no pod at all is an error of its own, which a replay never meets above zero replicas
+    return bool(seen.pods) and not (numbers["missing"] and total)
+
+
 @pytest.mark.parametrize("profile", ["<=1.32", "1.33-1.36", "1.37"])
 def test_a_batch_decides_as_each_alone(profile: str) -> None:
     rng = random.Random(profile)
     cases = [situation(rng, profile) for _ in range(1500)]
-    # pods that are ready yet have no metric count for a total's ratio but not for a mean: keep to one kind in one case
-    cases = [c for c in cases if not (c[3]["missing"] and any(m.type in ("Object", "External") for m in c[0].metrics))]
-    # no pod at all is an error of its own, which a replay never meets above zero replicas
-    cases = [c for c in cases if c[1].pods]
+    cases = [case for case in cases if comparable(case)]
     specs, histories, numbers = [c[0] for c in cases], [c[2] for c in cases], [c[3] for c in cases]
     columns = batch_spec(specs)
     depth = columns.kind.shape[0]
@@ -162,3 +172,44 @@ def test_a_batch_decides_as_each_alone(profile: str) -> None:
         assert expected == batch.recommended[at], (spec, alone_seen, history)
         moved += decision.rescale
     assert moved > len(cases) // 4
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(0, 1 << 40), st.sampled_from(["<=1.32", "1.33-1.36", "1.37"]), st.integers(1, 3), st.integers(1, 5))
+def test_a_batch_of_policies_and_times_decides_as_each_alone(
+    seed: int, profile: str, policies: int, times: int
+) -> None:
+    rng = random.Random(seed)
+    specs = [spec_of(rng, profile) for _ in range(policies)]
+
+    def case_of(spec: Any) -> Any:
+        while not comparable(case := situation(rng, profile, spec)):
+            pass
+        return case
+
+    cases = [[case_of(spec) for _ in range(times)] for spec in specs]
+    columns = batch_spec(specs)
+    depth = columns.kind.shape[0]
+
+    def column(name: str) -> Any:
+        return np.array([[case[3][name] for case in row] for row in cases], np.int64)
+
+    def table(name: str, fill: Any) -> Any:
+        return np.moveaxis(
+            np.array([[(case[3][name] + [fill] * depth)[:depth] for case in row] for row in cases]), 2, 0
+        )
+
+    current = column("spec_replicas")
+    seen = BatchSeen(
+        current, column("status_replicas"), column("ready"), column("unready"), column("missing"),
+        table("usage", 0), np.tile(column("request"), (depth, 1, 1)), table("valid", False),
+    )  # fmt: skip
+    digests = [batch_history(specs, [row[at][2] for row in cases], current[:, at], NOW) for at in range(times)]
+    names = ("lowest", "highest", "up_start", "down_start")
+    history = BatchHistory(*(np.stack([getattr(one, name) for one in digests], axis=-1) for name in names))
+    batch = decide_batch(columns.over_times(), seen, history)
+    for at, row in enumerate(cases):
+        for when, (spec, alone_seen, past, _) in enumerate(row):
+            decision, _ = decide(spec, alone_seen, past, NOW)
+            assert decision.desired == batch.desired[at, when]
+            assert batch.recommended[at, when] == (-1 if decision.recommended is None else decision.recommended)

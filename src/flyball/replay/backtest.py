@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyball.errors import ConfigError
-from flyball.replay.engine import SEASONS_S, load_of_a_pod, run_fast, run_parity, shape_for
+from flyball.replay.engine import SEASONS_S, load_of_a_pod, run_fast, shape_for
 from flyball.replay.peers import run_knative, run_oracle
 from flyball.replay.policies import Policy
+from flyball.replay.stretches import run_parity
 from flyball.replay.traces import Trace
 from flyball.replay.workload import Workload, latency
 from flyball.scaling.elasticity import Demand, Scores, speedup

@@ -1,12 +1,14 @@
-"""The arithmetic of ``decide`` over arrays: one element a policy, or one element a time.
+"""The arithmetic of ``decide`` over arrays: one element a policy, or one a policy and time.
 
 For replay, where thousands of policies meet millions of instants. It computes what ``decide`` computes, number for
 number (a property test holds the two equal), for homogeneous pods and without the words: no conditions, events or
-reasons. All arrays have the shape [n] or [k, n] (k: metrics, or policies of a behavior); counts are int64.
+reasons. All arrays have the shape [n] or [k, n] (k: metrics, or policies of a behavior), or with an axis of times
+behind [n, times] and [k, n, times]; counts are int64.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,8 @@ from flyball.scaling.types import MAX_INT32, MIN_INT32, History, Metric, Recomme
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+
+_Columns = TypeVar("_Columns", bound="BatchSpec | BatchRules")
 
 # what a target is measured against
 PER_POD, UTILIZATION, TOTAL_PER_POD, TOTAL = range(4)
@@ -54,6 +58,25 @@ class BatchSpec:
 
     def __len__(self) -> int:
         return int(self.minimum.shape[0])
+
+    def over_times(self) -> "BatchSpec":
+        """With an axis for times behind that of the policies: decisions are then [n, times]."""
+        return _each(self, lambda column: column[..., None])
+
+    def of(self, which: Ints) -> "BatchSpec":
+        """Those policies alone."""
+        return _each(self, lambda column: column[..., which])
+
+    def bounded(self, minimum: Ints, maximum: Ints) -> "BatchSpec":
+        """With other bounds."""
+        return replace(self, minimum=minimum, maximum=maximum)
+
+
+def _each(columns: _Columns, change: Callable[[NDArray[Any]], NDArray[Any]]) -> _Columns:
+    """With every array changed, those of the rules inside among them."""
+    values = {field.name: getattr(columns, field.name) for field in fields(columns)}
+    changed: Any = {name: change(v) if isinstance(v, np.ndarray) else _each(v, change) for name, v in values.items()}
+    return replace(columns, **changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +213,7 @@ def decide_batch(
 
 def recommend(spec: BatchSpec, seen: BatchSeen) -> Ints:
     """The replicas that the metrics ask for, before any clamp; -1 where they cannot say."""
-    best = np.full(len(seen.spec_replicas), -1, np.int64)
+    best = np.full(seen.spec_replicas.shape, -1, np.int64)
     invalid, count = np.zeros_like(best), np.zeros_like(best)
     for at in range(spec.kind.shape[0]):
         has = spec.target[at] > 0
