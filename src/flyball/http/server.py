@@ -1,6 +1,7 @@
 """The one HTTP server: uvicorn with uvloop's loop, httptools and wsproto, embedded in a running event loop."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import tempfile
@@ -18,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from flyball.errors import ConfigError
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
+_TICK_S = 1.0  # how old the Date header may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,17 +158,41 @@ def _is_loopback(name: str) -> bool:
         return False
 
 
+class _Embedded(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told = asyncio.Event()
+
+    def tell(self) -> None:
+        """It shall end."""
+        self.should_exit = True
+        self._told.set()
+
+    async def main_loop(self) -> None:
+        """uvicorn looks ten times a second whether it shall end; an idle server of ours only keeps its date."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_S):
+                    await self._told.wait()
+
+    def install_signal_handlers(self) -> None:
+        """The process, not the server, owns the signals."""
+
+    def capture_signals(self) -> Any:
+        return contextlib.nullcontext()
+
+
 class Server:
     """A listening server. ``port`` is the real one, also when 0 was asked for."""
 
-    def __init__(self, server: uvicorn.Server, task: "asyncio.Task[None]", port: int) -> None:
+    def __init__(self, server: _Embedded, task: "asyncio.Task[None]", port: int) -> None:
         self._server = server
         self._task = task
         self.port = port
 
     async def close(self) -> None:
         """Stops accepting, gives open requests a second, then ends."""
-        self._server.should_exit = True
+        self._server.tell()
         try:
             await asyncio.wait_for(asyncio.shield(self._task), timeout=2.0)
         except TimeoutError:
@@ -178,16 +204,6 @@ class Server:
 
     async def wait_closed(self) -> None:
         await self._task
-
-
-class _Embedded(uvicorn.Server):
-    def install_signal_handlers(self) -> None:
-        """The process, not the server, owns the signals."""
-
-    def capture_signals(self) -> Any:
-        import contextlib
-
-        return contextlib.nullcontext()
 
 
 async def serve(
