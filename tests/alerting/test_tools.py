@@ -1,11 +1,13 @@
 """The real amtool, and a real Prometheus as sender, against ours."""
 
+import contextlib
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.alerting.programs import OURS, ROOT, Collector, Program, collecting, eventually, free_port, program, real
@@ -96,43 +98,62 @@ def test_a_reload_takes_what_is_right_and_leaves_what_is_wrong(server: tuple[Col
     assert one.post_plain("/-/reload") == 200
 
 
-def test_a_real_prometheus_sends_to_us(server: tuple[Collector, Program, Path], tmp_path: Path) -> None:
-    collector, one, _ = server
-    built = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "prometheus.py")], check=True, capture_output=True, text=True
-    )
-    (tmp_path / "rules.yml").write_text(
+@contextlib.contextmanager
+def sending(command: list[str], one: Program, directory: Path) -> Iterator[None]:
+    """A Prometheus, ours or the real one, whose one rule fires and whose one Alertmanager is this."""
+    (directory / "rules.yml").write_text(
         "groups: [{name: g, interval: 1s, rules: [{alert: FromPrometheus, expr: vector(1), "
         'annotations: {value: "{{ $value }}"}}]}]'
     )
     target = one.url.removeprefix("http://")
-    (tmp_path / "prometheus.yml").write_text(
+    (directory / "prometheus.yml").write_text(
         "global: {external_labels: {region: here}}\nrule_files: [rules.yml]\n"
         f"alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{target}']}}]}}]}}\n"
     )
-    port = free_port()
-    with (tmp_path / "log").open("wb") as log:
+    with (directory / "log").open("wb") as log:
         sender = subprocess.Popen(
             [
-                built.stdout.strip(),
-                f"--config.file={tmp_path / 'prometheus.yml'}",
-                f"--storage.tsdb.path={tmp_path / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
+                *command,
+                f"--config.file={directory / 'prometheus.yml'}",
+                f"--storage.tsdb.path={directory / 'data'}",
+                f"--web.listen-address=127.0.0.1:{free_port()}",
                 "--rules.alert.resend-delay=1s",  # the first may be sent before it knows to whom
             ],
             stdout=log,
             stderr=log,
         )
     try:
-
-        def told() -> list[object]:
-            return [body for body in collector.told["/hook"] if body["groupLabels"]["alertname"] == "FromPrometheus"]
-
-        (body, *_) = eventually(told)
-        assert body["commonLabels"]["region"] == "here" and body["commonAnnotations"] == {"value": "1"}
-        assert "g0.expr=vector%281%29" in body["alerts"][0]["generatorURL"]
-        (alert,) = one.get("/api/v2/alerts?filter=alertname%3DFromPrometheus")
-        assert alert["endsAt"] > time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        yield
     finally:
         sender.kill()
         sender.wait(10)
+
+
+def check_told(collector: Collector, one: Program) -> None:
+    def told() -> list[Any]:
+        return [body for body in collector.told["/hook"] if body["groupLabels"]["alertname"] == "FromPrometheus"]
+
+    (body, *_) = eventually(told)
+    assert body["commonLabels"]["region"] == "here" and body["commonAnnotations"] == {"value": "1"}
+    assert "g0.expr=vector%281%29" in body["alerts"][0]["generatorURL"]
+    (alert,) = one.get("/api/v2/alerts?filter=alertname%3DFromPrometheus")
+    assert alert["endsAt"] > time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def test_a_real_prometheus_sends_to_us(server: tuple[Collector, Program, Path], tmp_path: Path) -> None:
+    collector, one, _ = server
+    built = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "prometheus.py")], check=True, capture_output=True, text=True
+    )
+    with sending([built.stdout.strip()], one, tmp_path):
+        check_told(collector, one)
+
+
+def test_our_rules_send_to_a_real_alertmanager(tmp_path: Path) -> None:
+    flags = ("--cluster.listen-address=",)
+    with (
+        collecting() as collector,
+        program([real("alertmanager")], tmp_path / "real", CONFIG % collector.url, *flags) as one,
+        sending([sys.executable, "-m", "flyball", "server"], one, tmp_path),
+    ):
+        check_told(collector, one)
