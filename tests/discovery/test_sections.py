@@ -10,6 +10,7 @@ from typing import Any
 import dns.resolver
 import pytest
 from aiohttp import web
+from prometheus_client import REGISTRY
 
 from flyball.discovery import Discovery
 from flyball.discovery.endpoints import HttpDiscovery
@@ -30,6 +31,10 @@ async def until(condition: Any) -> None:
             await asyncio.sleep(0.005)
 
 
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
 def test_files_are_read_again_when_they_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found: list[TargetGroup] = []
     discovery = FileDiscovery(FileSD((f"{tmp_path}/*.json", f"{tmp_path}/*.yml")), "j")
@@ -45,9 +50,10 @@ def test_files_are_read_again_when_they_change(tmp_path: Path, caplog: pytest.Lo
     assert look() and addresses(found) == ["a:1", "a:2", "b:1"]
     assert found[0].labels == {"x": "1", "__meta_filepath": str(one)}
     assert not look()
+    unread = counted("prometheus_sd_file_read_errors_total")
     one.write_text("[{")  # half written: what was there stays
     assert not look() and addresses(found) == ["a:1", "a:2", "b:1"]
-    assert str(one) in caplog.text
+    assert str(one) in caplog.text and counted("prometheus_sd_file_read_errors_total") == unread + 1
     one.write_text(json.dumps([{"targets": ["a:3"]}]))
     os.utime(one, ns=(1, 1))
     assert look() and addresses(found) == ["a:3", "b:1"]
@@ -87,9 +93,11 @@ def test_an_endpoint_that_fails_keeps_its_targets() -> None:
         published: list[Any] = []
         sd = HttpSD(url, refresh_interval_ms=10, basic_auth=BasicAuth("u", password="p"))
         task = asyncio.create_task(HttpDiscovery(sd, "j").run(published.append))
+        before = counted("prometheus_sd_refresh_failures_total", mechanism="http", config="j")
         await until(lambda: len(published) == 2)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        assert counted("prometheus_sd_refresh_failures_total", mechanism="http", config="j") == before + 2
         await runner.cleanup()
         assert [addresses(groups) for groups in published] == [["a:1"], ["b:1"]]
         assert published[0][0].labels == {"x": "1", "__meta_url": url}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import aiohttp
 
-from flyball.discovery.groups import read_groups
+from flyball.discovery.groups import REFRESHES_FAILED, read_groups
 from flyball.errors import ConfigError, UpstreamError
 from flyball.http.client import new_session, read_capped, tls_context
 from flyball.model.scrapeconfigs import HttpSD, TargetGroup
@@ -39,6 +39,7 @@ class HttpDiscovery:
                         publish(found)
                 except (aiohttp.ClientError, TimeoutError, OSError, UpstreamError, ConfigError, ValueError) as exc:
                     log.warning("discovery_failed section=%s url=%s error=%s", self._what, sd.url, exc or repr(exc))
+                    REFRESHES_FAILED.labels("http", self._what).inc()
                 await asyncio.sleep(sd.refresh_interval_ms / 1000)
 
     async def _ask(self, session: aiohttp.ClientSession) -> list[TargetGroup]:

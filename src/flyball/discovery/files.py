@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from prometheus_client import Counter
+
 from flyball.discovery.groups import read_groups
 from flyball.errors import ConfigError
 from flyball.model.scrapeconfigs import FileSD, TargetGroup
@@ -13,6 +15,7 @@ from flyball.model.scrapeconfigs import FileSD, TargetGroup
 log = logging.getLogger(__name__)
 
 #: Files are looked at so often; ``refresh_interval`` is the upper bound where it is shorter.
+_READ_ERRORS = Counter("prometheus_sd_file_read_errors", "Files with target groups that could not be read.")
 _LOOK_EVERY_S = 1.0
 #: A file may be this large.
 _SIZE_MAX = 64 << 20
@@ -57,6 +60,7 @@ class FileDiscovery:
                 groups = read_groups(Path(path).read_text(), path, path, {"__meta_filepath": path})
             except (OSError, ConfigError, ValueError) as exc:
                 log.warning("discovery_failed section=%s file=%s error=%s", self._what, path, exc)
+                _READ_ERRORS.inc()
                 continue
             changed |= self._groups.get(path) != groups
             self._groups[path] = groups

@@ -2,10 +2,17 @@
 
 from collections.abc import Mapping
 
+from prometheus_client import Counter
+
 from flyball.errors import ConfigError
 from flyball.model.reader import Reader, mapping_of, text_mapping_of
 from flyball.model.scrapeconfigs import TargetGroup
 from flyball.model.yaml_loader import load_yaml
+
+#: Counted by those sections that ask somebody; the groups that are known stay.
+REFRESHES_FAILED = Counter(
+    "prometheus_sd_refresh_failures", "Times that a section could not be asked.", ["mechanism", "config"]
+)
 
 
 def read_groups(text: str, what: str, source: str, meta: Mapping[str, str]) -> list[TargetGroup]:

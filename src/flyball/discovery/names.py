@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from flyball.discovery.groups import REFRESHES_FAILED
 from flyball.model.scrapeconfigs import DnsSD, TargetGroup
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class DnsDiscovery:
             targets = []
         except (dns.exception.DNSException, OSError) as exc:
             log.warning("discovery_failed section=%s name=%s error=%s", self._what, name, exc or repr(exc))
+            REFRESHES_FAILED.labels("dns", self._what).inc()
             return
         targets.sort(key=lambda target: target["__address__"])
         self._groups[name] = TargetGroup(source=name, targets=tuple(targets))
