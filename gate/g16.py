@@ -69,6 +69,7 @@ def _parsers() -> dict[str, tuple[Callable[[bytes], Any], list[bytes]]]:
             found = parse(data, format_)
             for text, type_ in zip(found.series, found.types, strict=True):
                 parse_series(text, type_)
+            parse(data, format_, custom=True)
 
         return read
 
