@@ -29,6 +29,7 @@ pytestmark = pytest.mark.cluster
 KNOWN = known_differences()
 NAMESPACE = "work"
 KINDS = (
+    "replicationcontrollers,"
     "deployments,replicasets,statefulsets,daemonsets,jobs,cronjobs,pods,endpointslices,endpoints,poddisruptionbudgets,"
     "controllerrevisions,persistentvolumeclaims,persistentvolumes"
 )
@@ -160,6 +161,31 @@ STAGES = (
         ("wait --for=condition=failed job/strict --timeout=60s",),
     ),
     Stage(
+        "indexes",
+        [
+            _once("limited", "fails", completionMode="Indexed", completions=2, parallelism=2, backoffLimitPerIndex=0),
+            _once(
+                "early",
+                "ends",
+                completionMode="Indexed",
+                completions=3,
+                parallelism=1,
+                successPolicy={"rules": [{"succeededIndexes": "0"}]},
+            ),
+        ],
+        (
+            "wait --for=condition=failed job/limited --timeout=60s",
+            "wait --for=condition=complete job/early --timeout=60s",
+        ),
+    ),
+    Stage("indexes-gone", commands=("delete job limited early",)),
+    Stage(
+        "replication",
+        [obj("ReplicationController", "old", "v1", spec={"replicas": 2, "template": template("old")})],
+        ("wait --for=jsonpath={.status.readyReplicas}=2 replicationcontroller/old --timeout=60s",),
+    ),
+    Stage("replication-gone", commands=("scale replicationcontroller old --replicas=1", "delete rc old")),
+    Stage(
         "cron",
         [_cron("tick", "ends"), _cron("asleep", "ends", suspend=True, timeZone="Europe/Berlin")],
         (
@@ -263,6 +289,20 @@ STAGES = (
         ("wait --for=condition=Ready pod/spread-1 pod/spread-3 pod/spread-4 --timeout=60s",),
     ),
     Stage("spread-gone", commands=("delete pod spread-1 spread-2 spread-3 spread-4", "uncordon two")),
+    Stage(
+        "lesser",
+        [
+            {**obj("PriorityClass", "urgent", "scheduling.k8s.io/v1"), "value": 1000},
+            _pod("lesser", nodeName="one", resources={"requests": {"cpu": "6"}}),
+        ],
+        ("wait --for=condition=Ready pod/lesser --timeout=60s", "cordon two"),
+    ),
+    Stage(
+        "preempted",
+        [_pod("urgent", priorityClassName="urgent", resources={"requests": {"cpu": "6"}})],
+        ("wait --for=condition=Ready pod/urgent --timeout=60s",),
+    ),
+    Stage("preempted-gone", commands=("delete pod urgent", "uncordon two")),
     Stage(
         "tainted",
         [],
@@ -385,9 +425,12 @@ def nameless(listed: list[Object]) -> dict[str, Any]:
             message = re.sub(r"\bapart-\w{8,10}\b", "apart-<hash>", item.get("message", ""))  # gone by now
             message = re.sub(r"<hash>-\w{5}\b", "<hash>-<random>", message)
             message = re.sub(
-                r"\b(agent|picky|once|bad|strict|manual|(?:hold|tick)-\d+)-\w{5}\b", r"\1-<random>", message
+                r"\b(agent|picky|once|bad|strict|manual|old|early-0|limited-\d|(?:hold|tick)-\d+)-\w{5}\b",
+                r"\1-<random>",
+                message,
             )
             message = re.sub(r"to (one|two)$", "to <node>", message)
+            message = re.sub(r"Preempted by pod \S+", "Preempted by pod <uid>", message)
             source = item["source"].get("component") or item.get("reportingComponent")
             events[f"{about['kind']} {item['reason']}: {message}"] = f"{item['type']} {source}"
             continue

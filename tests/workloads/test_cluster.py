@@ -321,7 +321,9 @@ def test_an_important_pod_sends_a_lesser_one_away_and_takes_its_place(tmp_path):
 
         await until(lambda: runs("lesser"))
         await client.create(PODS, one("important", "high"), "default")
-        assert (await until(lambda: runs("important")))["spec"]["nodeName"] == "small"
+        important = await until(lambda: runs("important"))
+        assert important["spec"]["nodeName"] == "small"
+        assert "nominatedNodeName" not in important["status"]
         assert not await runs("lesser")
 
         async def told():

@@ -95,6 +95,7 @@ async def answer_binding(objects: Objects, request: Request, served: Served, nam
             }
         )
         obj["status"]["conditions"] = conditions
+        obj["status"].pop("nominatedNodeName", None)
         objects.storage.put(served.store, namespace, name, obj)
     await request.answer_object(
         201, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}

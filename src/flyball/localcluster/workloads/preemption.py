@@ -13,6 +13,8 @@ from flyball.localcluster.workloads.objects import Object, is_terminating, label
 from flyball.localcluster.workloads.placement import Cluster, Refusal, refusals, requests_of, spread_of
 from flyball.model.selectors import selector_of
 
+LEAVING = "not eligible due to a terminating pod on the nominated node."
+
 
 @dataclass(frozen=True, slots=True)
 class Preemption:
@@ -35,7 +37,7 @@ def ineligible(pod: Object, cluster: Cluster) -> str:
     if nominated in cluster.nodes:
         leaving = (other for other in cluster.on(cluster.nodes[nominated]).pods.values() if is_terminating(other))
         if any(priority_of(other) < priority_of(pod) for other in leaving):
-            return "not eligible due to a terminating pod on the nominated node."
+            return LEAVING
     return ""
 
 

@@ -21,7 +21,7 @@ from flyball.localcluster.workloads.objects import (
     with_condition,
 )
 from flyball.localcluster.workloads.placement import Cluster, choose
-from flyball.localcluster.workloads.preemption import Preemption, ineligible, preempt, priority_of
+from flyball.localcluster.workloads.preemption import LEAVING, Preemption, ineligible, preempt, priority_of
 
 SCHEDULER_NAME = "default-scheduler"
 ATTEMPT_BUCKETS_S = exponential(0.001, 2, 15)
@@ -130,7 +130,8 @@ class Scheduler(Controller):
             self._tried("unschedulable", began_s)
             self._waiting.add(key)
             self.queue.add_after(key, RETRY_S)
-            await self._unschedulable(pod, reason, preemption.node if preemption is not None else "")
+            if reason:
+                await self._unschedulable(pod, reason, preemption.node if preemption is not None else "")
             if preemption is not None:
                 for victim in preemption.victims:
                     await self._send_away(victim, pod, preemption.node)
@@ -169,13 +170,16 @@ class Scheduler(Controller):
                 self._cluster.remove(other, node)
 
     def _preemption(self, pod: Object, reason: str) -> tuple[Preemption | None, str]:
-        """Who goes to make room for the pod, and why it has none."""
+        """Who goes to make room for the pod, and why it has none; ``""`` while they are on their way."""
         why, _, _ = reason.partition(" preemption: ")
         refused = ineligible(pod, self._cluster)
         if refused:
-            return None, f"{why} preemption: {refused}"
+            return None, "" if refused == LEAVING else f"{why} preemption: {refused}"
         found = preempt(pod, self._cluster, self._budgets.cache.values())
-        return (found, why) if found is not None else (None, reason)
+        if found is None:
+            return None, reason
+        placed = f"found a potential placement for pod on node {found.node}, preempting {len(found.victims)} victims"
+        return found, f"{why} preemption: {placed}"
 
     async def _send_away(self, victim: Object, pod: Object, node: str) -> None:
         namespace, name = key_of(victim)
