@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from flyball.autoscaler.definition import governor_definition
+from flyball.clock import now_ms
 from flyball.journal import Journal
+from flyball.scaling import History
 
 _path = Path(__file__).with_name("test_autoscaler.py")
 _spec = importlib.util.spec_from_file_location("flyball_tests_autoscaler_base", _path)
@@ -109,6 +111,26 @@ def test_who_does_not_lead_writes_nothing(journal: Journal) -> None:
         fake = base.cluster()
         async with base.running(fake, journal, may_write=lambda: False):
             await base.until(lambda: journal.decisions("shop", "web"))
+        assert fake.scale_writes == []
+
+    base.go(test())
+
+
+def test_who_comes_to_lead_knows_what_the_one_before_scaled(journal: Journal) -> None:
+    leading: list[bool] = []
+
+    async def test() -> None:
+        fake = base.cluster(behavior={"scaleUp": {"policies": [{"type": "Pods", "value": 2, "periodSeconds": 1800}]}})
+        async with base.running(fake, journal, may_write=lambda: bool(leading), sync_period_s=0.02):
+            await base.until(lambda: journal.decisions("shop", "web"))
+            # the leader: from 3 to 5, all that the policy allows
+            fake.scales["web"] = base.scale(replicas=5)
+            told = {"currentReplicas": 3, "desiredReplicas": 5, "lastScaleTime": base.wall_clock.rfc3339(now_ms())}
+            fake.put("horizontalpodautoscalers", {**fake.hpa(), "status": told})
+            fake.answers[base.QUEUE] = base.queue_items("90")
+            await base.until(lambda: (journal.load_history("shop", "web") or History()).ups)
+            leading.append(True)
+            await base.until(lambda: base.condition(fake, "ScalingLimited").get("reason") == "ScaleUpLimit")
         assert fake.scale_writes == []
 
     base.go(test())

@@ -41,6 +41,7 @@ from flyball.scaling import (
     ending_error,
     metrics_skipped,
 )
+from flyball.scaling.decide import event_periods
 from flyball.scaling.governor import NAME_PREFIX
 from flyball.scaling.record import Inputs
 
@@ -236,8 +237,34 @@ class Autoscaler:
                 log.error("journal_failed of=%s/%s error=%s", *key, error)
         elif change == "ADDED" or old is None or old.get("spec") != obj.get("spec"):
             self._queue.add(key)
+        else:
+            self._overhear(key, resource, old, obj)
         self.telemetry.hpas.set(len(self._hpas.cache))
         self.telemetry.governors.set(len(self._governors.cache))
+
+    def _overhear(self, key: Key, resource: Resource, old: Object, new: Object) -> None:
+        """Remember what somebody else scaled, as its status tells: whoever comes to lead keeps to the rate policies."""
+        before, status = old.get("status") or {}, new.get("status") or {}
+        if status.get("lastScaleTime") in (None, before.get("lastScaleTime")):
+            return
+        try:
+            subject = Subject.of(resource, new, self._settings)
+            at_ms = self._clock.parse_rfc3339_ms(str(status["lastScaleTime"]))
+        except (ConfigError, ValueError):
+            return
+        if subject.acts(self._act_on_hpas) and self._may_write():
+            return  # it was us
+        spec, current, desired = subject.spec, *(int(status.get(f"{n}Replicas") or 0) for n in ("current", "desired"))
+        decision = Decision(
+            spec.namespace, spec.name, at_ms, current, desired, spec.min_replicas, spec.max_replicas,
+            rescale=current != desired, event_periods_s=event_periods(spec),
+        )  # fmt: skip
+        history = applied(self._history(key, spec.uid), decision, Outcome(), at_ms)
+        self._histories[key] = (spec.uid, history)
+        try:
+            self._journal.save_history(*key, spec.uid, history, at_ms)
+        except FlyballError as error:
+            log.error("journal_failed of=%s/%s error=%s", *key, error)
 
     def _cached(self, key: Key) -> Object | None:
         namespace, name = key
