@@ -99,9 +99,10 @@ class Served:
 
     def validate(self, obj: Object, old: Object | None) -> list[schema.Cause]:
         """What is wrong with an object in the storage version."""
-        causes = schema.validate(self.kind, obj, old)
         if not self.is_custom:
-            return causes
+            # an Event is judged by the group that it comes through, all else as it is stored
+            return schema.validate(self.storage if self.storage.group == self.kind.group else self.kind, obj, old)
+        causes = schema.validate(self.kind, obj, old)
         return causes + structural.validate(self.crd_schema, obj, old) or schema.validate_own(self.kind, obj, old)
 
     def scale_paths(self) -> tuple[str, str, str]:

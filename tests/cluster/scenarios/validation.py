@@ -6,6 +6,7 @@ from tests.cluster.scenarios.manifests import (
     APPS,
     BATCH,
     CORE,
+    HPA_V1,
     HPA_V2,
     NETWORKING,
     config_map,
@@ -56,6 +57,11 @@ def _cron(name: str, **spec: Any) -> Step:
 
 def _ingress(name: str, **spec: Any) -> Step:
     return Http("POST", f"{NETWORKING}/ingresses", obj("Ingress", name, "networking.k8s.io/v1", spec=spec))
+
+
+def _selecting(selector: dict[str, Any]) -> dict[str, Any]:
+    metric = {"name": "x", "selector": selector}
+    return {"type": "External", "external": {"metric": metric, "target": {"type": "Value", "value": "1"}}}
 
 
 _BACKEND = {"service": {"name": "web", "port": {"number": 80}}}
@@ -297,6 +303,20 @@ SCENARIOS: dict[str, list[Step]] = {
             policy_none={"behavior": {"scaleUp": {"policies": []}}},
             select={"behavior": {"scaleUp": {"selectPolicy": "Most"}}},
             tolerance={"behavior": {"scaleUp": {"tolerance": "-1"}}},
+            version={"scaleTargetRef": {**_TARGET, "apiVersion": "a/b/c"}},
+            core={"scaleTargetRef": {**_TARGET, "apiVersion": "v1"}},
+            selector={  # which only its reader refuses
+                "metrics": [_selecting({"matchExpressions": [{"key": "a b", "operator": "Near"}]})],
+            },
+        ),
+        *(
+            Http("POST", HPA_V1, {**hpa(name, **spec), "apiVersion": "autoscaling/v1"})
+            for name, spec in {
+                "v1-zero-percent": {"targetCPUUtilizationPercentage": 0},
+                "v1-negative-percent": {"targetCPUUtilizationPercentage": -5},
+                "v1-zero": {"minReplicas": 0},
+                "v1-no-max": {"maxReplicas": 0},
+            }.items()
         ),
     ],
     "invalid-services": [

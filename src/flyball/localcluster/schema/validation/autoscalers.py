@@ -7,7 +7,7 @@ from typing import Any
 from flyball.localcluster.schema import quantity
 from flyball.localcluster.schema.kinds import Kind
 from flyball.localcluster.schema.validation.causes import FORBIDDEN, Cause, Object, invalid, required, unsupported
-from flyball.localcluster.schema.validation.names import check_selector, label_name_problems, path_segment_problems
+from flyball.localcluster.schema.validation.names import label_name_problems, path_segment_problems
 
 _METRIC_SOURCES = {
     "ContainerResource": "containerResource",
@@ -19,7 +19,7 @@ _METRIC_SOURCES = {
 _ONE_TO_ZERO = "must specify at least one Object or External metric to support scaling to zero replicas"
 
 
-def check_hpa(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
+def check_hpa(_kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     spec = obj.get("spec") or {}
     causes = []
     least, most = spec.get("minReplicas"), spec.get("maxReplicas", 0)
@@ -35,11 +35,6 @@ def check_hpa(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     target = spec.get("scaleTargetRef") or {}
     causes += _reference(target, "spec.scaleTargetRef")
     causes += _target_group(target, ((old or {}).get("spec") or {}).get("scaleTargetRef") or {})
-    if kind.version == "v1":
-        percentage = spec.get("targetCPUUtilizationPercentage")
-        if isinstance(percentage, int) and percentage < 1:
-            causes.append(invalid("spec.targetCPUUtilizationPercentage", percentage, "must be greater than 0"))
-        return causes
     metrics = spec.get("metrics") or []
     for index, metric in enumerate(metrics):
         field = f"spec.metrics[{index}]"
@@ -70,9 +65,10 @@ def _target_group(target: Object, before: Object) -> list[Cause]:
     """A scale target needs an API group, but a core ReplicationController and what was stored without one."""
     version = target.get("apiVersion") or ""
     stored = before and (before.get("apiVersion"), before.get("kind")) == (target.get("apiVersion"), target.get("kind"))
-    if stored or "/" in version or target.get("kind") == "ReplicationController":
+    if stored or version.count("/") == 1 or target.get("kind") == "ReplicationController":
         return []
-    return [invalid("spec.scaleTargetRef.apiVersion", version, "apiVersion must specify API group")]
+    why = f"unexpected GroupVersion string: {version}" if "/" in version else "apiVersion must specify API group"
+    return [invalid("spec.scaleTargetRef.apiVersion", version, why)]
 
 
 def _metric(metric: Object, field: str) -> list[Cause]:
@@ -111,8 +107,6 @@ def _metric(metric: Object, field: str) -> list[Cause]:
             causes.append(required(f"{where}.metric.name", "must specify a metric name"))
         else:
             causes += [invalid(f"{where}.metric.name", name, one) for one in path_segment_problems(name)]
-        if identifier.get("selector") is not None:
-            causes += check_selector(identifier["selector"], f"{where}.metric.selector")
     return causes + _target(kind, target, f"{where}.target")
 
 
