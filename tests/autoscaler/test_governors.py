@@ -116,6 +116,17 @@ def test_who_does_not_lead_writes_nothing(journal: Journal) -> None:
     base.go(test())
 
 
+def test_who_leads_no_more_when_it_would_write_says_nothing(journal: Journal) -> None:
+    async def test() -> None:
+        fake, led = base.cluster(), iter([True])
+        async with base.running(fake, journal, may_write=lambda: next(led, False)):
+            await base.until(lambda: any(record.outcome for record in journal.decisions("shop", "web")))
+        assert journal.decisions("shop", "web")[0].outcome == "another instance leads now"
+        assert (fake.scale_writes, fake.status_writes, fake.events) == ([], 0, [])
+
+    base.go(test())
+
+
 def test_who_comes_to_lead_knows_what_the_one_before_scaled(journal: Journal) -> None:
     leading: list[bool] = []
 

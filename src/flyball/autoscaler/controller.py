@@ -352,6 +352,8 @@ class Autoscaler:
         outcome: Outcome | None = None
         if decision.rescale and scale is not None and resource is not None:
             outcome = await self._write(key, spec, resource, scale, decision, record)
+            if not outcome.ok and not self._may_write():
+                return ending_error(decision, outcome)  # another leads now, and tells what there is to tell
         more, events = after_write(decision, outcome) if outcome is not None else ((), ())
         for event in events:
             await self._event(obj, name, event)
