@@ -14,7 +14,7 @@ from flyball.replay.policies import Policy
 from flyball.replay.traces import Trace
 from flyball.replay.workload import Workload
 
-_ALONE_UP_TO = 20_000_000  # seconds of load times policies; below it another process costs more than it does
+_ALONE_UP_TO = 60_000_000  # seconds of load times policies; below it another process costs more than it does
 _NOTHING = np.zeros(0, np.int64)
 _REPORT_EVERY_S = 0.2
 
