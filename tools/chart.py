@@ -90,7 +90,9 @@ def server_template() -> str:
             "  prometheus.yml: |\n{{- if .Values.server.config }}\n{{ .Values.server.config | indent 4 }}\n"
             f"{{{{- else }}}}\n{_when('alertmanager.enabled', alerting)}{own}{{{{- end }}}}\n"
         ),
-        "data:\n  chart-rules: ''\n": "data:\n{{- toYaml .Values.server.rules | nindent 2 }}\n",
+        "data:\n  chart-rules: ''\n": (
+            "{{- with .Values.server.rules }}\ndata:\n  {{- toYaml . | nindent 2 }}\n{{- end }}\n"
+        ),
         "        - --operator-namespace=chart-namespace\n": _when(
             "operator.enabled", "        - --operator-namespace={{ .Release.Namespace }}\n"
         ),

@@ -31,7 +31,7 @@ CONTROL_PLANE = {
     "kube-proxy": (10249, "metrics"),
 }
 SYSTEM_NAMESPACE = "flyball-system"
-ADAPTER_SERVICE = "flyball-adapter"
+ADAPTER_SERVICE = "flyball-embedded-adapter"  # another name than that of what flyball install makes
 STATSD_PORT = 8125
 QUERY_SWITCH_INTERVAL_S = 0.001
 SHARE_S = 0.01  # a Governor is evaluated when a sample lands, and must not be told what was before it
@@ -248,7 +248,7 @@ async def _publish_metrics_apis(client: Any, settings: Settings) -> None:
         # is installed (kube-prometheus has one) takes its API over, and keeps it when this process starts again.
         await provide(
             client,
-            lambda live: live["spec"].get("service", {}).get("name") == ADAPTER_SERVICE,
+            _leads_to_us,
             {
                 "apiVersion": "apiregistration.k8s.io/v1",
                 "kind": "APIService",
@@ -291,6 +291,13 @@ async def _publish_control_plane(client: Any, settings: Settings) -> None:
         spec = {"clusterIP": "None", "ports": [{"name": port_name, "port": port, "protocol": "TCP"}]}
         for obj in _host_service(metadata, spec, port_name, port):
             await apply(client, obj)
+
+
+def _leads_to_us(api_service: dict[str, Any]) -> bool:
+    """Whether nobody took an APIService over; those of older data name a Service that is now another adapter's."""
+    spec = api_service["spec"]
+    name = spec.get("service", {}).get("name")
+    return name == ADAPTER_SERVICE or (name == "flyball-adapter" and not spec.get("caBundle"))
 
 
 # -- data ------------------------------------------------------------------------------------------------------------

@@ -15,8 +15,46 @@ alerting:
   - static_configs:
     - targets: ["{alertmanager}"]
 """
-#: Our own parts under the job names that rules and dashboards know, annotated pods, and containers from the kubelets.
-CONFIG = """\
+#: A job of what carries ``prometheus.io/scrape|scheme|path|port`` annotations.
+_ANNOTATED = """\
+- job_name: {job}
+  kubernetes_sd_configs:
+  - role: {role}
+  relabel_configs:
+  - source_labels: [__meta_kubernetes_{of}_annotation_prometheus_io_scrape]
+    regex: "true"
+    action: keep
+  - source_labels: [__meta_kubernetes_pod_phase]
+    regex: Failed|Succeeded
+    action: drop
+  - source_labels: [__meta_kubernetes_{of}_annotation_prometheus_io_scheme]
+    regex: (https?)
+    target_label: __scheme__
+  - source_labels: [__meta_kubernetes_{of}_annotation_prometheus_io_path]
+    regex: (.+)
+    target_label: __metrics_path__
+  - source_labels: [__address__, __meta_kubernetes_{of}_annotation_prometheus_io_port]
+    regex: ([^:]+)(?::\\d+)?;(\\d+)
+    replacement: $1:$2
+    target_label: __address__
+  - source_labels: [__address__]
+    regex: .+:\\d+
+    action: keep
+{more}\
+  - source_labels: [__meta_kubernetes_namespace]
+    target_label: namespace
+  - source_labels: [__meta_kubernetes_pod_name]
+    target_label: pod
+  - source_labels: [__meta_kubernetes_pod_node_name]
+    target_label: node
+"""
+_SERVICE = """\
+  - source_labels: [__meta_kubernetes_service_name]
+    target_label: service
+"""
+#: Our own parts under the job names that rules and dashboards know, annotated pods and services, and containers from
+#: the kubelets.
+CONFIG = f"""\
 global:
   scrape_interval: 15s
   evaluation_interval: 15s
@@ -42,35 +80,8 @@ scrape_configs:
     target_label: pod
   - source_labels: [__meta_kubernetes_pod_node_name]
     target_label: node
-- job_name: kubernetes-pods
-  kubernetes_sd_configs:
-  - role: pod
-  relabel_configs:
-  - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape]
-    regex: "true"
-    action: keep
-  - source_labels: [__meta_kubernetes_pod_phase]
-    regex: Failed|Succeeded
-    action: drop
-  - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scheme]
-    regex: (https?)
-    target_label: __scheme__
-  - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_path]
-    regex: (.+)
-    target_label: __metrics_path__
-  - source_labels: [__address__, __meta_kubernetes_pod_annotation_prometheus_io_port]
-    regex: ([^:]+)(?::\\d+)?;(\\d+)
-    replacement: $1:$2
-    target_label: __address__
-  - source_labels: [__address__]
-    regex: .+:\\d+
-    action: keep
-  - source_labels: [__meta_kubernetes_namespace]
-    target_label: namespace
-  - source_labels: [__meta_kubernetes_pod_name]
-    target_label: pod
-  - source_labels: [__meta_kubernetes_pod_node_name]
-    target_label: node
+{_ANNOTATED.format(job="kubernetes-pods", role="pod", of="pod", more="")}\
+{_ANNOTATED.format(job="kubernetes-service-endpoints", role="endpointslice", of="service", more=_SERVICE)}\
 - job_name: kubelet
   scheme: https
   metrics_path: /metrics/cadvisor
@@ -116,7 +127,7 @@ def manifests(chosen: Installation) -> list[Object]:
         part("v1", "ServiceAccount", name, namespace),
         *_permissions(chosen),
         part("v1", "ConfigMap", name, namespace, data={"prometheus.yml": chosen.config}),
-        part("v1", "ConfigMap", f"{name}-rules", namespace, data=dict(chosen.rules)),
+        part("v1", "ConfigMap", f"{name}-rules", namespace, **({"data": dict(chosen.rules)} if chosen.rules else {})),
         kube.service(chosen, PORT),
         kube.stateful_set(chosen, "server", _pod(chosen), chosen.storage),
         kube.network_policy(chosen, ("http",)),

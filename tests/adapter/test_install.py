@@ -87,7 +87,7 @@ def test_every_part_but_the_node_exporter_passes_the_restricted_standard_in_its_
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert not container["securityContext"]["allowPrivilegeEscalation"]
         assert not {"hostPID", "hostNetwork", "hostIPC"} & set(pod)
-        mounted = [volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume]
+        mounted = [volume["hostPath"]["path"] for volume in pod.get("volumes", ()) if "hostPath" in volume]
         assert standards[item["metadata"]["namespace"]] == ("privileged" if mounted else "restricted")
     for role in by_kind(objects, "ClusterRole") + by_kind(objects, "Role"):
         assert not any("*" in rule["verbs"] or "*" in rule["apiGroups"] for rule in role["rules"])
@@ -104,7 +104,9 @@ def test_parts_that_are_named_together_find_each_other() -> None:
     def config_of(objects: list[dict[str, Any]]) -> dict[str, Any]:
         (found,) = (item for item in by_kind(objects, "ConfigMap") if item["metadata"]["name"] == "flyball-server")
         parsed, errors = parse_prometheus_config(found["data"]["prometheus.yml"])
-        assert not errors and {job.job_name for job in parsed.jobs} == {"flyball", "kubernetes-pods", "kubelet"}
+        assert not errors and {job.job_name for job in parsed.jobs} == {
+            *("flyball", "kubernetes-pods", "kubernetes-service-endpoints", "kubelet")
+        }
         return {"urls": [url for one in parsed.alertmanagers for url in one.urls()]}
 
     alone, together = printed("server"), printed("all", "--namespace", "metrics")
@@ -114,6 +116,8 @@ def test_parts_that_are_named_together_find_each_other() -> None:
     assert "--operator-namespace=metrics" in arguments_of(together, "StatefulSet", "flyball-server")
     url = "--prometheus-url=http://flyball-server.metrics.svc:9090"
     assert url in arguments_of(together, "Deployment", "flyball-adapter")
+    arguments = arguments_of(printed("adapter", "--argument=--default-rules"), "Deployment", "flyball-adapter")
+    assert arguments[-1] == "--default-rules" and arguments[0] == "adapter"
 
 
 def test_an_option_of_another_part_and_one_that_may_mean_several_are_refused(tmp_path: Path) -> None:
@@ -123,6 +127,7 @@ def test_an_option_of_another_part_and_one_that_may_mean_several_are_refused(tmp
         (("autoscaler", "--standalone"), "--standalone belongs to adapter"),
         (("server", "--replicas", "2"), "--replicas belongs to adapter or autoscaler or operator"),
         (("server", "alertmanager", "--config", str(file)), "--config may mean server or alertmanager"),
+        (("server", "operator", "--argument=--x"), "--argument may mean server or operator"),
     ):
         with pytest.raises(ConfigError, match=message):
             CliRunner().invoke(command, arguments, catch_exceptions=False)

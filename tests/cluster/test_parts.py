@@ -39,10 +39,6 @@ PARTS = ("operator", "server", "alertmanager", "node-exporter", "kube-state-metr
 ELSEWHERE = {("", "nodes/metrics", "get")}
 
 
-#: The role that no job of the default configuration and of the monitors has.
-MORE = "- {job_name: more, kubernetes_sd_configs: [{role: endpointslice}]}\n"
-
-
 def monitor(name: str, **endpoint: Any) -> dict[str, Any]:
     spec = {"selector": {"matchLabels": {"app": "web"}}, "endpoints": [{"port": "http", **endpoint}]}
     return {
@@ -137,7 +133,7 @@ def test_pods_are_let_in_and_calls_are_those_that_the_roles_grant(tmp_path: Path
                 await stack.enter_async_context(program(tmp_path / f"{name}.log", *command))
 
             config = await client.get(CONFIG_MAPS, "flyball-server", SYSTEM)
-            (tmp_path / "prometheus.yml").write_text(config["data"]["prometheus.yml"] + MORE)
+            (tmp_path / "prometheus.yml").write_text(config["data"]["prometheus.yml"])
             port = free_port()
             files = (("/etc/flyball/", f"{tmp_path}/"), ("/var/lib/flyball", f"{tmp_path}/data"))
             await started("server", STATEFUL_SETS, *files, ("0.0.0.0:9090", f"127.0.0.1:{port}"))

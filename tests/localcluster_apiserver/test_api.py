@@ -522,7 +522,7 @@ def test_an_aggregated_server_is_reached_as_the_front_proxy_and_may_not_redirect
             spec = {
                 "group": "x.example.com",
                 "version": "v1",
-                "service": {"namespace": "flyball-system", "name": "flyball-adapter", "port": server.port},
+                "service": {"namespace": "flyball-system", "name": "flyball-embedded-adapter", "port": server.port},
                 "caBundle": base64.b64encode((pki_dir / "ca.crt").read_bytes()).decode(),
                 "groupPriorityMinimum": 100,
                 "versionPriority": 100,

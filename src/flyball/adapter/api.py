@@ -46,9 +46,9 @@ log = logging.getLogger(__name__)
 OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
 RULES_PATH = "/api/flyball/v1/rules"
 SERVICE_HOSTS = LOOPBACK_HOSTS | {
-    "flyball-adapter.flyball-system.svc",
-    "flyball-adapter.flyball-system.svc.cluster.local",
-    "flyball-adapter",
+    "flyball-embedded-adapter.flyball-system.svc",
+    "flyball-embedded-adapter.flyball-system.svc.cluster.local",
+    "flyball-embedded-adapter",
 }
 _JSON = "application/json"
 _AGGREGATED = "APIGroupDiscoveryList"

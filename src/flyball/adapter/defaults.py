@@ -77,15 +77,7 @@ _QUANTILES = "".join(
     for percent in (50, 90, 99)
 )
 
-#: Rules by a metric's type, as its name tells it: gauges as they are, counters as ``NAME_per_second``, histograms as
-#: ``NAME_p50``, ``NAME_p90`` and ``NAME_p99``, over two minutes. Rules of a configuration hide those of their names.
-DERIVED_CONFIG = f"""\
-rules:
-- seriesQuery: '{{namespace!="",__name__!~"{_EXCEPT}|up",__name__!~".*_(total|bucket|count|sum|created|info)$"}}'
-{_RESOURCES}\
-  metricsQuery: sum(<<.Series>>{{<<.LabelMatchers>>}}) by (<<.GroupBy>>)
-- seriesQuery: '{{namespace!="",__name__!~"{_EXCEPT}",__name__=~".*_total$"}}'
-{_RESOURCES}\
-  name: {{matches: "^(.*)_total$", as: "${{1}}_per_second"}}
-  metricsQuery: sum(rate(<<.Series>>{{<<.LabelMatchers>>}}[2m])) by (<<.GroupBy>>)
-{_QUANTILES}"""
+_RULES, _EXTERNAL = DEFAULT_CONFIG.split("resourceRules:")[0].split("externalRules:")
+#: Without cpu and memory, and with histograms as ``NAME_p50``, ``NAME_p90`` and ``NAME_p99`` over two minutes: a rule
+#: for every metric by its type, as its name tells it. Rules of a configuration hide those of their names.
+DERIVED_CONFIG = f"{_RULES}{_QUANTILES}externalRules:{_EXTERNAL}"

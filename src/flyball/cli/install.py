@@ -25,7 +25,7 @@ OPTIONS: Mapping[str, frozenset[str]] = {
     "blackbox-exporter": frozenset({"config"}),
 }
 #: Of every part, whether it is given or not.
-COMMON = frozenset({"parts", "namespace", "image"})
+COMMON = frozenset({"parts", "namespace", "image", "arguments"})
 Given = Mapping[str, Any]
 
 
@@ -43,6 +43,7 @@ Given = Mapping[str, Any]
 @click.option("--standalone", is_flag=True, help="Scrape the pods behind HPAs; no Prometheus is asked.")
 @click.option("--rules", multiple=True, type=_FILE, help="A file of rules for the server; repeat it.")
 @click.option("--storage", metavar="SIZE", help="Of the part's volume, such as 50Gi.")
+@click.option("--argument", "arguments", multiple=True, metavar="FLAG", help="More for the part's command; repeat it.")
 @click.pass_context
 def command(ctx: click.Context, /, **given: Any) -> None:
     """Print what installs parts of Flyball on a cluster: all, or the adapter where none is named.
@@ -59,6 +60,8 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     parts: tuple[str, ...] = given["parts"] or ("adapter",)
     parts = tuple(OPTIONS) if "all" in parts else tuple(dict.fromkeys(parts))
     chosen = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if given["arguments"] and len(parts) > 1:
+        raise ConfigError(f"--argument may mean {' or '.join(parts)}; print these parts one by one")
     for name in sorted(chosen - COMMON):
         owners = [part for part in parts if name in OPTIONS[part]]
         flag = f"--{name.replace('_', '-')}"
@@ -75,7 +78,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
 
 def _common(own: Any, given: Given, **more: Any) -> Any:
     """An installation with what was chosen for every part; None leaves a default."""
-    wanted = {"namespace": given["namespace"], "image": given["image"], **more}
+    wanted = {"namespace": given["namespace"], "image": given["image"], "arguments": given["arguments"], **more}
     return replace(own, **{name: value for name, value in wanted.items() if value is not None})
 
 

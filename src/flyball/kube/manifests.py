@@ -143,7 +143,7 @@ def restricted_pod(name: str, container: Object, volumes: list[Object], *, token
         "securityContext": {**user, "seccompProfile": {"type": "RuntimeDefault"}},
         "topologySpreadConstraints": [spread],
         "containers": [container],
-        "volumes": volumes,
+        **({"volumes": volumes} if volumes else {}),
     }
 
 

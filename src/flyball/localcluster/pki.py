@@ -13,7 +13,7 @@ import yaml
 from flyball.clock import now_ms
 from flyball.errors import ConfigError
 from flyball.http import certificates
-from flyball.http.certificates import Pair, is_signed_by, left_ms
+from flyball.http.certificates import Pair, is_signed_by, left_ms, names_of
 
 API_PORT = 6443
 CONTEXT = "flyball"
@@ -28,7 +28,7 @@ DNS_NAMES = (
     "kubernetes.default",
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
-    "flyball-adapter.flyball-system.svc",
+    "flyball-embedded-adapter.flyball-system.svc",
     "flyball",
 )
 # name, issuing CA, common name, is a server too
@@ -44,7 +44,8 @@ def ensure(data_dir: Path, port_offset: int) -> None:
     """Makes whatever of ``data_dir/pki`` and ``data_dir/kubeconfig`` is missing, damaged or close to its end.
 
     Certificate authorities live 10 years, leaf certificates one; a leaf with less than 30 days left, or one that its
-    authority did not sign, is made anew. The token is made once. Idempotent, and safe when several processes call it.
+    authority did not sign or that has other names, is made anew. The token is made once. Idempotent, and safe when
+    several processes call it.
 
     Args:
         port_offset: added to 6443 in the kubeconfig's server address.
@@ -126,10 +127,14 @@ def _authority(pki: Path, name: str) -> Pair:
 
 def _leaf(pki: Path, name: str, authority: Pair, common_name: str, is_server: bool) -> None:
     found = _load(pki, name)
-    if found and is_signed_by(found.certificate, authority.certificate):
+    names = (*DNS_NAMES, *ADDRESSES) if is_server else ()
+    if (
+        found
+        and is_signed_by(found.certificate, authority.certificate)
+        and names_of(found.certificate) == sorted(names)
+    ):
         return
     group = "system:nodes" if name == "node" else ""
-    names = (*DNS_NAMES, *ADDRESSES) if is_server else ()
     pair = certificates.leaf(authority, common_name, LEAF_DAYS, now_ms(), organization=group, names=names, client=True)
     _save(pki, name, pair)
 
