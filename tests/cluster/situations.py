@@ -231,10 +231,11 @@ SITUATIONS = (
     Situation(
         "largest-of-three",
         [HALF, _pods("10"), _external(average="20")],
+        # one after the other, for what one look sees of two changes is chance
         (
-            {"cpu": "60m", **_SWING[0], **_QUEUE[0]},
-            {"cpu": "10m", **_SWING[1], **_QUEUE[1]},
-            {"cpu": "90m", **_SWING[2], **_QUEUE[2]},
+            {"cpu": "60m", "requests": "25", "$-queue": ["30"]},
+            {"cpu": "60m", "requests": "2", "$-queue": ["30"]},
+            {"cpu": "60m", "requests": "2", "$-queue": ["150"]},
         ),
     ),
     Situation("one-of-two-broken-up", [HALF, _pods("10")], _same({"cpu": "100m", "requests": GONE})),
@@ -314,6 +315,20 @@ SITUATIONS = (
         [_pods("10")],
         ({"requests": "10001m"}, {"requests": "9999m"}, {"requests": "10"}),
         behavior={"scaleUp": _rules(tolerance="0"), "scaleDown": _rules(tolerance="0")},
+    ),
+    # what must be remembered through a change of leader
+    Situation(
+        "four-up-in-half-an-hour",
+        [_pods("10")],
+        ({"requests": "10"}, {"requests": "25"}, {"requests": "25"}),
+        behavior={"scaleUp": _rules(pods=(4, 1800))},
+    ),
+    Situation(
+        "two-down-in-half-an-hour",
+        [_pods("10")],
+        ({"requests": "10"}, {"requests": "2"}, {"requests": "2"}),
+        replicas=8,
+        behavior={"scaleDown": _rules(pods=(2, 1800))},
     ),
     # targets
     Situation("statefulset", [_pods("10")], _SWING, kind="StatefulSet"),

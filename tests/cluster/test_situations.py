@@ -2,7 +2,8 @@
 
 Both read one metrics API. Only the HPA controller of kube-controller-manager runs, so that pods and the statuses of
 targets are what the situation says. After each load both must have come to the same: replicas written, status,
-conditions with their words, and events.
+conditions with their words, and events. Of ours there are two, and after each load the one that leads is killed: the
+other goes on where it was, and the killed one comes back with its journal.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ from flyball.kube.kinds import (
     EVENTS,
     HPAS_V1,
     HPAS_V2,
+    LEASES,
     NAMESPACES,
     PODS,
     SERVICE_ACCOUNTS,
@@ -43,7 +45,7 @@ pytestmark = pytest.mark.cluster
 SPACE = "live"
 METRICS_ADDRESS = "127.96.7.1"
 #: Longer than the stabilization window and every policy's period, so that all that a load brings about has come.
-DWELL_S, QUIET_S, DEADLINE_S = 20.0, 3.0, 60.0
+DWELL_S, QUIET_S, DEADLINE_S = 20.0, 3.0, 90.0
 GROUPS = {"metrics.k8s.io": "v1beta1", "custom.metrics.k8s.io": "v1beta2", "external.metrics.k8s.io": "v1beta1"}
 #: Where we do otherwise on purpose: every place that differs must be named here, and must differ.
 DIFFERENT = {
@@ -277,7 +279,7 @@ def _named(kind: str, name: str, api_version: str = "v1", **rest: Any) -> Object
 
 async def prepare(client: KubeClient, port: int) -> None:
     """The namespace, and the metrics APIs behind a service."""
-    for name in (SPACE, "metrics"):
+    for name in (SPACE, "metrics", "flyball-system"):
         with contextlib.suppress(KubeApiError):
             await client.create(NAMESPACES, _named("Namespace", name))
     await client.create(SERVICE_ACCOUNTS, _named("ServiceAccount", "default"), SPACE)
@@ -340,10 +342,11 @@ async def seen(client: KubeClient) -> dict[str, Object]:
             condition["message"] = _settled(condition["message"])
         found[name] = {"replicas": replicas.get(name), "status": status, "events": sorted(events.get(name, ()))}
     for situation in (situation for situation in SITUATIONS if situation.twin):
-        # which of the two is looked at before the other is known is chance
+        # which of the two is looked at before the other is known, if any, is chance, and so is what it then says
         pair = [found.pop(name) for name in (situation.name, f"{situation.name}-2") if name in found]
-        wrote = [state.pop("replicas") for state in pair]
-        found[situation.name] = {"replicas": wrote[:1], "status": sorted(pair, key=lambda state: str(state["status"]))}
+        active = [c for state in pair for c in state["status"].get("conditions") or () if c["type"] == "ScalingActive"]
+        events = [state["events"] for state in pair]
+        found[situation.name] = {"replicas": pair[0]["replicas"], "status": active, "events": events}
     return found
 
 
@@ -386,9 +389,8 @@ def test_our_autoscaler_does_and_says_what_kube_controller_manager_does(tmp_path
     theirs_plane = real_control_plane(tmp_path / "theirs", api_flags=services, controller_flags=flags)
     ours_plane = real_control_plane(tmp_path / "ours", api_flags=services)
     command = (
-        *(sys.executable, "-m", "flyball", "autoscaler", "--act-on-hpas", "--no-leader-elect", "--port=0"),
-        *PERIODS,
-        *(f"--kubeconfig={tmp_path / 'ours' / 'kubeconfig'}", f"--journal={tmp_path / 'journal.db'}"),
+        *(sys.executable, "-m", "flyball", "autoscaler", "--act-on-hpas", "--port=0"),
+        *(*PERIODS, f"--kubeconfig={tmp_path / 'ours' / 'kubeconfig'}"),
     )
 
     async def main() -> None:
@@ -407,14 +409,30 @@ def test_our_autoscaler_does_and_says_what_kube_controller_manager_does(tmp_path
                 await asyncio.gather(*(create(client, situation) for client in (theirs, ours)))
             # both begin with every object there
             theirs_plane.start_controllers()
-            await stack.enter_async_context(program(tmp_path / "autoscaler.log", *command))
+
+            async def start(name: str) -> asyncio.subprocess.Process:
+                journal = f"--journal={tmp_path / name}.db"
+                return await stack.enter_async_context(program(tmp_path / f"{name}.log", *command, journal))
+
+            leader = await start("first")
+            await _someone_leads(ours)
+            names, standby = ["second", "first"], await start("second")
             for number in range(3):
                 _load(metrics, number)
                 await asyncio.sleep(DWELL_S)
                 await _agree(theirs, ours, number)
+                if names:
+                    leader.kill()  # the one that stood by leads when the lease has run out
+                    leader, standby = standby, await start(names.pop())
 
     with theirs_plane, ours_plane:
         asyncio.run(main())
+
+
+async def _someone_leads(client: KubeClient) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not await client.list(LEASES, "flyball-system"):
+            await asyncio.sleep(0.1)
 
 
 def _load(metrics: Metrics, number: int) -> None:
