@@ -17,6 +17,8 @@ from flyball.promql.values import Matrix, Scalar, String, Value, Vector, format_
 _encode = msgspec.json.encode
 #: Points from which on the compiled pass gains.
 _COMPILED_MIN = 500
+#: Values that are sooner written one by one.
+_FEW = 16
 
 
 def _stamps(times_ms: Times, opening: str) -> list[bytes]:
@@ -41,8 +43,8 @@ def _metric(labels: Labels) -> bytes:
 
 def _texts(values: Floats) -> list[bytes]:
     """Each value's text. The encoder writes all in one go; only what Go writes otherwise is mended."""
-    if not values.size:
-        return []
+    if values.size < _FEW:
+        return [format_value(value).encode() for value in values.tolist()]
     if _are_whole(values):
         return _encode(values.astype(np.int64).tolist())[1:-1].split(b",")
     texts = (_encode(values.tolist())[1:-1] + b",").replace(b".0,", b",").split(b",")

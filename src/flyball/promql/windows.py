@@ -208,6 +208,8 @@ def _within(rows: Index, table: NDArray[Any]) -> Index:
 
 
 def width_of(target: Codes, targets: int) -> int:
+    if targets == 1:
+        return target.size
     width, rest = divmod(target.size, max(1, targets))
     return width if not rest and (target == np.repeat(np.arange(targets), width)).all() else 0
 
@@ -282,6 +284,8 @@ def _holes(frame: Frame, keep_stale: bool, floats_only: bool) -> tuple[Index, Ma
     suspects = np.flatnonzero(np.isnan(frame.values.sum(axis=0)))
     if floats_only and frame.histograms is not None:
         suspects = np.arange(len(frame.labels))
+    if not suspects.size:
+        return suspects, np.zeros((len(frame.values), 0), bool)
     packed = np.ascontiguousarray(frame.values[:, suspects])
     hole = is_absent(packed)
     if not keep_stale:
