@@ -30,7 +30,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--trace", type=click.Path(path_type=Path), help="Load from a CSV file."),
     click.option("--column", default="", help="The file's column of values.  [default: count or value]"),
     click.option("--time-column", default="", help="The file's column of times.  [default: period, timestamp or time]"),
-    click.option("--rate", is_flag=True, help="The file's values are a second, not counts up to the next row."),
+    click.option("--rate", is_flag=True, help="The file has rates a second, not counts up to the next row."),
     click.option("--prometheus", metavar="URL", help="Load from a server of the Prometheus API."),
     click.option("--prometheus-token-file", type=click.Path(), default="", help="The server's bearer token."),
     click.option(
@@ -38,7 +38,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
         type=click.Path(file_okay=False, path_type=Path),
         help="Load from a store's files: flyball up keeps its own in ~/.local/share/flyball/data.",
     ),
-    click.option("--query", metavar="EXPR", help="PromQL of the load of a server or a store, one series a second."),
+    click.option("--query", metavar="EXPR", help="PromQL of the load: one series, in units a second."),
     click.option("--step", callback=duration, default="15s", show_default=True, help="Between points of the query."),
     click.option("--from", "begin", default="", help="Cut before this time (ISO 8601).  [default of a URL: a day ago]"),
     click.option("--to", "end", default="", help="Cut from this time on.  [default of a URL: now]"),
