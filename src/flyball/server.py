@@ -18,7 +18,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
-from prometheus_client import Gauge
 
 from flyball import clock
 from flyball.errors import ConfigError, FlyballError
@@ -35,8 +34,6 @@ from flyball.rules.rulefiles import Group, parse_rule_file
 
 log = logging.getLogger("flyball.server")
 
-_RELOADED = Gauge("flyball_config_last_reload_successful", "1 when the last reading of the configuration worked.")
-_RELOADED_AT = Gauge("flyball_config_last_reload_success_timestamp_seconds", "When the configuration was last read.")
 QUERY_SWITCH_INTERVAL_S = 0.001
 #: For queries whose time is over and which have not noticed yet.
 QUERY_THREADS_SPARE = 4
@@ -173,15 +170,12 @@ class Configuration:
                 loaded = await asyncio.to_thread(load, self.path)
             except ConfigError:
                 self.last_reload = (False, self.last_reload[1])
-                _RELOADED.set(0)
                 raise
             self._apply(loaded)
             self.loaded = loaded
             for name in without_effect(loaded):
                 log.warning("%s: %s is accepted and has no effect here", self.path, name)
             self.last_reload = (True, clock.now_ms())
-            _RELOADED.set(1)
-            _RELOADED_AT.set(self.last_reload[1] / 1000)
 
     def files(self) -> list[Path]:
         """What was read, and what a pattern finds since."""

@@ -60,7 +60,8 @@ def port_offset_option(function: Callable[..., Any]) -> Callable[..., Any]:
         type=click.IntRange(0, 50_000),
         default=0,
         metavar="N",
-        help="Add N to every port: 6443 Kubernetes, 6444 metrics APIs, 9090 Prometheus, 9093 Alertmanager, 10250 node.",
+        help="Add N to every port: 6443 Kubernetes, 6444 metrics APIs, 9090 Prometheus, 9093 Alertmanager, 10250 node, "
+        "10249, 10257 and 10259 series of the control plane.",
     )(function)
 
 
