@@ -157,6 +157,20 @@ def test_what_is_taken_away_ends(world: World) -> None:
     assert world.rules.groups_json() == []
 
 
+def test_rules_of_one_name_keep_their_series_apart(world: World) -> None:
+    own, other = "{record: r, expr: metric}", '{record: r, expr: \'label_replace(metric, "pod", "b", "", "")\'}'
+    world.rules.set_groups(groups(f"- {{name: g, rules: [{own}, {other}]}}"))
+    world.tick(3)
+    assert (world.value('r{pod="a"}'), world.value('r{pod="b"}')) == ([3.0], [3.0])
+    world.clock.at_ms += 1
+    world.rules.set_groups(groups(f"- {{name: g, rules: [{other}]}}"))
+    world.tick(4)
+    assert (world.value('r{pod="a"}'), world.value('r{pod="b"}')) == ([], [4.0])
+    world.rules.set_groups(groups(f"- {{name: g, interval: 2m, rules: [{other}]}}"))  # other rows, the same series
+    world.tick(5)
+    assert world.value("r") == [5.0]
+
+
 def test_a_restart_does_not_begin_a_long_for_anew(world: World) -> None:
     long = groups(CHAIN.replace("for: 1m", "for: 30m"))
     world.rules.set_groups(long)
