@@ -16,6 +16,8 @@ from flyball.exporters.text import CONTENT_TYPE, labels_text, number_text
 from flyball.kube import Informer, KubeClient
 
 Key = tuple[str, str]
+#: Bytes handed over to a connection; what the system does not take of them is copied.
+_AT_ONCE = 1 << 18
 
 
 def render(kind: Kind, obj: Object) -> list[str]:
@@ -40,21 +42,32 @@ class KindState:
             f"# HELP {one.name} {one.help}\n# TYPE {one.name} {one.type}\n".encode() for one in kind.families
         ]
         self._texts: list[dict[Key, bytes]] = [{} for _ in kind.families]
+        self._joined: dict[int, bytes] = {}  # by the family's place, while it stays as it is
 
     def put(self, key: Key, obj: Object) -> None:
-        for texts, text in zip(self._texts, render(self.kind, obj), strict=True):
-            if text:
-                texts[key] = text.encode()
-            else:
-                texts.pop(key, None)
+        for place, text in enumerate(render(self.kind, obj)):
+            self._set(place, key, text.encode())
 
     def drop(self, key: Key) -> None:
-        for texts in self._texts:
-            texts.pop(key, None)
+        for place in range(len(self._texts)):
+            self._set(place, key, b"")
+
+    def _set(self, place: int, key: Key, text: bytes) -> None:
+        texts = self._texts[place]
+        if texts.get(key, b"") == text:
+            return
+        self._joined.pop(place, None)
+        if text:
+            texts[key] = text
+        else:
+            del texts[key]
 
     def exposition(self) -> list[bytes]:
         """A text a family."""
-        return [b"".join((head, *texts.values())) for head, texts in zip(self._heads, self._texts, strict=True)]
+        for place, texts in enumerate(self._texts):
+            if place not in self._joined:
+                self._joined[place] = b"".join((self._heads[place], *texts.values()))
+        return [self._joined[place] for place in range(len(self._texts))]
 
 
 class KubeState:
@@ -112,9 +125,10 @@ class KubeState:
             parts = self.exposition()  # at once: all families show one state
             length = str(sum(map(len, parts)))
 
-            async def body() -> AsyncIterator[bytes]:
+            async def body() -> AsyncIterator[memoryview]:
                 for part in parts:
-                    yield part
+                    for at in range(0, len(part), _AT_ONCE):
+                        yield memoryview(part)[at : at + _AT_ONCE]
 
             return StreamingResponse(body(), headers={"content-type": CONTENT_TYPE, "content-length": length})
 
