@@ -244,6 +244,7 @@ def test_a_trace_of_requests(tmp_path: Path) -> None:
         ("a,b\n1,2\n2,3\n", "no time column named one of period"),
         ("time,count\n1,x\n2,3\n", "t.csv:2: 'x' is not a number"),
         ("time,count\n1,-4\n2,3\n", "not a load"),
+        ("time,load\n" + "".join(f"{at},5\n" for at in range(20)), "name the one of the load with --column: load"),
         ("time,count\nyesterday,4\n2,3\n", "t.csv:2: 'yesterday' is not a time"),
         ("time,count\n1\n2,3\n", "t.csv:2: 1 columns"),
         ("time,count\n1,4\n", "fewer than two rows"),

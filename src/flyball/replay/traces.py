@@ -15,6 +15,7 @@ _TIME_NAMES = ("period", "timestamp", "time", "date", "ds")
 _VALUE_NAMES = ("count", "value", "requests", "y")
 MAX_SECONDS = 400 * 86_400
 _IRREGULAR = 0.05  # share of rows much sooner than most: above it they are no counts of a period
+_EVEN = 0.9  # share of steps alike: above it the rows are no single requests
 _COARSE_S = 30  # between points, about the time in which a policy reacts
 
 
@@ -45,7 +46,7 @@ def read_trace(
 
     With a value column the rows are counts of the period up to the next row, spread evenly over it (or already
     ``per_second``) and joined by straight lines; where rows come at any time, each is what its second asks for.
-    Without a column each row is a request. ``compress`` runs time that many times as fast; ``begin`` and ``end``
+    Without a column each row is a request, unless rows come at even steps. ``compress`` runs time that many times as fast; ``begin`` and ``end``
     (ISO 8601) cut first.
 
     Raises:
@@ -69,11 +70,18 @@ def read_trace(
         span = f"; its rows are from {_shown(times_s[0])} to {_shown(times_s[-1])}" if len(times_s) else ""
         raise ConfigError(f"{path}: fewer than two rows between {begin or 'the start'} and {end or 'the end'}{span}")
     times_s = times_s[keep]
-    if values is None:
-        return _from_requests(path.stem, times_s, compress)
-    values = values[order][keep]
     steps = np.diff(times_s)
     period_s = float(np.median(steps))
+    if values is None:
+        others = [name for index, name in enumerate(header) if index != at]
+        even = np.abs(steps - period_s) <= 0.05 * period_s
+        if others and period_s > 0 and len(steps) > 10 and even.mean() > _EVEN:
+            raise ConfigError(
+                f"{path}: rows come every {period_s:g} s, as measurements do, but no column is named "
+                f"{', '.join(_VALUE_NAMES)}; name the one of the load with --column: {', '.join(others)}"
+            )
+        return _from_requests(path.stem, times_s, compress)
+    values = values[order][keep]
     if not per_second and (steps < 0.5 * period_s).mean() > _IRREGULAR:
         return _from_requests(path.stem, times_s, compress, values, valued)
     if period_s <= 0:
