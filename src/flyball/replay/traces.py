@@ -46,8 +46,8 @@ def read_trace(
 
     With a value column the rows are counts of the period up to the next row, spread evenly over it (or already
     ``per_second``) and joined by straight lines; where rows come at any time, each is what its second asks for.
-    Without a column each row is a request, unless rows come at even steps. ``compress`` runs time that many times as fast; ``begin`` and ``end``
-    (ISO 8601) cut first.
+    Without a column each row is a request, unless rows come at even steps. ``compress`` runs time that many times as
+    fast; ``begin`` and ``end`` (ISO 8601) cut first.
 
     Raises:
         ConfigError: no file, no such column, a row that cannot be read, or fewer than two rows.
