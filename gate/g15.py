@@ -4,8 +4,7 @@ The API server is a process of its own; pods are objects with a status, their me
 is scraped a few times before it is deleted. Discovery, scraping and store run in a process of their own, too: what the
 gate writes down lies between what they let go of, and would keep whole pools of memory from the system. Memory is
 compared after the first tenth, when all parts have done their work once, and at the end; before each look the clock is
-put on until sealing takes what ended out of the head. At the end it has three minutes to come back: what keeps the
-nearly empty pools of the most that there was are a few timers that were cancelled and are not due yet.
+put on until sealing takes what ended out of the head. At the end it has three minutes to come back.
 """
 
 import asyncio
