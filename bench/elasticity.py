@@ -1,7 +1,7 @@
 """How well supply follows demand on the World Cup's traffic, against three peers in one run.
 
 Set-up of the issue: 1998-06-08 to 07-08, time ten times as fast (72 h), pods of 24 requests/s ready after 30 s, HPA
-target 70 %, demand from 70 %. Needs the traces (FLYBALL_TRACES or ../shared/traces). Our constants were found on the
+target 70 %, demand from 70 %. Needs ../shared/traces (FLYBALL_SHARED). Our constants were found on the
 first half (tools/fit_fast.py); ``half2_*`` is the half that was not looked at. ``shuffled_*``, ``shifted_*`` and
 ``missing_*``: with forecasts that are wrong, not more than 1 % worse than the HPA that we replace. The other traces are
 reported as they come.
@@ -25,7 +25,7 @@ from flyball.scaling import spec_from_hpa
 from flyball.scaling.elasticity import Scores, scores
 
 ROOT = Path(__file__).parents[1]
-TRACES = Path(os.environ.get("FLYBALL_TRACES", ROOT.parent / "shared" / "traces"))
+TRACES = Path(os.environ.get("FLYBALL_SHARED") or ROOT.parent / "shared") / "traces"
 CAPACITY = 24
 FLOORS = {"theta_u": 0.3, "tau_u": 5.0, "theta_o": 9.0, "changes": 4000}
 UNITS = {"theta_u": "%", "tau_u": "%", "theta_o": "%", "changes": "changes"}
@@ -102,7 +102,7 @@ def world_cup() -> Trace:
     """The trace of the set-up."""
     path = TRACES / "worldcup98_per_minute.csv"
     if not path.exists():
-        sys.exit(f"{path} is not there; set FLYBALL_TRACES to the directory of the traces")
+        sys.exit(f"{path} is not there; name the parent of traces in FLYBALL_SHARED")
     return read_trace(path, compress=10, begin="1998-06-08", end="1998-07-08")
 
 
