@@ -34,7 +34,7 @@ SYSTEM_NAMESPACE = "flyball-system"
 ADAPTER_SERVICE = "flyball-embedded-adapter"  # another name than that of what flyball install makes
 STATSD_PORT = 8125
 QUERY_SWITCH_INTERVAL_S = 0.001
-SHARE_S = 0.01  # a Governor is evaluated when a sample lands, and must not be told what was before it
+SHARE_S = 0.0  # a Governor is evaluated when a sample lands, and must not be told what was before it
 
 
 @dataclass(frozen=True, slots=True)

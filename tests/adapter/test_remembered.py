@@ -42,6 +42,26 @@ def test_one_question_at_a_time_and_its_answer_for_a_while(monkeypatch: pytest.M
     asyncio.run(main())
 
 
+def test_without_a_time_to_keep_it_an_answer_serves_who_waits_for_it_and_nobody_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(clock, "monotonic_s", lambda: 100.0)
+    value = 0
+
+    async def main() -> None:
+        async def ask() -> int:
+            await asyncio.sleep(0)
+            return value
+
+        nonlocal value
+        cache: Remembered[int] = Remembered(lambda _: 0.0)
+        assert await asyncio.gather(cache.get("a", ask), cache.get("a", ask)) == [0, 0] and cache.asked == 1
+        value = 1  # a sample landed in the same moment
+        assert await cache.get("a", ask) == 1
+
+    asyncio.run(main())
+
+
 def test_a_failure_is_given_to_all_and_kept_for_none() -> None:
     async def main() -> None:
         calls = 0
