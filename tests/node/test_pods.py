@@ -200,6 +200,69 @@ asyncio.run(main())
     run(tmp_path, story)
 
 
+def test_a_program_that_a_killed_node_was_starting_runs_once(tmp_path):
+    marks = tmp_path / "marks"
+    command = ["/bin/sh", "-c", f"echo began >> {marks}; exec sleep 60"]
+    script = f"""
+import asyncio, os, pathlib, signal
+from flyball.localcluster.node import process
+async def dies(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+process._read_line = dies
+directory = pathlib.Path({str(tmp_path / "node/pods/uid-p/containers/main")!r})
+asyncio.run(process.start(directory, 0, {command!r}, dict(os.environ), "/"))
+"""
+
+    async def story(manager, client, recorder):
+        node = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
+        assert await node.wait() == -signal.SIGKILL
+        fresh = PodManager(manager.directory, 0, client, recorder)
+        await fresh.take_over()
+        fresh.observe("ADDED", pod("p", command))
+        await until(lambda: client.status("p").get("phase") == "Running")
+        await until(marks.exists)
+        assert marks.read_text() == "began\n"
+        assert client.status("p")["containerStatuses"][0]["restartCount"] == 0
+        await fresh.close(stop_pods=True, grace_s=1.0)
+
+    run(tmp_path, story)
+
+
+def test_a_pod_that_has_ended_stays_so_when_its_node_starts_again(tmp_path):
+    ended = pod("p", ["true"], volumeMounts=[{"name": "config", "mountPath": "/config"}])
+    ended["spec"] |= {"restartPolicy": "Never", "volumes": [{"name": "config", "configMap": {"name": "gone"}}]}
+
+    async def story(manager, client, recorder):
+        client.put("ConfigMap", {"metadata": {"name": "gone", "namespace": "default"}, "data": {}})
+        manager.observe("ADDED", ended)
+        await until(lambda: client.status("p").get("phase") == "Succeeded")
+        client.objects.clear()
+        written = len(client.patches)
+        fresh = PodManager(manager.directory, 0, client, recorder)
+        # The new node may be shown the object as it was before its end.
+        fresh.observe("ADDED", ended)
+        await until(lambda: len(client.patches) > written)
+        assert client.status("p")["phase"] == "Succeeded"
+        assert "FailedMount" not in recorder.reasons()
+        await fresh.close(stop_pods=True, grace_s=1.0)
+
+    run(tmp_path, story)
+
+
+def test_what_the_api_has_as_ended_is_not_brought_back_to_life(tmp_path):
+    failed = pod("p", ["sleep", "60"])
+    failed["status"] = {"phase": "Failed", "reason": "DeadlineExceeded"}
+
+    async def story(manager, client, recorder):
+        (manager.directory / "pods/uid-p").mkdir(parents=True)
+        manager.observe("ADDED", failed)
+        await until(lambda: client.status("p"))
+        assert client.status("p")["phase"] == "Failed"
+        assert not manager.workers["uid-p"].containers[0].alive
+
+    run(tmp_path, story)
+
+
 def test_the_cpu_limit_holds(tmp_path):
     async def story(manager, client, recorder):
         manager.observe(

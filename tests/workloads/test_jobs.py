@@ -59,6 +59,13 @@ def test_completions_are_counted_once_also_when_a_finished_pod_is_deleted(tmp_pa
     run(tmp_path, body)
 
 
+def test_a_pod_counted_as_failed_when_it_was_deleted_is_not_counted_again_when_it_succeeds():
+    pod = {"metadata": {"uid": "p", "finalizers": [jobplan.FINALIZER]}, "status": {"phase": "Succeeded"}}
+    body = job(completions=2) | {"status": {"uncountedTerminatedPods": {"failed": ["p"]}}}
+    tally = jobplan.count(body, [pod])
+    assert (tally.all_failed, tally.all_succeeded) == (1, 0)
+
+
 def test_too_many_failures_end_a_job_and_its_time_to_live_removes_it(tmp_path):
     async def body(client, node):
         node.ends["bad"] = "Failed"

@@ -127,7 +127,7 @@ class Node:
         Raises:
             ConfigError: the port is taken.
         """
-        self.pods.continue_all()
+        await self.pods.take_over()
         pki = self.data_dir / "pki"
         api = NodeApi(self.pods, pki / "token", self.statistics, self._knows, self._asked.collect)
         proxy_page = MetricsPage(Series(self.proxy.series.collect).exposition, None)

@@ -110,9 +110,10 @@ class PodManager:
 
     # -- pods come and go ----------------------------------------------------------------------------------------
 
-    def continue_all(self) -> None:
-        """Continues what a limiter of an earlier node process left stopped; needs no API."""
+    async def take_over(self) -> None:
+        """Waits for what an earlier node process was starting, continues what it left stopped; needs no API."""
         for containers in (self.directory / "pods").glob("*/containers/*"):
+            await process.settle(containers)
             for attempt in process.attempts(containers)[-1:]:
                 numbers = process.read_run(containers, attempt)
                 if numbers and procfs.same_process(numbers[2], numbers[3], numbers[4]):

@@ -2,9 +2,10 @@
 # ruff: noqa: UP031
 """Keeps one container's process: its parent, its log writer, the keeper of its exit code.
 
-Run as ``python -I -S podshim.py DIRECTORY ATTEMPT READY_FD CWD PROGRAM [ARG...]`` with the container's own
+Run as ``python -I -S podshim.py DIRECTORY ATTEMPT READY_FD,LOCK_FD CWD PROGRAM [ARG...]`` with the container's own
 environment, in a session of its own, so that the container outlives the node process. Files in DIRECTORY:
 
+- ``ATTEMPT.lock``: locked until there is a ``.run`` or an ``.exit``; of a node that died meanwhile the next one waits
 - ``ATTEMPT.run``: ``shim_pid shim_start pid pid_start started_ms``, written once the program runs
 - ``ATTEMPT.log``, ``.log.1`` ... ``.log.4``: CRI lines, ``2026-01-02T03:04:05.678901234Z stdout F text``
 - ``ATTEMPT.ctl``: a FIFO that the node holds open for writing; when the node dies the program is continued,
@@ -273,7 +274,8 @@ def reap(main):
 
 
 def main():
-    directory, attempt, ready, cwd = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+    directory, attempt, told, cwd = sys.argv[1:5]
+    ready, lock = map(int, told.split(","))
     argv = sys.argv[5:]
     base = os.path.join(directory, attempt)
     become_subreaper()
@@ -287,6 +289,7 @@ def main():
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
     os.set_inheritable(ready, False)
+    os.set_inheritable(lock, False)
     try:
         os.mkfifo(base + ".ctl", 0o600)
     except OSError:
@@ -307,6 +310,7 @@ def main():
         pass
     run = "%d %d %d %d %d" % (os.getpid(), start_ticks(os.getpid()), pid, start_ticks(pid), started_ms)
     write_whole(base + ".run", run + "\n")
+    os.close(lock)
     try:
         os.write(ready, ("ok %s\n" % run).encode())
         os.close(ready)
@@ -365,7 +369,7 @@ def main():
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     code = 128 + number if number else os.WEXITSTATUS(status)
     write_whole(base + ".exit", "%d %d %d %d\n\n" % (code, number, finished_ms, cpu_us))
-    for ending in (".ctl", ".sock"):
+    for ending in (".ctl", ".sock", ".lock"):
         try:
             os.unlink(base + ending)
         except OSError:

@@ -143,6 +143,7 @@ class PodWorker:
             self._seen_s = None
             self._looks = 1
         self.state.started_ms = int(record.get("started_ms") or 0)
+        self.state.initialized = bool(record.get("initialized"))
         self.state.ip = self._address()
         for one in self.containers:
             kept = record.get("containers", {}).get(one.name, {})
@@ -184,6 +185,7 @@ class PodWorker:
             "name": self.name,
             "uid": self.uid,
             "started_ms": self.state.started_ms,
+            "initialized": self.state.initialized,
             "containers": {
                 one.name: {**one.to_record(), "stopped_by_node": stopped_by_node} for one in self.containers
             },
@@ -247,7 +249,7 @@ class PodWorker:
         """Brings the pod nearer to what its object asks for; when to look again, in monotonic seconds."""
         now = clock.monotonic_s()
         due = now + 3600.0
-        pod_phase = phase(self.policy, self.state)
+        pod_phase = phase(self.pod, self.state)
         if pod_phase in ("Succeeded", "Failed"):
             for one in self.containers:
                 await self._stop(one, 2.0)
@@ -393,9 +395,8 @@ class PodWorker:
             return one.retry_at
         if one.claims_ports:
             self.manager.on_host_ports(one.tcp_ports(), self)
-        if again or one.attempt or process.attempts(one.directory):
-            one.attempt = max([one.attempt, *process.attempts(one.directory)]) + 1 if again else one.attempt
         if again:
+            one.attempt = max([one.attempt, *process.attempts(one.directory)]) + 1
             one.state.restart_count += 1
             one.state.last_terminated = one.state.terminated
             for number in process.attempts(one.directory)[: -(ATTEMPTS_KEPT - 1) or None]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from flyball.localcluster.node import procfs
 
 READY_TIMEOUT_S = 10.0
 EXIT_POLL_S = 0.2
+SETTLE_POLL_S = 0.02
 _SHIM = Path(__file__).with_name("podshim.py")
 
 
@@ -191,9 +193,12 @@ async def start(
     """
     directory.mkdir(parents=True, exist_ok=True)
     ready_read, ready_write = os.pipe()
+    starting = os.open(directory / f"{attempt}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(starting, fcntl.LOCK_EX)  # the shim has the same lock, and keeps it when this process dies
     try:
         os.set_blocking(ready_read, False)
-        command = [sys.executable, "-I", "-S", str(_SHIM), str(directory), str(attempt), str(ready_write), cwd, *argv]
+        told = f"{ready_write},{starting}"
+        command = [sys.executable, "-I", "-S", str(_SHIM), str(directory), str(attempt), told, cwd, *argv]
         shim_env = dict(env)
         if root is not None:
             shim_env["FLYBALL_ROOT"] = root.text()
@@ -213,7 +218,7 @@ async def start(
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
-                pass_fds=(ready_write,),
+                pass_fds=(ready_write, starting),
                 cwd="/",
             )
         except (OSError, ValueError) as exc:
@@ -223,12 +228,38 @@ async def start(
         line = await _read_line(ready_read, READY_TIMEOUT_S)
     finally:
         os.close(ready_read)
+        os.close(starting)
     word, _, rest = line.partition(" ")
     if word != "ok":
         with contextlib.suppress(subprocess.TimeoutExpired):
             popen.wait(timeout=1.0)
         raise StartError(rest.strip() or "the pod shim ended before the program began")
     return ContainerProcess(directory, attempt, [int(field) for field in rest.split()], on_exit, popen)
+
+
+async def settle(directory: Path) -> None:
+    """Waits for the shims of attempts that a node began and did not live to see run; call it before ``adopt``.
+
+    Afterwards each attempt has a ``.run`` or an ``.exit``, or it never began and has left no trace.
+    """
+    deadline = clock.monotonic_s() + READY_TIMEOUT_S
+    for path in directory.glob("*.lock"):
+        while (locked := _is_locked(path)) and clock.monotonic_s() < deadline:
+            await asyncio.sleep(SETTLE_POLL_S)
+        attempt = int(path.stem)
+        if not locked and read_run(directory, attempt) is None and read_exit(directory, attempt) is None:
+            forget_attempt(directory, attempt)
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 async def _read_line(fd: int, timeout_s: float) -> str:

@@ -73,8 +73,15 @@ class PodState:
         return [one for one in self.containers if not (one.init or one.ephemeral)]
 
 
-def phase(restart_policy: str, state: PodState) -> str:
-    """Pending, Running, Succeeded or Failed."""
+def phase(pod: Object, state: PodState) -> str:
+    """Pending, Running, Succeeded or Failed; a pod that the API has as ended stays so.
+
+    Source: kubernetes pkg/kubelet/kubelet_pods.go, generateAPIPodStatus.
+    """
+    before = (pod.get("status") or {}).get("phase")
+    if before in ("Succeeded", "Failed"):
+        return str(before)
+    restart_policy = pod.get("spec", {}).get("restartPolicy") or "Always"
     if state.failed:
         return "Failed"
     inits = [one for one in state.containers if one.init]
@@ -164,14 +171,13 @@ def qos_class(spec: Object) -> str:
 
 def build(pod: Object, state: PodState, now_ms: int) -> Object:
     """The whole status, as the node writes it."""
-    spec = pod.get("spec", {})
-    pod_phase = phase(spec.get("restartPolicy") or "Always", state)
+    pod_phase = phase(pod, state)
     status: Object = {
         "phase": pod_phase,
         "conditions": conditions(pod, state, pod_phase, now_ms),
         "hostIP": HOST_IP,
         "hostIPs": [{"ip": HOST_IP}],
-        "qosClass": qos_class(spec),
+        "qosClass": qos_class(pod.get("spec", {})),
         "containerStatuses": [one.to_status() for one in state.mains],
         "reason": state.failed[0] if state.failed else None,
         "message": state.failed[1] if state.failed else None,

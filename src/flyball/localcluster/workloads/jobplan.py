@@ -166,12 +166,13 @@ def count(job: Object, pods: list[Object]) -> Tally:
                 tally.succeeded += 1
             else:
                 tally.failed += 1
+    counted = {uid for uids in tally.waiting.values() for uid in uids}
     for pod in pods:
         kind, uid = outcome(pod), pod["metadata"]["uid"]
         if kind == "failed" and jobpolicy.action_on(job, pod)[0] == jobpolicy.IGNORE:
             tally.ignored.add(uid)
             continue
-        if not kind or not is_tracked(pod) or uid in tally.waiting[kind]:
+        if not kind or not is_tracked(pod) or uid in counted:
             continue
         if indexed and kind == "succeeded":
             if 0 <= index_of(pod) < (completions_of(job) or 0):
