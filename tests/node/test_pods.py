@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flyball.errors import ConfigError
-from flyball.localcluster.node import containerlogs, images, procfs
+from flyball.localcluster.node import containerlogs, images, process, procfs
 from flyball.localcluster.node.pods import PodManager
 
 from .fakes import pod, run, until
@@ -228,6 +228,23 @@ asyncio.run(process.start(directory, 0, {command!r}, dict(os.environ), "/"))
     run(tmp_path, story)
 
 
+def test_a_program_that_is_being_started_ends_with_its_node(tmp_path, monkeypatch):
+    async def never(*_):
+        await asyncio.Event().wait()
+
+    async def story(manager, client, recorder):
+        monkeypatch.setattr(process, "_read_line", never)
+        manager.observe("ADDED", pod("p", ["sleep", "60"]))
+        directory = manager.directory / "pods/uid-p/containers/main"
+        await until((directory / "0.lock").exists)
+        await manager.close(stop_pods=True, grace_s=1.0)
+        numbers = process.read_run(directory, 0)
+        assert numbers and procfs.start_ticks(numbers[2]) == 0
+        assert process.read_exit(directory, 0).signal == signal.SIGTERM
+
+    run(tmp_path, story)
+
+
 def test_a_pod_that_has_ended_stays_so_when_its_node_starts_again(tmp_path):
     ended = pod("p", ["true"], volumeMounts=[{"name": "config", "mountPath": "/config"}])
     ended["spec"] |= {"restartPolicy": "Never", "volumes": [{"name": "config", "configMap": {"name": "gone"}}]}
@@ -282,8 +299,6 @@ def test_the_cpu_limit_holds(tmp_path):
 
 
 def test_logs_rotate_tail_and_follow(tmp_path):
-    from flyball.localcluster.node import process
-
     async def main():
         script = "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; printf end"
         env = {"PATH": os.environ["PATH"]}

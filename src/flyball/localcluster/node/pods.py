@@ -162,15 +162,20 @@ class PodManager:
             if path.name in uids:
                 continue
             for containers in path.glob("containers/*"):
-                for attempt in process.attempts(containers)[-1:]:
-                    running = process.adopt(containers, attempt)
-                    if running is not None:
-                        running.signal(signal.SIGTERM)
-                        if not await running.wait_for(2.0):
-                            running.signal(signal.SIGKILL)
-                            await running.wait_for(5.0)
+                await self._end(containers)
             shutil.rmtree(path, ignore_errors=True)
         self.addresses.keep(uids)
+
+    async def _end(self, containers: Path) -> None:
+        """Ends what still runs of a container that no worker keeps."""
+        await process.settle(containers)
+        for attempt in process.attempts(containers)[-1:]:
+            running = process.adopt(containers, attempt)
+            if running is not None:
+                running.signal(signal.SIGTERM)
+                if not await running.wait_for(2.0):
+                    running.signal(signal.SIGKILL)
+                    await running.wait_for(5.0)
 
     def port_conflict(self, worker: PodWorker, one: Container) -> str:
         """Why the container cannot have its ports in the host's network; ``""`` when it can."""
@@ -238,6 +243,9 @@ class PodManager:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if stop_pods:  # what was just being started, too
+            containers = [one.directory for worker in self.workers.values() for one in worker.containers]
+            await asyncio.gather(*map(self._end, containers))
         await asyncio.to_thread(self.limiter.close)
         if self.cgroups is not None:
             tries = _GROUP_TRIES if stop_pods else 1  # the killed stay in their group for a moment
