@@ -37,6 +37,7 @@ log = logging.getLogger("flyball.server")
 QUERY_SWITCH_INTERVAL_S = 0.001
 #: For queries whose time is over and which have not noticed yet.
 QUERY_THREADS_SPARE = 4
+FLUSH_LOOK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +151,17 @@ def without_effect(loaded: Loaded) -> list[str]:
 
 
 class Configuration:
-    """The configuration in force. ``apply`` is called with each one that is read without an error."""
+    """The configuration in force. ``apply`` is called with each one that is read without an error.
 
-    def __init__(self, path: Path, apply: Callable[[Loaded], None]) -> None:
+    Args:
+        check: raises ``ConfigError`` for what is right elsewhere and wrong here.
+    """
+
+    def __init__(
+        self, path: Path, apply: Callable[[Loaded], None], check: Callable[[Loaded], None] = lambda _: None
+    ) -> None:
         self.path = path
+        self._check = check
         self.loaded = Loaded(PrometheusConfig(), (), (), "")
         self.last_reload = (True, clock.now_ms())
         self._apply = apply
@@ -168,6 +176,7 @@ class Configuration:
         async with self._lock:
             try:
                 loaded = await asyncio.to_thread(load, self.path)
+                self._check(loaded)
             except ConfigError:
                 self.last_reload = (False, self.last_reload[1])
                 raise
@@ -195,12 +204,17 @@ def run_server(settings: ServerSettings, ready: Callable[[list[str]], None]) -> 
     Raises:
         FlyballError: the configuration is wrong, the store is not usable, or a port is taken.
     """
+    run_until_done(_serve(settings, ready))
+
+
+def run_until_done(serving: Coroutine[Any, Any, None]) -> None:
+    """Runs it on the fastest event loop that there is."""
     runner: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
     with contextlib.suppress(ImportError):
         import uvloop
 
         runner = uvloop.run
-    runner(_serve(settings, ready))
+    runner(serving)
 
 
 async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -> None:
@@ -238,7 +252,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
     manager = ScrapeManager(store.head)
     discovery = Discovery(manager.set_groups)
     kubernetes = _Kubernetes(discovery)
-    remote = _RemoteWriters(store)
+    remote = RemoteWriters(store)
     generated = Generated(settings.operator_namespace, lambda: apply(configuration.loaded))
 
     def apply(loaded: Loaded) -> None:
@@ -308,15 +322,16 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
                 hosts = LOOPBACK_HOSTS if host in LOOPBACK_HOSTS else None
                 servers.append(await serve(app, host=host, port=port, allowed_hosts=hosts, name="Prometheus API"))
             await configuration.reload()
-            reloads: set[asyncio.Task[None]] = set()
-            loop.add_signal_handler(signal.SIGHUP, lambda: reloads.add(loop.create_task(_reload(configuration))))
+            reload_on_hangup(configuration)
             parts += [
                 loop.create_task(store.run(), name="store"),
                 loop.create_task(manager.run(), name="scraping"),
                 loop.create_task(rules.run(), name="rules"),
             ]
             if "auto-reload-config" in settings.features:
-                looks = on_change(configuration.files, partial(_reload, configuration), settings.auto_reload_ms / 1e3)
+                looks = on_change(
+                    configuration.files, partial(reload_or_say, configuration), settings.auto_reload_ms / 1e3
+                )
                 parts.append(loop.create_task(looks, name="reloading"))
             if settings.operator_namespace:
                 parts.append(loop.create_task(generated.run(), name="operator's configuration"))
@@ -351,12 +366,17 @@ def _alertmanagers(config: PrometheusConfig) -> list[Any]:
     return targets
 
 
-class _RemoteWriters:
-    """A queue for each receiver. Receivers that a reload does not change go on undisturbed."""
+class RemoteWriters:
+    """A queue for each receiver. Receivers that a reload does not change go on undisturbed.
 
-    def __init__(self, store: Any) -> None:
-        self._store = store
+    Args:
+        kept: how much waits for a receiver; None is what ``flyball.remotewrite`` says.
+    """
+
+    def __init__(self, store: Any, kept: Any = None) -> None:
+        self._store, self._kept = store, kept
         self._running: dict[Any, asyncio.Task[None]] = {}
+        self._queues: dict[Any, Any] = {}
 
     def set_configs(self, configs: tuple[RemoteWriteConfig, ...], external: Mapping[str, str]) -> None:
         wanted = {repr((config, sorted(external.items()))): config for config in configs}
@@ -365,21 +385,38 @@ class _RemoteWriters:
             task.cancel()
         for key, config in wanted.items():
             if key not in self._running:
-                writing = self._write(config, dict(external), stopping)
+                writing = self._write(key, config, dict(external), stopping)
                 self._running[key] = asyncio.get_running_loop().create_task(writing, name=f"remote write {config.url}")
 
-    async def _write(self, config: RemoteWriteConfig, external: Mapping[str, str], before: Sequence[Any]) -> None:
+    async def _write(
+        self, key: str, config: RemoteWriteConfig, external: Mapping[str, str], before: Sequence[Any]
+    ) -> None:
         from flyball.http.client import new_session, tls_context
-        from flyball.remotewrite import RemoteWrite
+        from flyball.remotewrite import Kept, RemoteWrite
         from flyball.scrape.fetch import authorization
 
         await asyncio.gather(*before, return_exceptions=True)  # they may have had this receiver's checkpoint
         try:
             tls = tls_context(config.tls) if config.tls is not None else None
             async with new_session(connections_max=config.queue.max_shards, tls=tls) as session:
-                await RemoteWrite(self._store, config, external, session, partial(authorization, config)).run()
+                credentials = partial(authorization, config)
+                queue = RemoteWrite(self._store, config, external, session, credentials, self._kept or Kept())
+                self._queues[key] = queue
+                await queue.run()
         except (OSError, FlyballError) as exc:
             log.error("remote write to %s does not run: %s", config.url, exc)
+        finally:
+            self._queues.pop(key, None)
+
+    async def flush(self, deadline_s: float) -> bool:
+        """Sends what waits, for so long at most. Returns whether everything was sent."""
+        for queue in self._queues.values():
+            queue.hurry()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(deadline_s):
+                while any(queue.behind for queue in self._queues.values()):
+                    await asyncio.sleep(FLUSH_LOOK_S)
+        return not any(queue.behind for queue in self._queues.values())
 
     async def close(self) -> None:
         for task in self._running.values():
@@ -387,7 +424,21 @@ class _RemoteWriters:
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
 
-async def _reload(configuration: Configuration) -> None:
+def reload_on_hangup(configuration: Configuration) -> None:
+    """From now on SIGHUP reads the file again."""
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected
+
+    def begin() -> None:
+        task = loop.create_task(reload_or_say(configuration))
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, begin)
+
+
+async def reload_or_say(configuration: Configuration) -> None:
+    """Reads the file again; an error is logged, and what was in force stays."""
     try:
         await configuration.reload()
         log.info("configuration reloaded")

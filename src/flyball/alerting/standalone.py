@@ -100,7 +100,13 @@ async def run_alertmanager(settings: StandaloneSettings, ready: Callable[[list[s
         log.info("configuration reloaded")
 
     reloads: set[asyncio.Task[Any]] = set()
-    loop.add_signal_handler(signal.SIGHUP, lambda: reloads.add(loop.create_task(_quietly(reload))))
+
+    def on_hangup() -> None:
+        task = loop.create_task(_quietly(reload))
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
     servers: list[Server] = []
     cluster, exchanges = await _join(settings, alertmanager, servers) if settings.cluster_listen else (None, None)
     app = create_app(alertmanager, reload=reload, cluster=cluster, prefix=settings.prefix)

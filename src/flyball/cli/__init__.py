@@ -13,6 +13,7 @@ from flyball.errors import FlyballError
 COMMANDS = {
     "up": "Run the whole of Flyball on this machine.",
     "server": "Run scraping, the store and the Prometheus API alone, from a prometheus.yml.",
+    "agent": "Ship a node's figures, its kubelet's and other targets' by remote write.",
     "alertmanager": "Run alerting alone, from an alertmanager.yml.",
     "demo": "Run an example under load and watch it scale.",
     "adapter": "Serve the metrics APIs on any cluster, as prometheus-adapter does.",

@@ -72,7 +72,7 @@ async def _kube_state(
             await exporter.run()
 
 
-class _NodeCommand(click.Command):
+class NodeCommand(click.Command):
     """Takes node_exporter's ``--no-collector.NAME``, which has no effect where there is no such collector."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -86,7 +86,7 @@ class _NodeCommand(click.Command):
 
 
 @command.command(
-    "node", cls=_NodeCommand, context_settings=WITHOUT_EFFECT, epilog="Example: flyball exporter node --port 9100"
+    "node", cls=NodeCommand, context_settings=WITHOUT_EFFECT, epilog="Example: flyball exporter node --port 9100"
 )
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=9100, show_default=True)

@@ -82,6 +82,24 @@ def duration(_: click.Context, parameter: click.Parameter, value: str) -> int:
         raise click.BadParameter(str(exc), param=parameter) from None
 
 
+def size(_: click.Context, parameter: click.Parameter, value: str) -> int:
+    """A callback: Prometheus' sizes to bytes."""
+    from flyball.errors import ConfigError
+    from flyball.model.reader import parse_size_bytes
+
+    try:
+        return parse_size_bytes(value)
+    except ConfigError as exc:
+        raise click.BadParameter(str(exc), param=parameter) from None
+
+
+def option(
+    name: str, parameter: str, default: Any, about: str, **more: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option whose default is shown."""
+    return click.option(name, parameter, default=default, show_default=True, help=about, **more)
+
+
 class Accepting(click.Command):
     """Takes flags of the upstream program without effect out of the arguments, and says so.
 

@@ -2,15 +2,13 @@
 
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import click
 
-from flyball.cli.options import Accepting, ListenAddress, duration
-from flyball.errors import ConfigError
+from flyball.cli.options import Accepting, ListenAddress, duration, option, size
 
 #: Flags of Prometheus that are accepted and have no effect here; True for those that take no value.
 _WITHOUT_EFFECT = {
@@ -46,46 +44,31 @@ _WITHOUT_EFFECT = {
 }
 
 
-def _size(_: click.Context, parameter: click.Parameter, value: str) -> int:
-    from flyball.model.reader import parse_size_bytes
-
-    try:
-        return parse_size_bytes(value)
-    except ConfigError as exc:
-        raise click.BadParameter(str(exc), param=parameter) from None
-
-
-def _option(
-    name: str, parameter: str, default: Any, about: str, **more: Any
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option(name, parameter, default=default, show_default=True, help=about, **more)
-
-
 @click.command(
     "server",
     cls=Accepting,
     without_effect=_WITHOUT_EFFECT,
     epilog="Example: flyball server --config.file=prometheus.yml",
 )
-@_option(
+@option(
     "--config.file",
     "config_file",
     "prometheus.yml",
     "The configuration, as Prometheus reads it.",
     type=click.Path(path_type=Path, dir_okay=False),
 )
-@_option(
+@option(
     "--storage.tsdb.path",
     "storage_path",
     "data/",
     "Where samples are kept.",
     type=click.Path(path_type=Path, file_okay=False),
 )
-@_option("--storage.tsdb.retention.time", "retention_ms", "15d", "How long samples are kept.", callback=duration)
-@_option("--storage.tsdb.retention.size", "retention_bytes", "0", "How large blocks may be; 0: any.", callback=_size)
-@_option("--web.listen-address", "listen", ("0.0.0.0:9090",), "Where to listen.", multiple=True, type=ListenAddress())
-@_option("--web.external-url", "external_url", "", "The URL under which others reach this server.")
-@_option("--web.route-prefix", "route_prefix", "", "The prefix of all paths; the external URL's path by default.")
+@option("--storage.tsdb.retention.time", "retention_ms", "15d", "How long samples are kept.", callback=duration)
+@option("--storage.tsdb.retention.size", "retention_bytes", "0", "How large blocks may be; 0: any.", callback=size)
+@option("--web.listen-address", "listen", ("0.0.0.0:9090",), "Where to listen.", multiple=True, type=ListenAddress())
+@option("--web.external-url", "external_url", "", "The URL under which others reach this server.")
+@option("--web.route-prefix", "route_prefix", "", "The prefix of all paths; the external URL's path by default.")
 @click.option(
     "--web.enable-lifecycle", "lifecycle", is_flag=True, help="Reload and quit by POST to /-/reload, /-/quit."
 )
@@ -99,23 +82,23 @@ def _option(
 @click.option(
     "--web.enable-otlp-receiver", "otlp_receiver", is_flag=True, help="Take OTLP metrics at /api/v1/otlp/v1/metrics."
 )
-@_option(
+@option(
     "--config.auto-reload-interval",
     "auto_reload_ms",
     "30s",
     "How often files are looked at, with --enable-feature=auto-reload-config.",
     callback=duration,
 )
-@_option("--operator-namespace", "operator_namespace", "", "Also run what flyball operator writes there.")
-@_option("--rules.alert.resend-delay", "alert_resend_ms", "1m", "Least time between sendings.", callback=duration)
-@_option("--query.lookback-delta", "lookback_ms", "5m", "How far a query looks back for a sample.", callback=duration)
-@_option("--query.timeout", "query_timeout_ms", "2m", "How long a query may take.", callback=duration)
-@_option("--query.max-concurrency", "queries_max", "2", "Queries that run at once.", type=click.IntRange(1, 64))
-@_option("--query.max-samples", "query_samples_max", "50000000", "Samples of one query.", type=click.IntRange(1))
-@_option("--query.max-series", "query_series_max", "2000000", "Series of one selector.", type=click.IntRange(1))
-@_option("--storage.memory-limit", "memory_limit_bytes", "2GB", "Memory of the newest samples' arrays.", callback=_size)
+@option("--operator-namespace", "operator_namespace", "", "Also run what flyball operator writes there.")
+@option("--rules.alert.resend-delay", "alert_resend_ms", "1m", "Least time between sendings.", callback=duration)
+@option("--query.lookback-delta", "lookback_ms", "5m", "How far a query looks back for a sample.", callback=duration)
+@option("--query.timeout", "query_timeout_ms", "2m", "How long a query may take.", callback=duration)
+@option("--query.max-concurrency", "queries_max", "2", "Queries that run at once.", type=click.IntRange(1, 64))
+@option("--query.max-samples", "query_samples_max", "50000000", "Samples of one query.", type=click.IntRange(1))
+@option("--query.max-series", "query_series_max", "2000000", "Series of one selector.", type=click.IntRange(1))
+@option("--storage.memory-limit", "memory_limit_bytes", "2GB", "Memory of the newest samples' arrays.", callback=size)
 @click.option("--enable-feature", "features", multiple=True, help="Feature flags, by comma; may be repeated.")
-@_option("--log.level", "log_level", "info", "What to log.", type=click.Choice(["debug", "info", "warn", "error"]))
+@option("--log.level", "log_level", "info", "What to log.", type=click.Choice(["debug", "info", "warn", "error"]))
 @click.pass_context
 def command(ctx: click.Context, /, **given: Any) -> None:
     """Run scraping, the store and the Prometheus API alone, from a prometheus.yml.

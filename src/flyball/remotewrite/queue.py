@@ -2,7 +2,7 @@
 
 A window of the log is read, split over shards by series, and sent; when all of it was taken or refused for good, the
 checkpoint moves on. What was sent and not checkpointed when the process dies is sent again, which receivers accept.
-While a receiver is away the log keeps what it has not seen (``wal.HELD_MAX_BYTES`` at most).
+While a receiver is away the log keeps what it has not seen, within ``Kept``.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import aiohttp
 from prometheus_client import Counter, Gauge
@@ -32,7 +33,7 @@ from flyball.remotewrite.sending import Sender
 from flyball.store.database import Database
 from flyball.store.files import write_atomically
 from flyball.store.tailing import Logged, LogTail
-from flyball.store.wal import SEQUENCE_BITS
+from flyball.store.wal import HELD_MAX_BYTES, SEQUENCE_BITS
 
 log = logging.getLogger(__name__)
 _NAMES = ("remote_name", "url")
@@ -69,6 +70,19 @@ _KNOWN_MAX = 500_000
 _Entry = tuple[bytes, bytes, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How much of the log waits for a receiver that is away; what is beyond is given up and counted as lost.
+
+    Attributes:
+        max_bytes: of the whole log on the disk.
+        max_age_ms: of a segment's newest sample.
+    """
+
+    max_bytes: int = HELD_MAX_BYTES
+    max_age_ms: int | None = None
+
+
 class RemoteWrite:
     """Sends everything that the store logs to one receiver.
 
@@ -84,14 +98,16 @@ class RemoteWrite:
         external: Mapping[str, str],
         session: aiohttp.ClientSession,
         credentials: Callable[[], Mapping[str, str]],
+        kept: Kept = Kept(),
     ) -> None:
-        self.config = config
+        self.config, self.kept = config, kept
         self._store, self._external = store, external
         name = config.name or hashlib.sha256(config.url.encode()).hexdigest()[:6]
         self._checkpoint = store.directory / "remote-write" / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
         self._sender = Sender(session, config, credentials)
         self._known: dict[Labels, bytes | None] = {}
         self._shards = config.queue.min_shards
+        self._hurried = False
         self._labelled = (name, config.url)
         sequence = self._saved()
         self._tail = LogTail(store.wal.directory, sequence)
@@ -110,8 +126,22 @@ class RemoteWrite:
         write_atomically(self._checkpoint, json.dumps({"sequence": self._sent, "url": self.config.url}).encode())
 
     def first_segment(self) -> int:
-        """The oldest log segment that is still needed."""
-        return self._sent >> SEQUENCE_BITS
+        """The oldest log segment that is still needed, within what may be kept."""
+        wal, first = self._store.wal, self._sent >> SEQUENCE_BITS
+        if self.kept.max_age_ms is not None:
+            oldest_ms = clock.now_ms() - self.kept.max_age_ms
+            while first != wal.number and 0 < wal.newest_ms.get(first, 0) < oldest_ms:
+                first += 1
+        return first if wal.bytes_on_disk() <= self.kept.max_bytes else max(first, wal.number)
+
+    @property
+    def behind(self) -> bool:
+        """Whether something that was logged was not sent yet."""
+        return self._sent < self._store.wal.sequence
+
+    def hurry(self) -> None:
+        """From now on nothing waits for more to be sent with it."""
+        self._hurried = True
 
     async def run(self) -> None:
         """Sends until cancelled."""
@@ -136,6 +166,8 @@ class RemoteWrite:
             found = await asyncio.to_thread(self._read)
             entries += found
             if not found:
+                if self._hurried and entries:
+                    break
                 await asyncio.sleep(_POLL_S)
         if entries:
             await self._send_all(entries)
