@@ -310,6 +310,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
             budget=budget,
             queries_max=settings.queries_max,
             threads_spare=QUERY_THREADS_SPARE,
+            give_way=manager.precedence.give_way,
         )
         if settings.route_prefix:
             from starlette.applications import Starlette

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -298,3 +299,15 @@ def test_times() -> None:
     assert parse_time_ms("1970-01-01T00:00:01.5+00:00") == 1500
     with pytest.raises(ValueError):
         parse_time_ms("nan")
+
+
+def test_a_query_gives_way_between_its_parts() -> None:
+    given: list[str] = []
+
+    async def work(ask: Ask) -> None:
+        status, _ = await ask("/api/v1/query", {"query": "sum(requests_total) + count(odd)", "time": str(BASE_S + 60)})
+        assert status == 200
+
+    with_api(work, give_way=lambda: given.append(threading.current_thread().name))
+    assert len(given) >= 7  # three operations, two selectors, what these read
+    assert threading.main_thread().name not in given

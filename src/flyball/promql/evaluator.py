@@ -77,8 +77,9 @@ class Run:
     def count(self, samples: int) -> None:
         """
         Raises:
-            QueryLimitError: the query holds more samples than it may.
+            QueryLimitError: the query holds more samples than it may, or the caller wants no answer any more.
         """
+        self.check_stopped()
         self.samples += samples
         if self.samples > self.options.samples_max:
             raise QueryLimitError(

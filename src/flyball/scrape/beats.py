@@ -5,8 +5,10 @@ finds there.
 """
 
 import asyncio
+import math
 
 from flyball import clock
+from flyball.scrape.precedence import Precedence
 
 #: A moment is at least so far from the next ...
 BEAT_MIN_MS = 50
@@ -21,6 +23,7 @@ class Beats:
 
     def __init__(self) -> None:
         self.beat_ms = BEAT_MIN_MS
+        self.precedence = Precedence()
         self._waiting: dict[int, list[asyncio.Future[bool]]] = {}
 
     def tune(self, scrapes_per_s: float) -> None:
@@ -47,12 +50,16 @@ class Beats:
         if others is None:
             self._waiting[due_ms] = [waiting]
             loop.call_later((due_ms - clock.now_ms()) / 1000, self._strike, due_ms)
+            self.precedence.due_s = min(self.precedence.due_s, due_ms / 1000)
         else:
             others.append(waiting)
         return waiting
 
     def _strike(self, due_ms: int) -> None:
-        for waiting in self._waiting.pop(due_ms):
+        woken = self._waiting.pop(due_ms)
+        self.precedence.due_s = min(self._waiting, default=math.inf) / 1000
+        self.precedence.begin(len(woken), self.beat_ms / 2000)  # queries keep half of the time
+        for waiting in woken:
             settle(waiting, True)
 
 

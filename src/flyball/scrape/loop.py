@@ -155,6 +155,7 @@ class TargetLoop:
             if abs(at_ms - due_ms) <= max(2, min(interval_ms // 100, 20)):
                 at_ms = due_ms  # aligned times compress better and keep rate windows even
             await self.scrape(at_ms)
+            self.beats.precedence.landed()
 
     async def scrape(self, at_ms: int) -> None:
         """One scrape, dated ``at_ms``. Never raises for what the target does."""

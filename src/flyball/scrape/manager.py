@@ -18,6 +18,7 @@ from flyball.scrape.beats import Beats
 from flyball.scrape.fetch import token_source
 from flyball.scrape.loop import TargetLoop
 from flyball.scrape.pages import KnownPages
+from flyball.scrape.precedence import Precedence
 from flyball.scrape.targets import Target, build_targets
 from flyball.store import Head
 
@@ -103,6 +104,11 @@ class ScrapeManager:
         while self.samples_per_s() < COMPILED_SAMPLES_PER_S:
             await asyncio.sleep(_LOOK_EVERY_S)
         await asyncio.to_thread(load_compiled)
+
+    @property
+    def precedence(self) -> Precedence:
+        """Of the scrapes over whatever computes in threads."""
+        return self._beats.precedence
 
     def samples_per_s(self) -> float:
         """How many samples the targets give as they are now."""

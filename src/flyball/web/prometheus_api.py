@@ -45,6 +45,7 @@ def create_app(
     budget: Budget | None = None,
     queries_max: int = 1,
     threads_spare: int = 0,
+    give_way: Callable[[], None] | None = None,
 ) -> Starlette:
     """The API as an ASGI app.
 
@@ -54,12 +55,13 @@ def create_app(
         routes: more routes, tried before all but queries.
         queries_max: queries that run at once.
         threads_spare: threads of the executor beyond those.
+        give_way: called by queries every now and then, in their threads: waits for what goes before them.
     """
     instance = SERVER.instance = instance or Instance(targets=targets_provider or list)
     budget = budget or Budget()
     if executor is None:
         raise ValueError("an executor is needed: queries must not run on the event loop")
-    queue = QueryQueue(executor, running_max=queries_max, spare=threads_spare)
+    queue = QueryQueue(executor, running_max=queries_max, spare=threads_spare, give_way=give_way)
     queries = QueryHandlers(storage, queue, instance, budget)
     catalogue = CatalogueHandlers(storage, queue, instance, budget.timeout_s)
     status = StatusHandlers(storage, queue, instance, budget.timeout_s)

@@ -28,9 +28,9 @@ Work = Callable[[Stop], Any]
 
 
 class _Query:
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, give_way: Callable[[], None] | None) -> None:
         self.work = work
-        self.stop = Stop()
+        self.stop = Stop(give_way)
         self.running = False
         self.since_s = clock.monotonic_s()  # it waits, then that it runs
         self.abandoned = False
@@ -49,10 +49,19 @@ class QueryQueue:
         waiting_max: queries that may wait; more are refused at once.
         spare: threads of the executor beyond ``running_max``. A query that nobody waits for any more, but that has not
             noticed yet, gives up its place while there is one.
+        give_way: called by running work every now and then, in its thread.
     """
 
-    def __init__(self, executor: Executor, *, running_max: int = 1, waiting_max: int = 1000, spare: int = 0) -> None:
-        self._executor = executor
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        running_max: int = 1,
+        waiting_max: int = 1000,
+        spare: int = 0,
+        give_way: Callable[[], None] | None = None,
+    ) -> None:
+        self._executor, self._give_way = executor, give_way
         self._running_max, self._waiting_max, self._spare = running_max, waiting_max, spare
         self._abandoned = 0
         self._waiting: OrderedDict[str, deque[_Query]] = OrderedDict()
@@ -70,7 +79,7 @@ class QueryQueue:
         if self._count >= self._waiting_max:
             _REFUSED.inc()
             raise UnavailableError(f"{self._count} queries wait already; ask later, or ask for less")
-        query = _Query(work)
+        query = _Query(work, self._give_way)
         self._waiting.setdefault(client, deque()).append(query)
         self._count += 1
         self._next()
