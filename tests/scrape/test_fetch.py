@@ -13,7 +13,7 @@ import zstandard
 
 from flyball.errors import ScrapeError
 from flyball.model.scrapeconfigs import Authorization, ScrapeConfig
-from flyball.scrape.connection import place_of
+from flyball.scrape.connection import _Protocol, place_of
 from flyball.scrape.fetch import Fetcher
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
@@ -249,3 +249,33 @@ def test_urls() -> None:
             place_of(url)
     with pytest.raises(ScrapeError, match="line break"):
         run(Fetcher("http://127.0.0.1:1/", ScrapeConfig("j", http_headers={"A": ("b\r\nC: d",)}), None).fetch(100))
+
+
+def test_an_answer_that_was_there_in_time_counts_though_it_is_read_late() -> None:
+    class Wire:
+        def write(self, data: bytes) -> None:
+            pass
+
+        def abort(self) -> None:
+            pass
+
+    def sent() -> tuple[_Protocol, asyncio.Future]:
+        protocol = _Protocol()
+        protocol.connection_made(Wire())
+        return protocol, protocol.send(b"GET / HTTP/1.1\r\n\r\n", 100)
+
+    async def go() -> None:
+        protocol, late = sent()
+        protocol.expire()  # the loop looks at its timers before it looks at its sockets
+        protocol.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        assert (await late).body == b"ok"
+        again = protocol.send(b"GET / HTTP/1.1\r\n\r\n", 100)  # which the time-out of the first must not end
+        other, never = sent()
+        other.expire()
+        with pytest.raises(TimeoutError):
+            await never
+        assert other.closed
+        assert not protocol.closed
+        assert not again.done()
+
+    asyncio.run(go())

@@ -15,6 +15,7 @@ from flyball.model.frames import is_absent, is_stale
 from flyball.model.labels import Matcher, MatchType
 from flyball.model.scrapeconfigs import RelabelConfig, ScrapeConfig, StaticConfig, TargetGroup
 from flyball.scrape import ScrapeManager, build_targets
+from flyball.scrape import loop as scrape_loop
 from flyball.scrape.loop import TargetLoop
 from flyball.scrape.pages import KnownPages
 from flyball.store import Head
@@ -94,6 +95,31 @@ def test_values_staleness_and_report_series() -> None:
         assert values(head, "scrape_series_added") == [2.0, 0.0, 0.0, 0.0, 2.0]
         assert site.requests[0]["X-Prometheus-Scrape-Timeout-Seconds"] == "10"
         assert "text/plain" in site.requests[0]["Accept"]
+
+    asyncio.run(go())
+
+
+def test_a_page_is_not_learned_again_after_a_failed_scrape(monkeypatch) -> None:
+    learned: list[bytes] = []
+    parse = scrape_loop.parse
+    monkeypatch.setattr(
+        scrape_loop, "parse", lambda body, *rest, **more: learned.append(body) or parse(body, *rest, **more)
+    )
+
+    async def go() -> None:
+        site, head = Site(), Head()
+        async with running(site) as (address, session):
+            loop = loop_for(head, address, session)
+            for index, (status, body) in enumerate(
+                [(200, b"a 1\nb 2\n"), (500, b""), (200, b"a 3\nb 4\n"), (200, b"a 5\n")]
+            ):
+                site.status, site.body = status, body
+                await loop.scrape(T0 + index * 15_000)
+        assert learned == [b"a 1\nb 2\n", b"a 5\n"]
+        assert values(head, "a") == [1.0, "stale", 3.0, 5.0]
+        assert values(head, "b") == [2.0, "stale", 4.0, "stale"]
+        assert values(head, "up") == [1.0, 0.0, 1.0, 1.0]
+        assert values(head, "scrape_series_added") == [2.0, 0.0, 2.0, 0.0]
 
     asyncio.run(go())
 

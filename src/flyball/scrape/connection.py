@@ -24,6 +24,8 @@ _HEADERS_MAX = 64 * 1024
 #: A body above this size is large.
 LARGE_BYTES = 1 << 20
 LARGE_AT_ONCE = 2
+#: The event loop reads its sockets once within this time.
+_LAST_READ_S = 0.001
 
 
 class ConnectionLostError(ScrapeError):
@@ -155,8 +157,12 @@ class _Protocol(asyncio.Protocol):
         self.abort()
 
     def expire(self) -> None:
-        """The answer's time is over."""
-        self._fail(TimeoutError())
+        """The answer's time is over. What has arrived by now counts, if it is this process that was late to read it."""
+        asyncio.get_running_loop().call_later(_LAST_READ_S, self._expired, self._done)
+
+    def _expired(self, asked: "asyncio.Future[Answer] | None") -> None:
+        if asked is self._done and asked is not None and not asked.done():
+            self._fail(TimeoutError())
 
     def abort(self) -> None:
         self.closed = True

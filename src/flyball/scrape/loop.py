@@ -105,6 +105,7 @@ class TargetLoop:
         self._page: Exposition | None = None
         self._labels: list[Labels | None] = []  # of the page's series; None: relabelling drops it
         self._kept = 0
+        self._distinct = 0  # series of the page that are kept
         self._scattered: list[int] = []  # series of the page that do not fit the matrix
         self._plan: Plan | None = None  # None: the page must be learned before it is taken
         self._partial = ""
@@ -257,11 +258,12 @@ class TargetLoop:
         live = {ref.labels for ref in self._live_refs()}
         in_matrix = [one if index not in scattered else None for index, one in enumerate(labels)]
         refs = self._refs([one for one in in_matrix if one is not None], live)
-        added = len({one for one in labels if one is not None} - live - self._live_scattered.keys())
+        distinct = {one for one in labels if one is not None}
+        added = len(distinct - live - self._live_scattered.keys())
         self._plan = Plan([*(refs.get(one) if one is not None else None for one in in_matrix), *self._report_refs()])
         if page is not self._page:
             self.head.describe(page.metadata)
-        self._page, self._labels, self._kept = page, labels, kept
+        self._page, self._labels, self._kept, self._distinct = page, labels, kept, len(distinct)
         self._scattered = sorted(index for index in scattered if labels[index] is not None)
         return added
 
@@ -305,7 +307,8 @@ class TargetLoop:
             missing = self._page.natives.difference(index for index, _ in samples.histograms)
         scraped = len(self._labels) - len(missing)
         kept = self._kept - sum(self._labels[index] is not None for index in missing)
-        report = (1.0, duration_s, scraped, kept, added or 0)
+        fresh = self._distinct if added is None and self._live is None else added or 0  # after a failure all begin anew
+        report = (1.0, duration_s, scraped, kept, fresh)
         values = np.empty(len(samples.values) + len(report))
         values[: -len(report)], values[-len(report) :] = samples.values, report
         ended = () if added is None else set(self._live_refs()).difference(plan.refs)
@@ -373,7 +376,7 @@ class TargetLoop:
         if self._failed_plan is None:
             self._failed_plan = Plan(self._report_refs())
         self._end_scattered(at_ms, {})
-        ended, self._live, self._plan = self._live_refs(), None, None
+        ended, self._live = self._live_refs(), None
         self._writer.commit(at_ms, self._failed_plan, np.array([0.0, duration_s, 0.0, 0.0, 0.0]), ended)
 
     def stop(self, stale: bool) -> None:
