@@ -79,3 +79,36 @@ def test_a_failure_is_given_to_all_and_kept_for_none() -> None:
         assert await cache.get("a", ask) == 2
 
     asyncio.run(main())
+
+
+def test_an_answer_of_before_it_was_forgotten_serves_who_waits_for_it_and_nobody_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(clock, "monotonic_s", lambda: 100.0)
+
+    async def main() -> None:
+        gates = [asyncio.Event(), asyncio.Event()]
+        asked = 0
+
+        async def ask() -> str:
+            nonlocal asked
+            number, asked = asked, asked + 1
+            await gates[number].wait()
+            return "old" if number == 0 else "new"
+
+        cache: Remembered[str] = Remembered(lambda _: 5.0)
+        before = asyncio.create_task(cache.get("a", ask))
+        await asyncio.sleep(0)
+        cache.forget()  # a sample landed
+        after = asyncio.create_task(cache.get("a", ask))
+        while asked < 2:
+            await asyncio.sleep(0)
+        gates[0].set()
+        assert await before == "old" and len(cache) == 0
+        third = asyncio.create_task(cache.get("a", ask))  # waits for the second question, not for a third
+        await asyncio.sleep(0)
+        gates[1].set()
+        assert await asyncio.gather(after, third) == ["new", "new"]
+        assert await cache.get("a", ask) == "new" and asked == 2
+
+    asyncio.run(main())

@@ -35,6 +35,19 @@ def test_whoever_asks_without_a_break_has_answers_renewed_before_they_end() -> N
     assert expected == [105.0, 110.0, 115.0]
 
 
+def test_a_round_that_takes_long_is_one_round() -> None:
+    rounds, expected = Rounds(5.0), []
+    for began in (100, 115, 130, 145):
+        for tenth in range(90):  # nine seconds of every fifteen
+            at_s = began + tenth / 10
+            if (next_s := rounds.asked(at_s)) is not None:
+                expected.append((at_s, next_s))
+    # Of the first nobody knows yet whether it ends.
+    assert expected == [(105.0, 110.0), (115.0, 130.0), (130.0, 145.0), (145.0, 160.0)]
+    assert rounds.serves_s == 7.5  # half of the period
+    assert Rounds(5.0).serves_s == 5.0
+
+
 def test_an_answer_is_renewed_unless_it_serves_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s, asked = 100.0, 0
     monkeypatch.setattr(clock, "monotonic_s", lambda: now_s)
@@ -65,6 +78,35 @@ def test_an_answer_is_renewed_unless_it_serves_until_then(monkeypatch: pytest.Mo
         now_s = 120.0
         await renewed(ask, 121.0)  # it fails, which nobody hears of
         assert asked == 3 and await cache.get("a", ask) == 4
+
+    asyncio.run(main())
+
+
+def test_an_answer_of_a_round_serves_a_late_and_long_one_and_is_renewed_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(clock, "monotonic_s", lambda: now_s)
+
+    async def main() -> None:
+        nonlocal now_s
+        cache: Remembered[int] = Remembered(lambda _: 5.0)
+
+        async def ask() -> int:
+            return cache.asked
+
+        cache.renew("a", ask, 101.5, serves_s=7.5)
+        await asyncio.sleep(0)
+        for at_s in (101.5, 105.1, 108.9):
+            now_s = at_s
+            assert await cache.get("a", ask) == 1
+        now_s = 109.0
+        assert await cache.get("a", ask, serves_s=7.5) == 2
+        now_s = 115.0
+        cache.renew("a", ask, 116.5, serves_s=7.5)  # it would serve until then, and is no longer fresh
+        await asyncio.sleep(0)
+        now_s = 116.4
+        assert await cache.get("a", ask) == 3
 
     asyncio.run(main())
 

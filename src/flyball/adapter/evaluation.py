@@ -119,10 +119,9 @@ class Evaluation:
             return found
 
         key = (limits.options.source, shared.query.expr, limits.staleness_ms, limits.request_time)
-        if self._cache_s >= AHEAD_MIN_S:
-            self._ask_ahead(key, ask)
+        serves_s = self._ask_ahead(key, ask) if self._cache_s >= AHEAD_MIN_S else 0.0
         try:
-            return await self._shared.get(key, ask)
+            return await self._shared.get(key, ask, serves_s=serves_s)
         except QueryRefusedError as exc:
             # Another namespace's data may be at fault (duplicate labels, a limit): that is not this one's problem.
             self.counts["shared_fallbacks"] += 1
@@ -131,24 +130,29 @@ class Evaluation:
 
     def _ask_ahead(
         self, key: Hashable, ask: Callable[[], Coroutine[Any, Any, dict[tuple[str, ...], list[Dated]]]]
-    ) -> None:
-        """Has the answer asked for shortly before the next round, whose first askers then need not wait for it."""
+    ) -> float:
+        """Has the answer asked for shortly before the next round, whose first askers then need not wait for it.
+
+        Returns:
+            How long an answer serves its round, in s.
+        """
         rounds = self._rounds.setdefault(key, Rounds(self._cache_s))
         if len(self._rounds) > SHARED_MAX:
             self._rounds.popitem(last=False)
         now_s = clock.monotonic_s()
         expected_s = rounds.asked(now_s)
         if expected_s is None:
-            return
+            return rounds.serves_s
         if old := self._ahead.pop(key, None):
             old.cancel()
 
         def renew() -> None:
             self._ahead.pop(key, None)
-            self._shared.renew(key, ask, expected_s)
+            self._shared.renew(key, ask, expected_s, serves_s=rounds.serves_s)
 
         delay_s = expected_s - rounds.lead_s - now_s
         self._ahead[key] = asyncio.get_running_loop().call_later(delay_s, renew)
+        return rounds.serves_s
 
     # -- one query -------------------------------------------------------------------------------------------------
 

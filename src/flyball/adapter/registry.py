@@ -1,7 +1,7 @@
 """Which metrics exist: each rule's series query, named and mapped to resources. One rule's failure is its own."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,6 +125,10 @@ class Registry:
         """As ``custom_metrics``."""
         found = {key[1]: self._external[key] for key in sorted(self._external, reverse=True)}
         return [found[name] for name in sorted(found)]
+
+    def names(self) -> Set[str]:
+        """Of all metrics, custom and external."""
+        return {key[-1] for key in self._custom} | {key[-1] for key in self._external}
 
     def documents(self) -> list[dict[str, Any]]:
         """Every rule with what it found, and the refused ones."""

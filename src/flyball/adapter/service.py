@@ -15,6 +15,7 @@ from flyball.adapter.objects import Objects
 from flyball.adapter.registry import CustomMetric, Registry
 from flyball.adapter.sharing import shared_custom
 from flyball.adapter.tenants import TenantRules
+from flyball.adapter.unknown import UnknownMetrics
 from flyball.adapter.usage import ResourceUsage
 from flyball.adapter.values import MetricValue, ObjectUsage
 from flyball.errors import NotFoundError
@@ -80,7 +81,7 @@ class Adapter:
         self._kinds = ServedKinds(client)
         self._wake = asyncio.Event()
         self._listed_once = False
-        self._early_at_s = 0.0
+        self._unknown = UnknownMetrics(EARLY_RELIST_MIN_S, max(relist_interval_s, EARLY_RELIST_MIN_S))
         self._counts = dict.fromkeys(("requests", "early_relists"), 0)
         self._configuration = Configuration(
             client,
@@ -109,6 +110,7 @@ class Adapter:
         tenants = [self._tenants.config] if self._tenants is not None else []
         self._registry.set_rules([*self._configuration.all, *tenants])
         self._evaluation.forget()
+        self._unknown.forget()
         self._listed_once = False
         self._wake.set()
 
@@ -172,13 +174,12 @@ class Adapter:
         for error in self._registry.errors():
             if error not in before:
                 log.warning("adapter_relist_failed %s", error)
+        self._unknown.known(self._registry.names())
         return good
 
-    def _relist_early(self) -> None:
+    def _relist_early(self, metric_name: str) -> None:
         """Somebody asked for a metric that is not known: perhaps it has just appeared."""
-        now_s = clock.monotonic_s()
-        if now_s - self._early_at_s >= EARLY_RELIST_MIN_S:
-            self._early_at_s = now_s
+        if self._unknown.is_reason(metric_name, clock.monotonic_s()):
             self._counts["early_relists"] += 1
             self._wake.set()
 
@@ -261,7 +262,7 @@ class Adapter:
             name if of_namespace else namespace,
         )
         if metric is None:
-            self._relist_early()
+            self._relist_early(metric_name)
             raise UnknownMetricError(f"the server could not find the metric {metric_name} for {shown}")
         names = [name] if name != "*" else await self._names(kind, namespace, selector)
         if not names:
@@ -327,7 +328,7 @@ class Adapter:
         self._counts["requests"] += 1
         metric = self._registry.external(metric_name, namespace)
         if metric is None:
-            self._relist_early()
+            self._relist_early(metric_name)
             raise UnknownMetricError(f"the server could not find the metric {metric_name} for {namespace}")
         rule = metric.rule
         limits = self._limits(rule.where, rule.options)
