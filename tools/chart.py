@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from flyball import agentmanifests as agent
 from flyball import servermanifests as server
 from flyball.adapter import manifests as adapter
 from flyball.alerting import manifests as alertmanager
@@ -19,6 +20,10 @@ from flyball.kube.manifests import written
 from flyball.operator import manifests as operator
 
 ROOT = Path(__file__).parents[1]
+_WRITE = (
+    '{{ if .Values.server.enabled }}http://{{ include "flyball.name" (list . "server") }}.{{ .Release.Namespace }}'
+    ".svc:9090{{ else }}http://prometheus-k8s.monitoring.svc:9090{{ end }}/api/v1/write"
+)
 Objects = Sequence[Mapping[str, Any]]
 _REPLICAS = 987654
 #: Of every part.
@@ -35,7 +40,11 @@ _ACTIONS_DESCRIBED = (
     "- apiGroups:\n  - {{ .group | quote }}\n  resources:\n  - {{ .resource }}\n  verbs:\n  - list\n  - watch\n"
     "{{- end }}\n"
 )
-_TARGET = '{{ include "flyball.name" (list . "alertmanager") }}.{{ .Release.Namespace }}.svc:9093'
+_TARGETS = (
+    "{{ range $number := until (int .Values.alertmanager.replicas) }}{{ if $number }}, {{ end }}"
+    '"{{ include "flyball.name" (list $ "alertmanager") }}-{{ $number }}.'
+    '{{ include "flyball.name" (list $ "alertmanager") }}-peers.{{ $.Release.Namespace }}.svc:9093"{{ end }}'
+)
 _SERVER = '{{ include "flyball.name" (list . "server") }}.{{ .Release.Namespace }}.svc:9090'
 
 
@@ -81,20 +90,30 @@ def operator_template() -> str:
 def server_template() -> str:
     """The server's template; its own configuration is the default one unless another is given."""
     chosen = server.Installation(
-        **_COMMON, config="chart-config", rules={"chart-rules": ""}, storage="chart-storage", operator=True
+        **_COMMON,
+        config="chart-config",
+        rules={"chart-rules": ""},
+        storage="chart-storage",
+        operator=True,
+        agents=True,
     )
-    own = _indented(server.CONFIG)
-    alerting = _indented(server.ALERTING.format(alertmanager=_TARGET))
+    alerting = _when("alertmanager.enabled", _indented(server.ALERTING.format(alertmanagers=_TARGETS)))
+    late = _when("agent.enabled", _indented(server.LATE))
+    kubelets = f"{{{{- if not .Values.agent.enabled }}}}\n{_indented(server.KUBELETS)}{{{{- end }}}}\n"
+    own = alerting + late + _indented(server.CONFIG) + kubelets
     actions = {
         "  prometheus.yml: chart-config\n": (
             "  prometheus.yml: |\n{{- if .Values.server.config }}\n{{ .Values.server.config | indent 4 }}\n"
-            f"{{{{- else }}}}\n{_when('alertmanager.enabled', alerting)}{own}{{{{- end }}}}\n"
+            f"{{{{- else }}}}\n{own}{{{{- end }}}}\n"
         ),
         "data:\n  chart-rules: ''\n": (
             "{{- with .Values.server.rules }}\ndata:\n  {{- toYaml . | nindent 2 }}\n{{- end }}\n"
         ),
         "        - --operator-namespace=chart-namespace\n": _when(
             "operator.enabled", "        - --operator-namespace={{ .Release.Namespace }}\n"
+        ),
+        "        - --web.enable-remote-write-receiver\n": _when(
+            "agent.enabled", "        - --web.enable-remote-write-receiver\n"
         ),
     }
     objects = server.manifests(chosen)
@@ -104,10 +123,24 @@ def server_template() -> str:
 
 def alertmanager_template() -> str:
     """Alertmanager's template."""
-    chosen = alertmanager.Installation(**_COMMON, config="chart-config", storage="chart-storage")
+    chosen = alertmanager.Installation(**_REPLICATED, config="chart-config", storage="chart-storage")
     config = "  alertmanager.yml: |\n{{ .Values.alertmanager.config | indent 4 }}"
     actions = {"  alertmanager.yml: chart-config": config}
     return _template("alertmanager", "flyball.alerting.manifests", alertmanager.manifests(chosen), actions)
+
+
+def agent_template() -> str:
+    """The agent's template; beside the node exporter it leaves the node's figures to that."""
+    chosen = agent.Installation(**_COMMON, config="chart-config", storage="chart-storage", figures=False)
+    no_figures = f"        - {agent.NO_FIGURES}\n"
+    actions = {
+        "  agent.yml: chart-config\n": (
+            "  agent.yml: |\n{{- if .Values.agent.config }}\n{{ .Values.agent.config | indent 4 }}\n{{- else }}\n"
+            f"{_indented(agent.CONFIG.format(url=_WRITE))}{{{{- end }}}}\n"
+        ),
+        no_figures: _when("nodeExporter.enabled", no_figures),
+    }
+    return _template("agent", "flyball.agentmanifests", agent.manifests(chosen), actions)
 
 
 def node_exporter_template() -> str:
@@ -221,6 +254,7 @@ _TEMPLATES = {
     "operator": (operator_template, lambda: operator.manifests(operator.Installation())),
     "server": (server_template, lambda: server.manifests(server.Installation())),
     "alertmanager": (alertmanager_template, lambda: alertmanager.manifests(alertmanager.Installation())),
+    "agent": (agent_template, lambda: agent.manifests(agent.Installation())),
     "node-exporter": (node_exporter_template, exporters.node_exporter),
     "kube-state-metrics": (kube_state_metrics_template, exporters.kube_state_metrics),
     "blackbox-exporter": (

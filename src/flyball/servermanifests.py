@@ -8,12 +8,12 @@ from flyball.kube import manifests as kube
 from flyball.kube.manifests import Object, allow, container, part
 
 PORT = 9090
-#: Alerts go to the host:port that stands for the one line in braces.
+#: Alerts go to every host:port, in quotes and with commas, that stands for the one word in braces.
 ALERTING = """\
 alerting:
   alertmanagers:
   - static_configs:
-    - targets: ["{alertmanager}"]
+    - targets: [{alertmanagers}]
 """
 #: A job of what carries ``prometheus.io/scrape|scheme|path|port`` annotations.
 _ANNOTATED = """\
@@ -52,8 +52,7 @@ _SERVICE = """\
   - source_labels: [__meta_kubernetes_service_name]
     target_label: service
 """
-#: Our own parts under the job names that rules and dashboards know, annotated pods and services, and containers from
-#: the kubelets.
+#: Our own parts under the job names that rules and dashboards know, and annotated pods and services.
 CONFIG = f"""\
 global:
   scrape_interval: 15s
@@ -82,6 +81,9 @@ scrape_configs:
     target_label: node
 {_ANNOTATED.format(job="kubernetes-pods", role="pod", of="pod", more="")}\
 {_ANNOTATED.format(job="kubernetes-service-endpoints", role="endpointslice", of="service", more=_SERVICE)}\
+"""
+#: Containers from the kubelets, where no agents send them.
+KUBELETS = """\
 - job_name: kubelet
   scheme: https
   metrics_path: /metrics/cadvisor
@@ -97,6 +99,12 @@ scrape_configs:
   - source_labels: [__meta_kubernetes_node_name]
     target_label: node
 """
+#: What agents send after an outage is late, and taken all the same.
+LATE = """\
+storage:
+  tsdb:
+    out_of_order_time_window: 4h
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +115,17 @@ class Installation(kube.Installation):
         config: prometheus.yml as it is.
         rules: rule files by name.
         storage: size of the volume.
-        alertmanager: host:port that alerts go to, in the default configuration.
         operator: whether what the operator writes in the same namespace is in force, too.
+        agents: whether it takes what agents send.
     """
 
     name: str = "flyball-server"
     replicas: int = 1
-    config: str = CONFIG
+    config: str = CONFIG + KUBELETS
     rules: Mapping[str, str] = field(default_factory=dict)
     storage: str = "20Gi"
     operator: bool = False
+    agents: bool = False
 
 
 def manifests(chosen: Installation) -> list[Object]:
@@ -154,6 +163,7 @@ def _pod(chosen: Installation) -> Object:
         *(f"--web.listen-address=0.0.0.0:{PORT}", f"--web.external-url=http://{chosen.host}:{PORT}"),
         *("--storage.memory-limit=1GB", "--enable-feature=auto-reload-config"),
         *([f"--operator-namespace={chosen.namespace}"] if chosen.operator else []),
+        *(["--web.enable-remote-write-receiver"] if chosen.agents else []),
     ]
     main = container(
         "server",

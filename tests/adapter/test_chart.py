@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -56,17 +57,20 @@ def test_everything_on_is_what_install_prints(helm: Path) -> None:
     command = [str(helm), "template", "flyball", str(CHART), "--namespace=flyball-system", "--kube-version=1.37.1"]
     rendered = by_name(subprocess.run([*command, *everything()], check=True, capture_output=True, text=True).stdout)
     printed = by_name(CliRunner().invoke(install, ["all", "--namespace=flyball-system"]).stdout)
-    for objects in (rendered, printed):  # a release has one namespace; the manifests give the node exporter its own
-        for key in [key for key in objects if key[1] == "flyball-node-exporter"]:
-            del objects[key]["metadata"]["namespace"]
-    assert rendered == printed
+    text = json.dumps([printed[key] for key in printed])  # a release has one namespace; two parts have their own
+    for part in ("node-exporter", "agent"):
+        text = text.replace(f'"namespace": "flyball-{part}"', '"namespace": "flyball-system"')
+    assert rendered == named(json.loads(text))
 
 
 def by_name(text: str) -> dict[tuple[str, str], Any]:
     """The objects of manifests, but for what helm makes in its own way."""
-    objects = [obj for obj in yaml.safe_load_all(text) if obj]
     elsewhere = ("Namespace", "CustomResourceDefinition")
-    return {(obj["kind"], obj["metadata"]["name"]): obj for obj in objects if obj["kind"] not in elsewhere}
+    return named([obj for obj in yaml.safe_load_all(text) if obj and obj["kind"] not in elsewhere])
+
+
+def named(objects: list[Any]) -> dict[tuple[str, str], Any]:
+    return {(obj["kind"], obj["metadata"]["name"]): obj for obj in objects}
 
 
 def everything() -> list[str]:
@@ -131,7 +135,9 @@ async def lifecycle(helm: Path, directory: Path) -> None:
         assert replicas == 3 and f"--prometheus-url={url}" in arguments
         assert set(await ours()) == names | {"v1beta1.metrics.k8s.io"}
         deployed = ("adapter", "autoscaler", "operator", "kube-state-metrics", "blackbox-exporter")
-        assert await workloads() == {f"fly-{part}" for part in (*deployed, "server", "alertmanager", "node-exporter")}
+        assert await workloads() == {
+            f"fly-{part}" for part in (*deployed, "server", "alertmanager", "agent", "node-exporter")
+        }
         await run("upgrade", "fly", str(CHART), "--reuse-values", "--set", "adapter.apiServices=false")
         assert not await ours() and (await container())[0] == 3
         await run("rollback", "fly", "1")

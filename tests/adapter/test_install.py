@@ -71,15 +71,19 @@ def printed(*arguments: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(result.stdout))
 
 
-def test_every_part_but_the_node_exporter_passes_the_restricted_standard_in_its_namespace() -> None:
+def test_every_part_but_those_that_read_the_host_passes_the_restricted_standard_in_its_namespace() -> None:
     objects = printed("all")
     standards = {
         item["metadata"]["name"]: item["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
         for item in by_kind(objects, "Namespace")
     }
-    assert standards == {"flyball-system": "restricted", "flyball-node-exporter": "privileged"}
+    assert standards == {
+        "flyball-system": "restricted",
+        "flyball-node-exporter": "privileged",
+        "flyball-agent": "privileged",
+    }
     workloads = [item for kind in ("Deployment", "StatefulSet", "DaemonSet") for item in by_kind(objects, kind)]
-    assert len(workloads) == 8
+    assert len(workloads) == 9
     for item in workloads:
         pod = item["spec"]["template"]["spec"]
         (container,) = pod["containers"]
@@ -101,17 +105,41 @@ def test_parts_that_are_named_together_find_each_other() -> None:
         arguments: list[str] = found["spec"]["template"]["spec"]["containers"][0]["args"]
         return arguments
 
+    def receiver_of(objects: list[dict[str, Any]]) -> str:
+        (found,) = (item for item in by_kind(objects, "Secret") if item["metadata"]["name"] == "flyball-agent")
+        parsed, errors = parse_prometheus_config(found["stringData"]["agent.yml"])
+        assert not errors and not parsed.jobs
+        return parsed.remote_write[0].url
+
     def config_of(objects: list[dict[str, Any]]) -> dict[str, Any]:
         (found,) = (item for item in by_kind(objects, "ConfigMap") if item["metadata"]["name"] == "flyball-server")
         parsed, errors = parse_prometheus_config(found["data"]["prometheus.yml"])
-        assert not errors and {job.job_name for job in parsed.jobs} == {
-            *("flyball", "kubernetes-pods", "kubernetes-service-endpoints", "kubelet")
-        }
-        return {"urls": [url for one in parsed.alertmanagers for url in one.urls()]}
+        jobs = {job.job_name for job in parsed.jobs} - {"flyball", "kubernetes-pods", "kubernetes-service-endpoints"}
+        urls = [url for one in parsed.alertmanagers for url in one.urls()]
+        assert not errors
+        return {"urls": urls, "more": jobs, "late_ms": parsed.out_of_order_ms}
 
     alone, together = printed("server"), printed("all", "--namespace", "metrics")
-    assert config_of(alone) == {"urls": []}
-    assert config_of(together) == {"urls": ["http://flyball-alertmanager.metrics.svc:9093/api/v2/alerts"]}
+    assert config_of(alone) == {"urls": [], "more": {"kubelet"}, "late_ms": 0}
+    url = "http://flyball-alertmanager-{}.flyball-alertmanager-peers.metrics.svc:9093/api/v2/alerts"
+    assert config_of(together) == {"urls": [url.format(0)], "more": set(), "late_ms": 4 * 3_600_000}
+    replicated = printed("server", "alertmanager", "--replicas=2", "--namespace=metrics")
+    assert config_of(replicated) == {"urls": [url.format(0), url.format(1)], "more": {"kubelet"}, "late_ms": 0}
+    (alertmanager,) = (
+        item for item in by_kind(replicated, "StatefulSet") if item["metadata"]["name"] == "flyball-alertmanager"
+    )
+    assert (alertmanager["spec"]["replicas"], alertmanager["spec"]["serviceName"]) == (2, "flyball-alertmanager-peers")
+    peer = "--cluster.peer=flyball-alertmanager-peers.metrics.svc:9094"
+    assert peer in arguments_of(replicated, "StatefulSet", "flyball-alertmanager")
+    write = "--web.enable-remote-write-receiver"
+    assert write in arguments_of(together, "StatefulSet", "flyball-server")
+    assert write not in arguments_of(alone, "StatefulSet", "flyball-server")
+    assert receiver_of(together) == "http://flyball-server.metrics.svc:9090/api/v1/write"
+    assert "--no-node.figures" in arguments_of(together, "DaemonSet", "flyball-agent")
+    agent = printed("agent", "--prometheus-url=http://mimir:8080/", "--namespace=nodes")
+    assert receiver_of(agent) == "http://mimir:8080/api/v1/write"
+    assert "--no-node.figures" not in arguments_of(agent, "DaemonSet", "flyball-agent")
+    assert {item["metadata"].get("namespace") for item in by_kind(agent, "DaemonSet")} == {"nodes"}
     assert not [item for item in arguments_of(alone, "StatefulSet", "flyball-server") if "operator" in item]
     assert "--operator-namespace=metrics" in arguments_of(together, "StatefulSet", "flyball-server")
     url = "--prometheus-url=http://flyball-server.metrics.svc:9090"
@@ -125,7 +153,7 @@ def test_an_option_of_another_part_and_one_that_may_mean_several_are_refused(tmp
     file.write_text("rules: []\n")
     for arguments, message in (
         (("autoscaler", "--standalone"), "--standalone belongs to adapter"),
-        (("server", "--replicas", "2"), "--replicas belongs to adapter or autoscaler or operator"),
+        (("server", "--replicas", "2"), "--replicas belongs to adapter or autoscaler or operator or alertmanager"),
         (("server", "alertmanager", "--config", str(file)), "--config may mean server or alertmanager"),
         (("server", "operator", "--argument=--x"), "--argument may mean server or operator"),
     ):

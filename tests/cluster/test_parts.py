@@ -34,7 +34,7 @@ from flyball.kube import KubeClient
 from flyball.kube.kinds import CONFIG_MAPS, DEPLOYMENTS, EVENTS, PODS, STATEFUL_SETS
 
 pytestmark = pytest.mark.cluster
-PARTS = ("operator", "server", "alertmanager", "node-exporter", "kube-state-metrics", "blackbox-exporter")
+PARTS = ("operator", "server", "alertmanager", "agent", "node-exporter", "kube-state-metrics", "blackbox-exporter")
 #: What is asked of kubelets, not of the API server.
 ELSEWHERE = {("", "nodes/metrics", "get")}
 
@@ -153,7 +153,7 @@ def test_pods_are_let_in_and_calls_are_those_that_the_roles_grant(tmp_path: Path
 
             good = monitor("good", basicAuth=LOGIN, tlsConfig=AUTHORITY)
             await applied(SELECTS, SECRET, {**BUNDLE, "data": {"ca.crt": ""}}, good, *others())
-            await until(lambda: pools({"flyball", "kubelet", "serviceMonitor/default/good/0"}), "the jobs")
+            await until(lambda: pools({"flyball", "serviceMonitor/default/good/0"}), "the jobs")
 
             async def recorded() -> Any:
                 return (await asyncio.to_thread(asked, "query?query=taken"))["result"]
@@ -203,7 +203,7 @@ async def everywhere(client: KubeClient) -> bool:
     for pod in await client.list(PODS):
         component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
         found[component] = found.get(component, 0) + 1
-    assert found == {**dict.fromkeys(PARTS, 1), "operator": 2, "node-exporter": 2}, found
+    assert found == {**dict.fromkeys(PARTS, 1), "operator": 2, "node-exporter": 2, "agent": 2}, found
     return True
 
 

@@ -1,7 +1,7 @@
 """The configuration that the operator wrote for the embedded cluster's Alertmanager.
 
-The Secret ``flyball-system/flyball-alertmanager`` holds ``alertmanager.yaml`` and, beside it, the files that it names
-by relative paths: templates and secrets.
+The Secret ``flyball-system/flyball-alertmanager-generated`` holds ``alertmanager.yaml`` and, beside it, the files that
+it names by relative paths: templates and secrets. On a cluster the pods of ``flyball alertmanager`` mount it.
 """
 
 import base64
@@ -21,7 +21,7 @@ from flyball.kube.kinds import SECRETS
 log = logging.getLogger(__name__)
 
 NAMESPACE = "flyball-system"
-SECRET_NAME = "flyball-alertmanager"
+SECRET_NAME = "flyball-alertmanager-generated"
 SECRET_KEY = "alertmanager.yaml"
 
 

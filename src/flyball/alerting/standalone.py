@@ -15,9 +15,12 @@ from urllib.parse import urlsplit
 from flyball.alerting import gossip
 from flyball.alerting.api import create_app
 from flyball.alerting.cluster import Cluster, ClusterSettings
+from flyball.alerting.config import Config
+from flyball.alerting.configsecret import SECRET_KEY
 from flyball.alerting.loading import load
 from flyball.alerting.matchers import Mode
 from flyball.alerting.service import Alertmanager, Settings
+from flyball.alerting.templates import Templates
 from flyball.errors import ConfigError, FlyballError
 from flyball.http.reloader import on_change
 from flyball.http.server import LOOPBACK_HOSTS, Server, serve
@@ -31,7 +34,11 @@ _MODES = {mode.value: mode for mode in (Mode.CLASSIC, Mode.UTF8)}
 
 @dataclass(frozen=True, slots=True)
 class StandaloneSettings:
-    """What the flags say, under their names; times in ms."""
+    """What the flags say, under their names; times in ms.
+
+    Attributes:
+        generated: the configuration in this directory, while there is one, is in force instead of the file.
+    """
 
     config_file: Path
     storage_path: Path
@@ -53,6 +60,12 @@ class StandaloneSettings:
     exchange_timeout_ms: int
     forget_after_ms: int
     features: tuple[str, ...]
+    generated: Path | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """The configurations, the one that goes before the others first."""
+        return [*([self.generated / SECRET_KEY] if self.generated is not None else []), self.config_file]
 
     @property
     def mode(self) -> Mode:
@@ -73,7 +86,7 @@ async def run_alertmanager(settings: StandaloneSettings, ready: Callable[[list[s
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    config, templates = load(settings.config_file, settings.mode)
+    config, templates = first(settings)
     records = Records(settings.storage_path / FILE)
     alertmanager = Alertmanager(
         config,
@@ -91,7 +104,7 @@ async def run_alertmanager(settings: StandaloneSettings, ready: Callable[[list[s
 
     async def reload() -> None:
         try:
-            found = await asyncio.to_thread(load, settings.config_file, settings.mode)
+            found = await asyncio.to_thread(in_force, settings)
         except ConfigError as exc:
             alertmanager.refused()
             log.error("configuration not reloaded, what was in force stays: %s", exc)
@@ -112,7 +125,7 @@ async def run_alertmanager(settings: StandaloneSettings, ready: Callable[[list[s
     app = create_app(alertmanager, reload=reload, cluster=cluster, prefix=settings.prefix)
     parts = [loop.create_task(alertmanager.run(), name="alerting")]
     if settings.auto_reload_ms:
-        looks = on_change(lambda: [settings.config_file], partial(_quietly, reload), settings.auto_reload_ms / 1e3)
+        looks = on_change(lambda: settings.files, partial(_quietly, reload), settings.auto_reload_ms / 1e3)
         parts.append(loop.create_task(looks, name="reloading"))
     try:
         urls = []
@@ -143,6 +156,27 @@ async def _quietly(reload: Callable[[], Any]) -> None:
         await reload()
     except FlyballError:
         pass  # it was logged
+
+
+def in_force(settings: StandaloneSettings) -> tuple[Config, Templates]:
+    """The configuration that should be in force.
+
+    Raises:
+        ConfigError: it is wrong.
+    """
+    file = next((file for file in settings.files if file.exists()), settings.config_file)
+    return load(file, settings.mode)
+
+
+def first(settings: StandaloneSettings) -> tuple[Config, Templates]:
+    """At start nothing is in force yet: what was generated wrongly must not keep the file's receivers from hearing."""
+    try:
+        return in_force(settings)
+    except ConfigError as exc:
+        if settings.generated is None:
+            raise
+        log.error("configuration not used, %s is in force: %s", settings.config_file, exc)
+        return load(settings.config_file, settings.mode)
 
 
 async def _join(

@@ -52,6 +52,12 @@ def _option(name: str, parameter: str, default: Any, about: str, **more: Any) ->
     "The configuration, as Alertmanager reads it.",
     type=click.Path(path_type=Path, dir_okay=False),
 )
+@click.option(
+    "--config.generated",
+    "generated",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A directory: alertmanager.yaml in it, as flyball operator makes it, is in force instead while it is there.",
+)
 @_option(
     "--storage.path",
     "storage_path",

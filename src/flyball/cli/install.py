@@ -19,7 +19,8 @@ OPTIONS: Mapping[str, frozenset[str]] = {
     "autoscaler": _REPLICATED,
     "operator": _REPLICATED,
     "server": frozenset({"config", "rules", "storage"}),
-    "alertmanager": frozenset({"config", "storage"}),
+    "alertmanager": _REPLICATED | {"config", "storage"},
+    "agent": frozenset({"config", "storage", "prometheus_url"}),
     "node-exporter": frozenset(),
     "kube-state-metrics": frozenset(),
     "blackbox-exporter": frozenset({"config"}),
@@ -31,10 +32,15 @@ Given = Mapping[str, Any]
 
 @click.command("install", epilog="Example: flyball install --config adapter.yaml | kubectl apply -f -")
 @click.argument("parts", nargs=-1, metavar="[PART]...", type=click.Choice([*OPTIONS, "all"]))
-@click.option("--namespace", help="[default: flyball-system; flyball-node-exporter for the node exporter]")
+@click.option("--namespace", help="[default: flyball-system; the node exporter and the agent have their own]")
 @click.option("--image", help="The container image.  [default: this version's]")
 @click.option("--replicas", type=click.IntRange(1, 20), default=2, show_default=True)
-@click.option("--prometheus-url", default="http://prometheus-k8s.monitoring.svc:9090", show_default=True)
+@click.option(
+    "--prometheus-url",
+    default="http://prometheus-k8s.monitoring.svc:9090",
+    show_default=True,
+    help="Whom the adapter asks; where agents send to, at /api/v1/write.",
+)
 @click.option("--config", type=_FILE, help="The part's configuration: prometheus-adapter's file, prometheus.yml ...")
 @click.option(
     "--described", multiple=True, metavar="RESOURCE[.GROUP]", help="Objects that metrics describe; repeat it."
@@ -48,9 +54,9 @@ Given = Mapping[str, Any]
 def command(ctx: click.Context, /, **given: Any) -> None:
     """Print what installs parts of Flyball on a cluster: all, or the adapter where none is named.
 
-    Parts: adapter, autoscaler, operator, server, alertmanager, node-exporter, kube-state-metrics, blackbox-exporter.
-    Those that are named together find each other: the server has the alertmanager's address and the operator's jobs,
-    and the adapter asks the server.
+    Parts: adapter, autoscaler, operator, server, alertmanager, agent, node-exporter, kube-state-metrics,
+    blackbox-exporter. Those that are named together find each other: the server has the alertmanager's addresses, the
+    operator's jobs and what agents send, and the adapter asks the server.
 
     Permissions are those of the calls that a part makes. The adapter's APIServices carry no insecureSkipTLSVerify: it
     keeps an authority of its own in a Secret and writes it into their caBundle.
@@ -93,10 +99,7 @@ def _adapter(parts: Sequence[str], given: Given, chosen: set[str]) -> list[Objec
     if config is None and standalone:
         from flyball.adapter.standalone import STANDALONE_CONFIG as config  # noqa: N811
     if "server" in parts and "prometheus_url" not in chosen:
-        from flyball.servermanifests import PORT
-        from flyball.servermanifests import Installation as Server
-
-        url = f"http://{_common(Server(), given).host}:{PORT}"
+        url = _server_url(given)
     pairs = tuple((group, resource) for resource, _, group in (item.partition(".") for item in given["described"]))
     return manifests(
         _common(
@@ -112,6 +115,12 @@ def _adapter(parts: Sequence[str], given: Given, chosen: set[str]) -> list[Objec
     )
 
 
+def _server_url(given: Given) -> str:
+    from flyball.servermanifests import PORT, Installation
+
+    return f"http://{_common(Installation(), given).host}:{PORT}"
+
+
 def _autoscaler(_parts: Sequence[str], given: Given, _chosen: set[str]) -> list[Object]:
     from flyball.autoscaler.manifests import Installation, manifests
 
@@ -124,26 +133,59 @@ def _operator(_parts: Sequence[str], given: Given, _chosen: set[str]) -> list[Ob
     return manifests(_common(Installation(), given, replicas=given["replicas"]))
 
 
-def _server(parts: Sequence[str], given: Given, _chosen: set[str]) -> list[Object]:
-    from flyball.servermanifests import ALERTING, CONFIG, Installation, manifests
+def _server(parts: Sequence[str], given: Given, chosen: set[str]) -> list[Object]:
+    from flyball.servermanifests import ALERTING, CONFIG, KUBELETS, LATE, Installation, manifests
 
-    config = _text(given["config"])
-    if config is None and "alertmanager" in parts:
-        from flyball.alerting.manifests import PORT
-        from flyball.alerting.manifests import Installation as Alertmanager
-
-        config = ALERTING.format(alertmanager=f"{_common(Alertmanager(), given).host}:{PORT}") + CONFIG
+    config, agents = _text(given["config"]), "agent" in parts
+    if config is None:
+        config = (LATE if agents else "") + CONFIG + ("" if agents else KUBELETS)
+        if "alertmanager" in parts:
+            targets = ", ".join(f'"{target}"' for target in _alertmanagers(given, chosen).targets)
+            config = ALERTING.format(alertmanagers=targets) + config
     rules = {file.name: file.read_text(encoding="utf-8") for file in given["rules"]}
     operator = "operator" in parts
     return manifests(
-        _common(Installation(), given, config=config, rules=rules, storage=given["storage"], operator=operator)
+        _common(
+            Installation(),
+            given,
+            config=config,
+            rules=rules,
+            storage=given["storage"],
+            operator=operator,
+            agents=agents,
+        )
     )
 
 
-def _alertmanager(_parts: Sequence[str], given: Given, _chosen: set[str]) -> list[Object]:
-    from flyball.alerting.manifests import Installation, manifests
+def _alertmanager(_parts: Sequence[str], given: Given, chosen: set[str]) -> list[Object]:
+    from flyball.alerting.manifests import manifests
 
-    return manifests(_common(Installation(), given, config=_text(given["config"]), storage=given["storage"]))
+    config, storage = _text(given["config"]), given["storage"]
+    more = {name: value for name, value in (("config", config), ("storage", storage)) if value is not None}
+    return manifests(replace(_alertmanagers(given, chosen), **more))
+
+
+def _alertmanagers(given: Given, chosen: set[str]) -> Any:
+    """Its installation: one replica unless more are asked for."""
+    from flyball.alerting.manifests import Installation
+
+    return _common(Installation(), given, replicas=given["replicas"] if "replicas" in chosen else None)
+
+
+def _agent(parts: Sequence[str], given: Given, chosen: set[str]) -> list[Object]:
+    from flyball.agentmanifests import CONFIG, Installation, manifests
+
+    config, storage = _text(given["config"]), given["storage"]
+    if config is None:
+        to_server = "server" in parts and "prometheus_url" not in chosen
+        url = _server_url(given) if to_server else given["prometheus_url"]
+        config = CONFIG.format(url=f"{url.rstrip('/')}/api/v1/write")
+    # beside others it keeps a namespace of its own: its pods are not for the restricted standard
+    namespace = given["namespace"] if len(parts) == 1 else None
+    figures = "node-exporter" not in parts
+    return manifests(
+        _common(Installation(), given, namespace=namespace, config=config, storage=storage, figures=figures)
+    )
 
 
 def _node_exporter(parts: Sequence[str], given: Given, _chosen: set[str]) -> list[Object]:
@@ -171,6 +213,7 @@ _BUILDERS: Mapping[str, Callable[[Sequence[str], Given, set[str]], list[Object]]
     "operator": _operator,
     "server": _server,
     "alertmanager": _alertmanager,
+    "agent": _agent,
     "node-exporter": _node_exporter,
     "kube-state-metrics": _kube_state_metrics,
     "blackbox-exporter": _blackbox_exporter,

@@ -162,8 +162,12 @@ def deployment(chosen: Installation, component: str, pod: Object) -> Object:
     return workload("Deployment", chosen, component, pod, replicas=chosen.replicas, strategy=strategy)
 
 
-def stateful_set(chosen: Installation, component: str, pod: Object, storage: str) -> Object:
-    """With a volume ``data`` of its own for each replica."""
+def stateful_set(chosen: Installation, component: str, pod: Object, storage: str, service: str = "") -> Object:
+    """With a volume ``data`` of its own for each replica.
+
+    Args:
+        service: the Service that gives each replica its name; the part's own by default.
+    """
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": storage}}}
     return workload(
         "StatefulSet",
@@ -171,7 +175,7 @@ def stateful_set(chosen: Installation, component: str, pod: Object, storage: str
         component,
         pod,
         replicas=chosen.replicas,
-        serviceName=chosen.name,
+        serviceName=service or chosen.name,
         volumeClaimTemplates=[{"metadata": {"name": "data"}, "spec": claim}],
     )
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from flyball.kube import manifests as kube
 from flyball.kube.manifests import Object, allow, container, part
-from flyball.operator.controller import CONFIGURED, SECRET_NAME, WATCHED
+from flyball.operator.controller import ALERTING_SECRET_NAME, CONFIGURED, SECRET_NAME, WATCHED
 
 PORT = 8080
 
@@ -49,7 +49,7 @@ def _permissions(chosen: Installation) -> list[Object]:
     ]
     own = [
         allow("", "secrets", "create"),
-        allow("", "secrets", "update", [SECRET_NAME]),
+        allow("", "secrets", "update", [SECRET_NAME, ALERTING_SECRET_NAME]),
         allow("", "configmaps", "create list update delete"),
         allow("coordination.k8s.io", "leases", "create"),
         allow("coordination.k8s.io", "leases", "get update", [chosen.name]),
