@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from flyball.cli import main
 from flyball.errors import ConfigError
 from flyball.server import load
 
@@ -98,7 +100,7 @@ def test_a_server_scrapes_reloads_and_ends(tmp_path: Path) -> None:
 
 def test_the_admin_api_deletes_and_copies_and_files_are_read_when_they_change(tmp_path: Path) -> None:
     (tmp_path / "p.yml").write_text(CONFIG.replace("rule_files: [rules.yml]\n", ""))
-    reload = ("--enable-feature=auto-reload-config", "--config.auto-reload-interval=20ms")
+    reload = ("--config.auto-reload", "--config.auto-reload-interval=20ms")
     server = Process(tmp_path, "--web.enable-admin-api", "--storage.tsdb.retention.time=3d", *reload)
     try:
         (tmp_path / "p.yml").write_text(CONFIG.replace("rules.yml", "rules/*.yml"))
@@ -143,3 +145,20 @@ def test_jobs_in_files_of_their_own(tmp_path: Path) -> None:
     more.write_text("scrape_configs: [{job_name: a}]\n")
     with pytest.raises(ConfigError, match="used twice"):
         load(tmp_path / "p.yml")
+
+
+def test_it_starts_with_the_flags_that_an_operator_gives_prometheus(tmp_path: Path) -> None:
+    web = tmp_path / "web.yml"
+    web.write_text("{}\n")
+    flags = [
+        "--config.file=nosuch.yml", f"--web.config.file={web}", "--config.auto-reload", "--no-web.enable-lifecycle",
+        "--storage.tsdb.wal-compression", "--auto-gomemlimit.ratio=0.9", "--storage.tsdb.delay-compact-file.path", "x",
+        "--no-alertmanager.drain-notification-queue-on-shutdown", "--alertmanager.notification-batch-size=64",
+        "--web.console.templates=/etc/prometheus/consoles", "--no-auto-gomaxprocs",
+    ]  # fmt: skip
+    said = CliRunner().invoke(main, ["server", *flags])
+    assert "nosuch.yml: No such file" in said.stderr, said.output  # which comes after all flags
+    web.write_text("http_server_config: {http2: false}\ntls_server_config: {cert_file: a, key_file: b}\n")
+    said = CliRunner().invoke(main, ["server", *flags])
+    assert said.exit_code == 2
+    assert "tls_server_config: is not supported" in said.stderr

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from flyball.cli.options import Accepting, ListenAddress, duration
+from flyball.cli.options import Accepting, ListenAddress, duration, refuse_protection
 
 #: Flags of Alertmanager that are accepted and have no effect here; True for those that take no value.
 _WITHOUT_EFFECT = {
@@ -105,27 +105,7 @@ def command(**given: Any) -> None:
     level = given.pop("log_level").upper().replace("WARN", "WARNING")
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for flag in ("web_config", "cluster_tls"):
-        _refuse_protection(given.pop(flag))
+        refuse_protection(given.pop(flag))
     given["features"] = tuple(name for text in given.pop("features") for name in text.split(",") if name)
     settings = StandaloneSettings(**given)
     asyncio.run(run_alertmanager(settings, lambda urls: click.echo(f"flyball: ready at {', '.join(urls)}", err=True)))
-
-
-def _refuse_protection(path: str) -> None:
-    """Whoever asks for TLS or passwords must not be served without.
-
-    Raises:
-        ConfigError: the file asks for them, or cannot be read.
-    """
-    from flyball.errors import ConfigError
-    from flyball.model.yaml_loader import load_yaml
-
-    if not path:
-        return
-    try:
-        document = load_yaml(Path(path).read_bytes(), path)
-    except OSError as exc:
-        raise ConfigError(f"{path}: {exc.strerror}; name the file that is meant") from exc
-    asked = [name for name, value in document.items() if value] if isinstance(document, dict) else []
-    if asked := [name for name in asked if name != "http_server_config"]:
-        raise ConfigError(f"{path}: {', '.join(asked)}: is not supported; put a proxy that does it in front")

@@ -125,3 +125,23 @@ class Accepting(click.Command):
         if ignored:
             click.echo(f"flyball: without effect here: {', '.join(ignored)}", err=True)
         return super().parse_args(ctx, kept)
+
+
+def refuse_protection(path: str) -> None:
+    """Whoever asks for TLS or passwords must not be served without.
+
+    Raises:
+        ConfigError: the file asks for them, or cannot be read.
+    """
+    from flyball.errors import ConfigError
+    from flyball.model.yaml_loader import load_yaml
+
+    if not path:
+        return
+    try:
+        document = load_yaml(Path(path).read_bytes(), path)
+    except OSError as exc:
+        raise ConfigError(f"{path}: {exc.strerror}; name the file that is meant") from exc
+    asked = [name for name, value in document.items() if value] if isinstance(document, dict) else []
+    if asked := [name for name in asked if name != "http_server_config"]:
+        raise ConfigError(f"{path}: {', '.join(asked)}: is not supported; put a proxy that does it in front")

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from flyball.cli.options import Accepting, ListenAddress, duration, option, size
+from flyball.cli.options import Accepting, ListenAddress, duration, option, refuse_protection, size
 
 #: Flags of Prometheus that are accepted and have no effect here; True for those that take no value.
 _WITHOUT_EFFECT = {
@@ -39,8 +39,24 @@ _WITHOUT_EFFECT = {
     "--scrape.timestamp-tolerance": False,
     "--scrape.adjust-timestamps": True,
     "--log.format": False,
+    "--alertmanager.notification-batch-size": False,
+    "--alertmanager.drain-notification-queue-on-shutdown": True,
+    "--no-alertmanager.drain-notification-queue-on-shutdown": True,
+    "--storage.tsdb.delay-compact-file.path": False,
+    "--web.remote-write-receiver.accepted-protobuf-messages": False,
+    "--web.search.max-limit": False,
     "--auto-gomemlimit": True,
+    "--no-auto-gomemlimit": True,
+    "--auto-gomemlimit.ratio": False,
     "--auto-gomaxprocs": True,
+    "--no-auto-gomaxprocs": True,
+    # These are off unless they are asked for.
+    "--no-config.auto-reload": True,
+    "--no-storage.tsdb.no-lockfile": True,
+    "--no-web.enable-admin-api": True,
+    "--no-web.enable-lifecycle": True,
+    "--no-web.enable-otlp-receiver": True,
+    "--no-web.enable-remote-write-receiver": True,
 }
 
 
@@ -82,11 +98,13 @@ _WITHOUT_EFFECT = {
 @click.option(
     "--web.enable-otlp-receiver", "otlp_receiver", is_flag=True, help="Take OTLP metrics at /api/v1/otlp/v1/metrics."
 )
+@option("--web.config.file", "web_config", "", "TLS and passwords of the API: not supported, must set nothing.")
+@click.option("--config.auto-reload", "auto_reload", is_flag=True, help="Read the configuration again when it changes.")
 @option(
     "--config.auto-reload-interval",
     "auto_reload_ms",
     "30s",
-    "How often files are looked at, with --enable-feature=auto-reload-config.",
+    "How often files are looked at, with --config.auto-reload.",
     callback=duration,
 )
 @option("--operator-namespace", "operator_namespace", "", "Also run what flyball operator writes there.")
@@ -112,7 +130,10 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     flags = _flags(ctx)
     prefix = given.pop("route_prefix") or urlsplit(given["external_url"]).path
+    refuse_protection(given.pop("web_config"))
     features = tuple(name for text in given.pop("features") for name in text.split(",") if name)
+    if given.pop("auto_reload"):
+        features += ("auto-reload-config",)
     settings = ServerSettings(
         **given, route_prefix="/" + prefix.strip("/") if prefix.strip("/") else "", features=features, flags=flags
     )
