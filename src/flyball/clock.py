@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 
 
 def now_ms() -> int:
@@ -16,7 +17,12 @@ def monotonic_s() -> float:
 
 def rfc3339(at_ms: int) -> str:
     """``2026-01-02T03:04:05Z``: whole seconds, as Kubernetes writes ``metav1.Time``."""
-    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _rfc3339_of_second(at_ms // 1000)
+
+
+@lru_cache(256)  # whoever writes many objects writes the same few seconds
+def _rfc3339_of_second(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def rfc3339_micro(at_ms: int) -> str:

@@ -51,15 +51,8 @@ _GENERATION_WITHOUT_STATUS = frozenset(
 )
 
 
-# What a claim or volume is born with, so that it does not go while it is used (StorageObjectInUseProtection).
-_PROTECTION = {
-    "/persistentvolumeclaims": "kubernetes.io/pvc-protection",
-    "/persistentvolumes": "kubernetes.io/pv-protection",
-}
-
-
 _TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
-# Kinds in whose use a controller holds them.
+# What a claim or volume is born with, so that it does not go while it is used (StorageObjectInUseProtection).
 _PROTECTORS = {
     "/persistentvolumeclaims": "kubernetes.io/pvc-protection",
     "/persistentvolumes": "kubernetes.io/pv-protection",
@@ -85,9 +78,6 @@ def initial_state(storage: Storage, store: str, obj: Object, now_ms: int) -> Non
     Raises:
         ApiFailure: a pod's service account or priority class does not exist.
     """
-    protection = _PROTECTION.get(store)
-    if protection and protection not in obj["metadata"].setdefault("finalizers", []):
-        obj["metadata"]["finalizers"].append(protection)
     protector = _PROTECTORS.get(store)
     if protector and protector not in (finalizers := obj["metadata"].setdefault("finalizers", [])):
         finalizers.append(protector)
@@ -114,7 +104,8 @@ def count_templates(daemon_set: Object, old: Object) -> None:
     """In place: the server alone says how often a DaemonSet's template was changed."""
     count = int((old["metadata"].get("annotations") or {}).get(_TEMPLATE_GENERATION) or 0)
     count += daemon_set["spec"].get("template") != old["spec"].get("template")
-    daemon_set["metadata"].setdefault("annotations", {})[_TEMPLATE_GENERATION] = str(count)
+    annotations = daemon_set["metadata"].get("annotations") or {}
+    daemon_set["metadata"]["annotations"] = {**annotations, _TEMPLATE_GENERATION: str(count)}
 
 
 def note_phase(store: str, new: Object, old: Object | None, now_ms: int) -> None:

@@ -126,6 +126,8 @@ class Ownership:
 
     def _forget_the_oldest(self) -> None:
         """Above the limit the oldest updaters become one."""
+        if len(self.by_key) <= UPDATE_WRITERS_MAX:
+            return
         updaters = sorted(
             (one for one in self.by_key.values() if one.writer.operation == UPDATE),
             key=lambda one: (one.time, one.writer.key),
@@ -154,7 +156,7 @@ def tracked(obj: Object) -> Object:
     if metadata:
         kept["metadata"] = metadata
     else:
-        kept.pop("metadata")
+        del kept["metadata"]
     return kept
 
 

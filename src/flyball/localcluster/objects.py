@@ -208,7 +208,9 @@ class Objects:
             raise failures.invalid(kind.group, kind.plural, name, [cause])
         new = convert(obj, served.storage.api_version)
         if subresource:
-            new = _only_subresource(record.copy(), new, subresource, served.store == "apps/deployments")
+            # A status stands beside the stored object's other fields themselves, which nobody below changes.
+            rest = {**old, "metadata": dict(before)} if subresource == "status" else record.copy()
+            new = _only_subresource(rest, new, subresource, served.store == "apps/deployments")
         else:
             if "status" in served.storage.subresources:
                 new.pop("status", None)

@@ -3,7 +3,7 @@
 Sources: kubernetes plugin/pkg/admission/{serviceaccount,defaulttolerationseconds,priority}, pkg/registry/core/pod.
 """
 
-import secrets
+import os
 from typing import Any
 
 from flyball.clock import rfc3339
@@ -26,7 +26,7 @@ _NAME_CHARACTERS = "bcdfghjklmnpqrstvwxz2456789"  # no vowels, so that no words 
 
 def generated_name(prefix: str) -> str:
     """A name that nobody else has."""
-    return prefix[:58] + "".join(secrets.choice(_NAME_CHARACTERS) for _ in range(5))
+    return prefix[:58] + "".join(_NAME_CHARACTERS[byte % len(_NAME_CHARACTERS)] for byte in os.urandom(5))
 
 
 def admit(storage: Storage, pod: Object, now_ms: int) -> None:

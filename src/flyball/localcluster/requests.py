@@ -41,13 +41,16 @@ class Request:
         self.method: str = scope["method"]
         raw = scope.get("raw_path") or scope["path"].encode()
         self.raw_path: str = raw.split(b"?")[0].decode("latin-1")
-        self.segments = [unquote(part) for part in self.raw_path.split("/") if part]
+        parts = self.raw_path.split("/")
+        self.segments = [unquote(part) if "%" in part else part for part in parts if part]
         self.query: str = scope["query_string"].decode("latin-1")
         self.params = parse_qs(self.query, keep_blank_values=True) if self.query else {}
         self.header_list = [(name.decode("latin-1"), text.decode("latin-1")) for name, text in scope["headers"]]
         self.headers: dict[str, str] = {}
         for name, text in self.header_list:
             self.headers[name] = f"{self.headers[name]}, {text}" if name in self.headers else text
+        self.accept = self.headers.get("accept", "")
+        self.content_type = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         self.receive = receive
         self._send = send
         self.started = False
@@ -74,10 +77,6 @@ class Request:
         except ValueError:
             raise failures.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
 
-    @property
-    def accept(self) -> str:
-        return self.headers.get("accept", "")
-
     def check_accept(self) -> None:
         """
         Raises:
@@ -85,10 +84,6 @@ class Request:
         """
         if not negotiated(self.accept):
             raise failures.not_acceptable(ACCEPTED)
-
-    @property
-    def content_type(self) -> str:
-        return self.headers.get("content-type", "").split(";")[0].strip().lower()
 
     async def body(self) -> bytes:
         """The whole body.
@@ -247,10 +242,13 @@ def _count_keys(value: Any) -> int:
 def duplicate_fields(body: bytes, decoded: Object) -> list[str]:
     """Paths of keys that a JSON body gives twice, as ``duplicate field "spec.replicas"``.
 
-    As many keys in the decoded object as there are colons after a quote: then none was given twice. Only other bodies
-    (a text may hold such a colon) are read again with an eye on each key.
+    As many keys in the decoded object as there are colons, or colons after a quote: then none was given twice. Only
+    other bodies (a text may hold such a colon) are read again with an eye on each key.
     """
-    if body.count(b'":') == _count_keys(decoded) and not any(one in body for one in _SPACED_COLONS):
+    keys = _count_keys(decoded)
+    if body.count(b":") == keys:
+        return []
+    if body.count(b'":') == keys and not any(one in body for one in _SPACED_COLONS):
         return []
     found: list[str] = []
 

@@ -23,6 +23,8 @@ def default(kind: Kind, obj: Object, old: Object | None = None) -> None:
     """
     goform.normalise(kind, obj, old)
     handler = _HANDLERS.get((kind.group, kind.kind))
+    if handler is _pod and old is not None and obj.get("spec") is old.get("spec"):
+        handler = _pod_status  # by far the most frequent write, and the spec is the stored one itself
     if handler is not None:
         handler(obj, kind.version)
 
@@ -194,7 +196,7 @@ def _template(holder: Object) -> None:
             _pod_spec(template["spec"])
 
 
-def _pod(obj: Object, _version: str) -> None:
+def _pod(obj: Object, version: str) -> None:
     spec = _child(obj, "spec")
     _pod_spec(spec)
     _set(spec, enableServiceLinks=True)
@@ -211,6 +213,10 @@ def _pod(obj: Object, _version: str) -> None:
                 for port in _dicts(container, "ports"):
                     if not port.get("hostPort") and "containerPort" in port:
                         port["hostPort"] = port["containerPort"]
+    _pod_status(obj, version)
+
+
+def _pod_status(obj: Object, _version: str) -> None:
     status = _child(obj, "status")
     _set(status, phase="Pending")
     for condition in _dicts(status, "conditions"):

@@ -48,19 +48,32 @@ def _node(member: bool, children: Fields) -> Fields | None:
 
 
 def union(left: Fields, right: Fields) -> Fields:
-    merged = dict(left)
+    """The members of both; ``left`` itself where it has them all."""
+    merged = left
     for key, node in right.items():
-        known = merged.get(key)
-        if known is None:
-            merged[key] = node
-        elif known != node:
-            children = union(_children(known), _children(node))
-            merged[key] = _node(is_member(known) or is_member(node), children)
+        known = left.get(key)
+        joined = node if known is None else _joined(known, node)
+        if joined is not known:
+            if merged is left:
+                merged = {_SELF: {}, **left} if key == _SELF else dict(left)
+            merged[key] = joined
     return merged
+
+
+def _joined(left: Fields, right: Fields) -> Fields:
+    """The same for two nodes, of which an empty one is a member."""
+    if left == right:
+        return left
+    if not (left and right):
+        node = left or right
+        return node if _SELF in node else {_SELF: {}, **node}
+    return union(left, right)
 
 
 def difference(left: Fields, right: Fields) -> Fields:
     """The members of ``left`` that are not in ``right``."""
+    if not right:
+        return left
     kept: Fields = {}
     for key, node in left.items():
         other = right.get(key)

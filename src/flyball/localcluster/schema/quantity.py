@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
 
 _QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?")
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
@@ -26,6 +27,7 @@ def parse(value: object) -> Decimal:
     return number.scaleb(int(suffix[1:]))
 
 
+@lru_cache(4096, typed=True)
 def canonical(value: object) -> str:
     """The text upstream would print: no fraction, the largest suffix that loses nothing ("0.5" -> "500m").
 

@@ -193,8 +193,13 @@ def _finalizer_problems(text: str, field: str) -> list[Cause]:
     return causes
 
 
+_CHECKED = ("labels", "annotations", "finalizers", "ownerReferences")
+
+
 def check_metadata(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
+    """What equals ``old``, the stored object, was found right before."""
     metadata = obj.get("metadata") or {}
+    before = (old or {}).get("metadata") or {}
     causes = []
     name, prefix = metadata.get("name") or "", metadata.get("generateName") or ""
     rule = _name_rule(kind)
@@ -205,27 +210,28 @@ def check_metadata(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     elif prefix and old is None:
         causes += [invalid("metadata.generateName", prefix, one) for one in rule(prefix.rstrip("-") or "a")]
     namespace = metadata.get("namespace") or ""
-    if kind.namespaced:
+    if kind.namespaced and namespace != before.get("namespace"):
         causes += [
             invalid("metadata.namespace", namespace, one)
             for one in (label_name_problems(namespace) if namespace else [])
         ]
-    elif namespace:
+    elif namespace and not kind.namespaced:
         causes.append(Cause("metadata.namespace", FORBIDDEN, "not allowed on this type"))
-    causes += check_labels(metadata.get("labels"), "metadata.labels")
+    new = {name: metadata[name] for name in _CHECKED if name in metadata and metadata[name] != before.get(name)}
+    causes += check_labels(new.get("labels"), "metadata.labels")
     size = 0
-    for key, value in (metadata.get("annotations") or {}).items():
+    for key, value in (new.get("annotations") or {}).items():
         causes += [invalid("metadata.annotations", key, one) for one in qualified_problems(str(key).lower())]
         size += len(str(key)) + len(str(value))
     if size > 256 * 1024:
         causes.append(Cause("metadata.annotations", TOO_LONG, "may not be more than 262144 bytes"))
-    for index, finalizer in enumerate(metadata.get("finalizers") or ()):
+    for index, finalizer in enumerate(new.get("finalizers") or ()):
         causes += _finalizer_problems(str(finalizer), f"metadata.finalizers[{index}]")
-    for index, owner in enumerate(metadata.get("ownerReferences") or ()):
+    for index, owner in enumerate(new.get("ownerReferences") or ()):
         for field in ("apiVersion", "kind", "name", "uid"):
             if not owner.get(field):
                 causes.append(required(f"metadata.ownerReferences[{index}].{field}", "must not be empty"))
-    if sum(1 for owner in metadata.get("ownerReferences") or () if owner.get("controller")) > 1:
+    if sum(1 for owner in new.get("ownerReferences") or () if owner.get("controller")) > 1:
         causes.append(
             invalid(
                 "metadata.ownerReferences",
@@ -234,7 +240,6 @@ def check_metadata(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
             )
         )
     if old is not None:
-        before = old.get("metadata") or {}
         for field in ("name", "namespace", "uid"):
             if metadata.get(field) and before.get(field) and metadata[field] != before[field]:
                 causes.append(invalid(f"metadata.{field}", metadata[field], "field is immutable"))
