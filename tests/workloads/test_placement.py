@@ -237,6 +237,22 @@ def test_a_budget_protects_where_another_node_can_pay():
     assert preempted(pod(cpu="1", priority=4), made, budget) == ("a", ["kept"]), "a budget is no absolute right"
 
 
+def test_in_a_big_cluster_enough_nodes_that_would_do_are_tried():
+    nodes = [node(f"n{number:03}", cpu="1") for number in range(300)]
+    guarded = [(pod(f"p{number}", {"app": "db"}, cpu="1", priority=2), f"n{number:03}") for number in range(150)]
+    free = [(pod(f"p{number}", cpu="1", priority=3), f"n{number:03}") for number in range(150, 299)]
+    made = cluster(*nodes, placed=[*guarded, *free, (pod("cheapest", cpu="1", priority=1), "n299")])
+    budget = {
+        "metadata": {"name": "db", "namespace": "default"},
+        "spec": {"selector": {"matchLabels": {"app": "db"}}},
+        "status": {"disruptionsAllowed": 0},
+    }
+    wanted = pod(cpu="1", priority=9)
+    assert preempt(wanted, made, []).node == "n000", "the cheapest is beyond the first hundred"
+    assert preempt(wanted, made, [budget]).node == "n150", "after a hundred that break a budget the search goes on"
+    assert preempt(wanted, made, [budget], offset=290).node == "n299"
+
+
 def test_where_nobodys_going_helps_and_for_whom_nobody_goes():
     tainted = node("a", taints=[{"key": "gpu", "effect": "NoSchedule"}], cpu="1")
     made = cluster(tainted, placed=[(pod("low", cpu="1"), "a")])

@@ -175,7 +175,7 @@ class Scheduler(Controller):
         refused = ineligible(pod, self._cluster)
         if refused:
             return None, "" if refused == LEAVING else f"{why} preemption: {refused}"
-        found = preempt(pod, self._cluster, self._budgets.cache.values())
+        found = preempt(pod, self._cluster, self._budgets.cache.values(), self.attempts.total())
         if found is None:
             return None, reason
         placed = f"found a potential placement for pod on node {found.node}, preempting {len(found.victims)} victims"
