@@ -123,7 +123,7 @@ class RealControlPlane:
             f"--proxy-client-cert-file={keys / 'front-proxy-client.crt'}",
             f"--proxy-client-key-file={keys / 'front-proxy-client.key'}",
             f"--token-auth-file={self.directory / 'tokens.csv'}",
-            "--authorization-mode=RBAC",
+            "--authorization-mode=Node,RBAC",
             "--service-cluster-ip-range=10.96.0.0/16",
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
             f"--service-account-key-file={self.directory / 'sa.pub'}",

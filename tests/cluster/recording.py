@@ -23,6 +23,7 @@ from flyball.http.client import client_tls
 HOP_HEADERS = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding", "host", "accept-encoding"}
 )
+IMPERSONATION = ("impersonate-user", "impersonate-group")
 
 Exchange = dict[str, Any]
 
@@ -132,6 +133,7 @@ class RecordingProxy:
                 "accept": headers["Accept"],
                 "user-agent": request.headers.get("User-Agent", "").partition(" ")[0],
                 **({"content-type": content_type} if content_type else {}),
+                **{name: request.headers[name] for name in IMPERSONATION if name in request.headers},
             },
             "body": decoded(body, content_type),
             "status": 0,

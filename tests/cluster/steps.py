@@ -6,9 +6,10 @@ import re
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.cluster.control_plane import write_kubeconfig
@@ -44,7 +45,10 @@ class Kubectl:
 
 @dataclass(frozen=True)
 class Http:
-    """One request. ``${saved.field.path}`` in target or body is taken from the answer saved under that name."""
+    """One request. ``${saved.field.path}`` in target or body is taken from the answer saved under that name.
+
+    ``user`` and ``group`` are those in whose name it is sent, the administrator's own where they are empty.
+    """
 
     method: str
     target: str
@@ -52,10 +56,17 @@ class Http:
     type: str = "application/json"
     accept: str = "application/json"
     save: str = ""
+    user: str = ""
+    group: str = ""
 
     @property
     def label(self) -> str:
-        return f"{self.method} {self.target}" + ("" if self.accept == "application/json" else f" as {self.accept}")
+        text = f"{self.method} {self.target}" + ("" if self.accept == "application/json" else f" as {self.accept}")
+        return f"{text} by {self.user}" if self.user else text
+
+    def impersonating(self, filled: Callable[[str], str]) -> dict[str, str]:
+        names = {"Impersonate-User": self.user, "Impersonate-Group": self.group}
+        return {name: filled(value) for name, value in names.items() if value}
 
 
 Step = Kubectl | Http
@@ -138,7 +149,8 @@ class Runner:
         if body is not None:
             text = body if isinstance(body, str) else json.dumps(body)
             body = filled(text)
-        self._request(step.method, filled(step.target), body, step.type, step.accept)
+        more = step.impersonating(filled)
+        self._request(step.method, filled(step.target), body, step.type, step.accept, more)
         if step.save and self._proxy.exchanges:
             saved[step.save] = self._proxy.exchanges[-1].get("response")
 
@@ -149,11 +161,13 @@ class Runner:
         body: Any,
         content_type: str = "application/json",
         accept: str = "application/json",
+        more: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         data = encoded(body) or None
         headers = {
             "Accept": accept,
             "User-Agent": USER_AGENT,
+            **more,
             **({"Content-Type": content_type} if data is not None else {}),
         }
         request = urllib.request.Request(self._proxy.base + target, data, headers, method=method)

@@ -76,7 +76,7 @@ def test_a_user_may_what_its_roles_say_and_nothing_else(tmp_path: Path) -> None:
         _, body = await api("POST", f"{REVIEWS}/selfsubjectaccessreviews", ask, **as_jane)
         assert body["status"] == {
             "allowed": False,
-            "reason": 'RBAC: role.rbac.authorization.k8s.io "reader" not found',
+            "reason": 'rbac: RBAC: role.rbac.authorization.k8s.io "reader" not found',
         }
 
     run(tmp_path, steps)

@@ -10,6 +10,7 @@ from typing import Any
 from flyball.clock import now_ms, rfc3339
 from flyball.localcluster import admission, failures, managedfields, podadmission, schema
 from flyball.localcluster.convert import convert
+from flyball.localcluster.escalation import Guard
 from flyball.localcluster.failures import ApiFailure
 from flyball.localcluster.managedfields import UPDATE, Views, Writer
 from flyball.localcluster.registry import Registry, Served
@@ -80,11 +81,13 @@ class Objects:
         *,
         writer: Writer | None = None,
         managed: list[Object] | None = None,
+        guard: Guard | None = None,
         dry_run: bool = False,
     ) -> Object:
         """Stores a new object and returns it in the storage version. ``obj`` is changed.
 
-        ``writer`` is who makes it, this server when None; ``managed`` the managers where they are known already.
+        ``writer`` is who makes it, this server when None; ``managed`` the managers where they are known already;
+        ``guard`` judges what is about to be stored.
 
         Raises:
             ApiFailure: it cannot be created; the Status says why.
@@ -118,6 +121,8 @@ class Objects:
         if "status" in served.storage.subresources and served.store != "/nodes":
             stored.pop("status", None)
         served.default(stored)
+        if guard is not None:
+            guard(stored, None)
         if managed is None:
             managed = managedfields.after_create(stored, writer or _own(served), self._views(served), at_ms)
         if managed:
@@ -171,11 +176,12 @@ class Objects:
         subresource: str = "",
         writer: Writer | None = None,
         managed: list[Object] | None = None,
+        guard: Guard | None = None,
         dry_run: bool = False,
     ) -> Object:
         """Replaces the object, or its status, and returns it in the storage version. ``obj`` is changed.
 
-        ``writer`` and ``managed`` as for ``create``.
+        ``writer``, ``managed`` and ``guard`` as for ``create``.
 
         An update that changes nothing is not written and keeps its resourceVersion.
 
@@ -218,6 +224,8 @@ class Objects:
                     new["status"] = old["status"]
             self._keep_metadata(new["metadata"], before)
         served.default(new, old)
+        if guard is not None:
+            guard(new, old)
         if served.store == "apps/daemonsets":
             admission.count_templates(new, old)
         if subresource == "status":
@@ -272,9 +280,10 @@ class Objects:
         *,
         force: bool,
         subresource: str = "",
+        guard: Guard | None = None,
         dry_run: bool = False,
     ) -> tuple[bool, Object]:
-        """Server-side apply. ``config`` is changed.
+        """Server-side apply. ``config`` is changed; ``guard`` as for ``create``.
 
         Returns:
             Whether it made the object, and the object in the storage version.
@@ -301,13 +310,13 @@ class Objects:
             raise managedfields.untyped(config, str(exc)) from exc
         managed = made["metadata"].pop("managedFields", [])
         if live is None:
-            return True, self.create(served, namespace, made, managed=managed, dry_run=dry_run)
+            return True, self.create(served, namespace, made, managed=managed, guard=guard, dry_run=dry_run)
         made = copy.deepcopy(made)  # it shares parts with the live object
         for field in ("resourceVersion", "uid"):  # these are preconditions
             if config["metadata"].get(field):
                 made["metadata"][field] = config["metadata"][field]
         return False, self.update(
-            served, namespace, name, made, subresource=subresource, managed=managed, dry_run=dry_run
+            served, namespace, name, made, subresource=subresource, managed=managed, guard=guard, dry_run=dry_run
         )
 
     def _keep_metadata(self, metadata: Object, before: Object) -> None:

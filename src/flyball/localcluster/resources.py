@@ -9,6 +9,7 @@ from flyball.errors import QueryError
 from flyball.localcluster import failures, patching, schema
 from flyball.localcluster.answers import answer_object, answer_record, answer_written, is_dry_run, only_get, writer_of
 from flyball.localcluster.convert import convert
+from flyball.localcluster.escalation import Guard, guard_of
 from flyball.localcluster.failures import ApiFailure
 from flyball.localcluster.listing import answer_list, selection
 from flyball.localcluster.managedfields import APPLY, Writer, untyped
@@ -17,7 +18,7 @@ from flyball.localcluster.objects import Objects
 from flyball.localcluster.registry import SUBRESOURCE_VERBS, Served
 from flyball.localcluster.requests import JSON, PATCH_TYPES, YAML, Request, decode, duplicate_fields
 from flyball.localcluster.reviews import answer_review, answer_token_request
-from flyball.localcluster.rights import Rights
+from flyball.localcluster.rights import GROUP, Rights
 from flyball.localcluster.subresources import answer_binding, answer_eviction, answer_scale
 from flyball.localcluster.tokens import TokenAuthority
 from flyball.localcluster.watching import answer_watch
@@ -119,7 +120,10 @@ class Resources:
             obj = await request.object(served.kind.kind)
             check_body(request, served, obj, await request.body())
             writer = writer_of(request, served)
-            created = self._objects.create(served, namespace, obj, writer=writer, dry_run=is_dry_run(request))
+            guard = self._guard(request, served, namespace)
+            created = self._objects.create(
+                served, namespace, obj, writer=writer, guard=guard, dry_run=is_dry_run(request)
+            )
             await answer_written(self._storage, request, served, 201, created)
         elif request.method == "DELETE":
             await self._delete_collection(request, served, namespace)
@@ -170,6 +174,11 @@ class Resources:
 
     # changing
 
+    def _guard(self, request: Request, served: Served, namespace: str) -> Guard | None:
+        if served.kind.group != GROUP:
+            return None
+        return guard_of(request, served.kind.plural, namespace, self._storage, self._rights)
+
     async def _put(self, request: Request, served: Served, namespace: str, name: str, subresource: str) -> None:
         obj = await request.object(served.kind.kind)
         check_body(request, served, obj, await request.body(), known=self._known(served, namespace, name))
@@ -180,6 +189,7 @@ class Resources:
             obj,
             subresource=subresource,
             writer=writer_of(request, served, subresource),
+            guard=self._guard(request, served, namespace),
             dry_run=is_dry_run(request),
         )
         await answer_written(self._storage, request, served, 200, updated)
@@ -220,6 +230,7 @@ class Resources:
             patched,
             subresource=subresource,
             writer=writer_of(request, served, subresource),
+            guard=self._guard(request, served, namespace),
             dry_run=is_dry_run(request),
         )
         await answer_written(self._storage, request, served, 200, updated)
@@ -244,6 +255,7 @@ class Resources:
             writer,
             force=request.flag("force"),
             subresource=subresource,
+            guard=self._guard(request, served, namespace),
             dry_run=is_dry_run(request),
         )
         await answer_written(self._storage, request, served, 201 if is_new else 200, obj)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flyball.localcluster import failures
+from flyball.localcluster.nodeauthorizer import NodeAuthorizer
 from flyball.localcluster.requests import Request
 from flyball.localcluster.storage import Storage
 from flyball.localcluster.telemetry import about
@@ -25,7 +26,7 @@ _VERBS = {"POST": "create", "PUT": "update", "APPLY": "patch", "HEAD": "get"}
 class Act:
     """What somebody wants to do: to a resource, or else with a path.
 
-    ``resource`` has its subresource with it, as ``pods/log``.
+    ``resource`` has its subresource with it, as ``pods/log``; ``node`` is the one whose pods alone a list is about.
     """
 
     verb: str
@@ -34,6 +35,7 @@ class Act:
     namespace: str = ""
     name: str = ""
     path: str = ""
+    node: str = ""
 
     @classmethod
     def reviewed(cls, spec: Object) -> "Act":
@@ -75,7 +77,7 @@ def acts_of(request: Request) -> list[Act]:
     if not what.resource:
         return [Act(_VERBS.get(request.method, request.method.lower()), path=request.raw_path)]
     rest = segments[2:] if segments[0] == "api" else segments[3:]
-    namespace, name = "", ""
+    namespace = name = node = ""
     if rest[0] == "watch":
         rest = rest[1:]
     if rest[0] == "namespaces" and len(rest) > 1:
@@ -89,9 +91,11 @@ def acts_of(request: Request) -> list[Act]:
         verbs = [what.verb.lower()]
         selected = request.param("fieldSelector").partition("metadata.name=")[2]
         name = selected if selected.replace("-", "").replace(".", "").isalnum() else ""
+        fields = dict(part.replace("==", "=").partition("=")[::2] for part in request.param("fieldSelector").split(","))
+        node = fields.get("spec.nodeName", "")
     else:
         verbs = [_VERBS.get(what.verb, what.verb.lower())]
-    return [Act(verb, what.group, resource, namespace, name) for verb in verbs]
+    return [Act(verb, what.group, resource, namespace, name, node=node) for verb in verbs]
 
 
 def _applies(subject: Object, user: str, groups: tuple[str, ...], namespace: str) -> bool:
@@ -127,6 +131,7 @@ class Rights:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+        self._nodes = NodeAuthorizer(storage)
 
     def rules(self, user: str, groups: tuple[str, ...], namespace: str) -> Iterator[tuple[Object | None, str]]:
         """Each rule that holds for the user, with the binding that gives it; without a rule the text is a problem."""
@@ -157,6 +162,9 @@ class Rights:
         """Whether the user may, and why; masters may everything, and no reason is told."""
         if MASTERS in groups:
             return True, ""
+        allowed, unrelated = self._nodes.allows(user, groups, act)
+        if allowed:
+            return True, ""
         problems = []
         for rule, source in self.rules(user, groups, act.namespace):
             if rule is None:
@@ -164,7 +172,9 @@ class Rights:
             elif rule_allows(rule, act):
                 return True, f"RBAC: allowed by {source}"
         shown = problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]"
-        return False, f"RBAC: {shown}" if problems else ""
+        return False, "\n".join(
+            filter(None, [unrelated and f"node: {unrelated}", f"rbac: RBAC: {shown}" if problems else ""])
+        )
 
     def demand(self, user: str, groups: tuple[str, ...], *acts: Act) -> None:
         """

@@ -9,12 +9,13 @@ from tests.cluster.scenarios import (
     objects,
     patching,
     reading,
+    rights,
     validation,
 )
 from tests.cluster.steps import Step
 
 SCENARIOS: dict[str, list[Step]] = {
     name: steps
-    for module in (objects, patching, validation, defaults, kinds, reading, imperative, cluster, definitions)
+    for module in (objects, patching, validation, defaults, kinds, reading, imperative, cluster, definitions, rights)
     for name, steps in module.SCENARIOS.items()
 }
