@@ -21,7 +21,8 @@ from flyball.adapter.onward import Onward, OnwardFlags
 from flyball.adapter.standalone import standalone_job
 from flyball.errors import ConfigError, FlyballError
 from flyball.metricrules import parse_metric_rule
-from flyball.model.scrapeconfigs import Authorization, ScrapeConfig, TargetGroup
+from flyball.model.clients import Authorization, HttpClientConfig
+from flyball.model.scrapeconfigs import ScrapeConfig, TargetGroup
 from flyball.scrape.fetch import Fetcher
 from flyball.scrape.targets import build_targets
 from flyball.sources import HttpSource
@@ -192,9 +193,8 @@ async def _onward(tally: Tally, connections: Connections, target: Listener, othe
 
 
 async def _scraped(tally: Tally, connections: Connections, target: Listener, other: Listener, location: str) -> None:
-    config = ScrapeConfig(
-        job_name="gate", authorization=Authorization(credentials=SECRET), http_headers={"X-Key": (SECRET,)}
-    )
+    http = HttpClientConfig(Authorization(credentials=SECRET), headers=(("X-Key", SECRET),))
+    config = ScrapeConfig(job_name="gate", http=http)
     fetcher = Fetcher(f"http://{target.address}/metrics", config, None)
     seen = await _tried(connections, lambda: fetcher.fetch(2_000))
     fetcher.close()

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from flyball.errors import ConfigError
-from flyball.model.clients import TLSConfig
-from flyball.model.scrapeconfigs import Authorization, GlobalDefaults, ScrapeConfig, StaticConfig
+from flyball.model.clients import Authorization, HttpClientConfig, TLSConfig
+from flyball.model.scrapeconfigs import GlobalDefaults, ScrapeConfig, StaticConfig
 from flyball.server import (
     Configuration,
     Loaded,
@@ -117,9 +117,11 @@ def node_jobs(settings: AgentSettings, defaults: GlobalDefaults, port: int) -> l
                 scheme="https",
                 metrics_path=path,
                 honor_labels=True,
-                authorization=Authorization(credentials_file=token) if token else None,
-                # Most clusters' kubelets sign their own certificates.
-                tls=TLSConfig(ca_file=ca, insecure_skip_verify=not ca),
+                http=HttpClientConfig(
+                    authorization=Authorization(credentials_file=token) if token else None,
+                    # Most clusters' kubelets sign their own certificates.
+                    tls=TLSConfig(ca_file=ca, insecure_skip_verify=not ca),
+                ),
                 static_configs=(StaticConfig((settings.kubelet,), labels),),
             )
         )

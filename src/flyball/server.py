@@ -355,15 +355,13 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
 
 
 def _alertmanagers(config: PrometheusConfig) -> list[Any]:
-    from flyball.http.client import tls_context
+    from flyball.http.calling import Caller
     from flyball.rules.notifier import Alertmanager
-    from flyball.scrape.fetch import authorization
 
     targets = []
     for found in config.alertmanagers:
-        tls = tls_context(found.tls) if found.tls is not None else None
-        asks = partial(authorization, found)
-        targets += [Alertmanager(url, found.timeout_ms / 1000, asks, tls) for url in found.urls()]
+        caller = Caller(found.http)
+        targets += [Alertmanager(url, found.timeout_ms / 1000, caller) for url in found.urls()]
     return targets
 
 
@@ -392,16 +390,15 @@ class RemoteWriters:
     async def _write(
         self, key: str, config: RemoteWriteConfig, external: Mapping[str, str], before: Sequence[Any]
     ) -> None:
-        from flyball.http.client import new_session, tls_context
+        from flyball.http.calling import Caller
         from flyball.remotewrite import Kept, RemoteWrite
-        from flyball.scrape.fetch import authorization
 
         await asyncio.gather(*before, return_exceptions=True)  # they may have had this receiver's checkpoint
         try:
-            tls = tls_context(config.tls) if config.tls is not None else None
-            async with new_session(connections_max=config.queue.max_shards, tls=tls) as session:
-                credentials = partial(authorization, config)
-                queue = RemoteWrite(self._store, config, external, session, credentials, self._kept or Kept())
+            caller = Caller(config.http)
+            timeout_s = config.remote_timeout_ms / 1000
+            async with caller.session(timeout_s=timeout_s, connections_max=config.queue.max_shards) as session:
+                queue = RemoteWrite(self._store, config, external, session, caller, self._kept or Kept())
                 self._queues[key] = queue
                 await queue.run()
         except (OSError, FlyballError) as exc:

@@ -65,8 +65,8 @@ def test_the_nodes_own_jobs_have_the_names_that_dashboards_know(tmp_path: Path) 
     assert {job.job_name: job.metrics_path for job in kubelet} == KUBELET_JOBS
     for job in kubelet:
         assert job.scheme == "https" and (job.scrape_interval_ms, job.scrape_timeout_ms) == (5_000, 5_000)
-        assert job.tls is not None and job.tls.ca_file == "/ca" and not job.tls.insecure_skip_verify
-        assert job.authorization is not None and job.authorization.credentials_file == "/token"
+        assert job.http.tls is not None and job.http.tls.ca_file == "/ca" and not job.http.tls.insecure_skip_verify
+        assert job.http.authorization is not None and job.http.authorization.credentials_file == "/token"
         labels = {"node": "n1", "job": "kubelet", "metrics_path": job.metrics_path}
         assert job.static_configs[0].labels == labels
     assert node_jobs(AgentSettings(tmp_path, tmp_path), GlobalDefaults(), 9090) == []

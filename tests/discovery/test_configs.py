@@ -36,7 +36,7 @@ def test_where_a_pod_finds_its_account_the_engine_has_its_own() -> None:
         {"job_name": "a", "bearer_token_file": f"{account}/token", "tls_config": {"ca_file": f"{account}/ca.crt"}},
         {"job_name": "b", "bearer_token_file": "/etc/token"},
     )
-    ours, other = found["a"], found["b"]
+    ours, other = found["a"].http, found["b"].http
     assert ours.authorization is not None and ours.tls is not None and other.authorization is not None
     assert (ours.authorization.credentials_file, ours.tls.ca_file) == ("/pki/token", "/pki/ca.crt")
     assert other.authorization.credentials_file == "/etc/token"

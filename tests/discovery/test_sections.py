@@ -18,7 +18,8 @@ from flyball.discovery.files import FileDiscovery
 from flyball.discovery.groups import read_groups
 from flyball.discovery.names import DnsDiscovery
 from flyball.errors import ConfigError
-from flyball.model.scrapeconfigs import BasicAuth, DnsSD, FileSD, HttpSD, ScrapeConfig, TargetGroup
+from flyball.model.clients import BasicAuth, HttpClientConfig
+from flyball.model.scrapeconfigs import DnsSD, FileSD, HttpSD, ScrapeConfig, TargetGroup
 
 
 def addresses(groups: Any) -> list[str]:
@@ -91,7 +92,7 @@ def test_an_endpoint_that_fails_keeps_its_targets() -> None:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}/sd"
         published: list[Any] = []
-        sd = HttpSD(url, refresh_interval_ms=10, basic_auth=BasicAuth("u", password="p"))
+        sd = HttpSD(url, refresh_interval_ms=10, http=HttpClientConfig(basic_auth=BasicAuth("u", password="p")))
         task = asyncio.create_task(HttpDiscovery(sd, "j").run(published.append))
         before = counted("prometheus_sd_refresh_failures_total", mechanism="http", config="j")
         await until(lambda: len(published) == 2)

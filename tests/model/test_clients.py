@@ -71,8 +71,8 @@ JOB = {
 
 def test_a_job_is_read_and_written_again() -> None:
     config = parse_scrape_config(JOB)
-    assert config.oauth2 is not None and config.oauth2.proxy.from_environment
-    assert config.proxy.connect_headers == (("X-A", "1, 2"),)
+    assert config.http.oauth2 is not None and config.http.oauth2.proxy.from_environment
+    assert config.http.proxy.connect_headers == (("X-A", "1, 2"),)
     assert parse_scrape_config(to_document(config)) == config
 
 

@@ -69,7 +69,7 @@ def test_paths_are_taken_from_the_file() -> None:
     assert errors == []
     assert config.rule_files == ("/etc/prom/rules/*.yml",)
     assert config.jobs[0].file_sd_configs[0].files == ("/etc/prom/targets/*.json",)
-    assert config.jobs[0].tls is not None and config.jobs[0].tls.ca_file == "/etc/prom/ca.crt"
+    assert config.jobs[0].http.tls is not None and config.jobs[0].http.tls.ca_file == "/etc/prom/ca.crt"
     kept = {"labels": {"config_file": "x"}, "bearer_token_file": "/abs"}
     assert with_absolute_paths(kept, PurePosixPath("/etc")) == kept
 

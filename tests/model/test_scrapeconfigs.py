@@ -40,7 +40,7 @@ def test_round_trip() -> None:
     (config,), _ = parse_scrape_configs(DOCUMENT)
     assert config.body_size_limit_bytes == 5 * 1024 * 1024
     assert config.scrape_interval_ms == 15_000
-    assert config.authorization is not None and config.authorization.credentials == "x"
+    assert config.http.authorization is not None and config.http.authorization.credentials == "x"
     assert parse_scrape_config(to_document(config)) == config
 
 

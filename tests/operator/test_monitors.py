@@ -200,8 +200,9 @@ def test_limits_times_and_credentials() -> None:
     assert (job.scrape_interval_ms, job.scrape_timeout_ms) == (5000, 5000)
     assert (job.scheme, job.metrics_path, job.params) == ("https", "/m", {"a": ("1", "2")})
     assert (job.sample_limit, job.body_size_limit_bytes) == (7, 1024)
-    assert job.basic_auth is not None and job.tls is not None
-    assert (job.basic_auth.username, job.basic_auth.password, job.tls.ca) == ("user", "password", "ca")
+    http = job.http
+    assert http.basic_auth is not None and http.tls is not None
+    assert (http.basic_auth.username, http.basic_auth.password, http.tls.ca) == ("user", "password", "ca")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from flyball.exposition.remotewrite import Written, parse_write_request
-from flyball.http.client import new_session
+from flyball.http.calling import Caller
 from flyball.model.frames import STALE
 from flyball.model.histograms import Histogram, ResetHint
 from flyball.model.labels import Labels, labels_of
@@ -73,8 +73,9 @@ async def listening(receiver: Receiver) -> AsyncIterator[str]:
 async def sending(store: Database, url: str, **given: Any) -> AsyncIterator[RemoteWrite]:
     queue = QueueConfig(batch_send_deadline_ms=20, min_backoff_ms=1, max_backoff_ms=5, **given.pop("queue", {}))
     config = RemoteWriteConfig(url, queue=queue, **given)
-    async with new_session() as session:
-        writer = RemoteWrite(store, config, {"cluster": "c"}, session, dict)
+    caller = Caller(config.http)
+    async with caller.session(timeout_s=30) as session:
+        writer = RemoteWrite(store, config, {"cluster": "c"}, session, caller)
         task = asyncio.create_task(writer.run())
         try:
             yield writer

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from flyball.http.calling import Caller
+from flyball.model.clients import HttpClientConfig
 from flyball.model.labels import labels_of
 from flyball.model.scrapeconfigs import RelabelConfig
 from flyball.rules.evaluation import Alert, State
@@ -102,7 +104,13 @@ def test_every_alertmanager_gets_it_and_a_failing_one_gets_it_later(monkeypatch:
         notifier = Notifier()
         notifier.external_url = "http://p"
         dead = Alertmanager("http://127.0.0.1:1/api/v2/alerts")
-        notifier.set_targets([Alertmanager(url, headers=lambda: {"X-Own": "1"}), Alertmanager(other_url), dead])
+        notifier.set_targets(
+            [
+                Alertmanager(url, caller=Caller(HttpClientConfig(headers=(("X-Own", "1"),)))),
+                Alertmanager(other_url),
+                dead,
+            ]
+        )
         notifier.notify(GROUP, rule(), [firing()], MINUTE)
         await asyncio.gather(good.got.wait(), bad.got.wait())
         assert good.batches == bad.batches and len(bad.headers) == 3

@@ -12,7 +12,8 @@ import uvloop
 import zstandard
 
 from flyball.errors import ScrapeError
-from flyball.model.scrapeconfigs import Authorization, ScrapeConfig
+from flyball.model.clients import Authorization, HttpClientConfig
+from flyball.model.scrapeconfigs import ScrapeConfig
 from flyball.scrape.connection import _Protocol, place_of
 from flyball.scrape.fetch import Fetcher
 
@@ -150,9 +151,8 @@ def test_redirects_carry_no_credentials_elsewhere() -> None:
                 to = b"/here" if request.startswith(b"GET /metrics") else far.url.encode()
                 writer.write(b"HTTP/1.1 302 Found\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % to)
 
-            config = ScrapeConfig(
-                "j", authorization=Authorization(credentials="s3cret"), http_headers={"X-A": ("k3y",)}
-            )
+            http = HttpClientConfig(Authorization(credentials="s3cret"), headers=(("X-A", "k3y"),))
+            config = ScrapeConfig("j", http=http)
             async with Target(speak) as near:
                 fetcher = Fetcher(near.url, config, None)
                 assert (await fetcher.fetch(5000))[0] == b"a 1\n"
@@ -168,7 +168,9 @@ def test_redirects_carry_no_credentials_elsewhere() -> None:
                 with pytest.raises(ScrapeError, match="10 redirects"):
                     await Fetcher(near.url, config, None).fetch(5000)
                 with pytest.raises(ScrapeError, match="302"):
-                    await Fetcher(near.url, ScrapeConfig("j", follow_redirects=False), None).fetch(5000)
+                    await Fetcher(
+                        near.url, ScrapeConfig("j", http=HttpClientConfig(follow_redirects=False)), None
+                    ).fetch(5000)
 
     run(go())
 
@@ -248,7 +250,11 @@ def test_urls() -> None:
         with pytest.raises(ScrapeError):
             place_of(url)
     with pytest.raises(ScrapeError, match="line break"):
-        run(Fetcher("http://127.0.0.1:1/", ScrapeConfig("j", http_headers={"A": ("b\r\nC: d",)}), None).fetch(100))
+        run(
+            Fetcher(
+                "http://127.0.0.1:1/", ScrapeConfig("j", http=HttpClientConfig(headers=(("A", "b\r\nC: d"),))), None
+            ).fetch(100)
+        )
 
 
 def test_an_answer_that_was_there_in_time_counts_though_it_is_read_late() -> None:

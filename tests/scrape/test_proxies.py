@@ -13,10 +13,11 @@ import uvloop
 from flyball.errors import ScrapeError
 from flyball.http.client import client_tls
 from flyball.http.server import ServerTLS
+from flyball.http.tokens import TokenSource
 from flyball.localcluster import pki
-from flyball.model.clients import OAuth2, ProxyConfig
+from flyball.model.clients import HttpClientConfig, OAuth2, ProxyConfig
 from flyball.model.scrapeconfigs import ScrapeConfig
-from flyball.scrape.fetch import Fetcher, token_source
+from flyball.scrape.fetch import Fetcher
 
 PAGE = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\na 1\n"
 TOKEN = b'HTTP/1.1 200 OK\r\nContent-Length: 22\r\nConnection: close\r\n\r\n{"access_token":"tok"}'
@@ -70,10 +71,14 @@ def run(work: Callable[[], Awaitable[None]]) -> None:
     uvloop.run(main())
 
 
+def config_of(proxy: ProxyConfig) -> ScrapeConfig:
+    return ScrapeConfig("j", http=HttpClientConfig(proxy=proxy))
+
+
 def test_of_a_plain_target_the_proxy_is_told_the_whole_url_and_who_asks() -> None:
     async def work() -> None:
         async with Peer() as proxy:
-            config = ScrapeConfig("j", proxy=ProxyConfig(f"http://u:p%40w@{proxy.at}"))
+            config = config_of(ProxyConfig(f"http://u:p%40w@{proxy.at}"))
             fetcher = Fetcher("http://target.invalid:9100/metrics?x=y", config, None)
             for _ in range(2):
                 assert (await fetcher.fetch(5000))[0] == b"a 1\n"
@@ -95,7 +100,7 @@ def test_to_a_tls_target_the_proxy_passes_the_connection_on(tmp_path: Path) -> N
             Peer(onward=target.at) as proxy,
         ):
             headers = (("X-Tenant", "a"),)
-            config = ScrapeConfig("j", scheme="https", proxy=ProxyConfig(f"http://{proxy.at}", connect_headers=headers))
+            config = config_of(ProxyConfig(f"http://{proxy.at}", connect_headers=headers))
             fetcher = Fetcher(f"https://{target.at}/metrics", config, context)
             assert (await fetcher.fetch(5000))[0] == b"a 1\n"
             fetcher.close()
@@ -117,7 +122,7 @@ def _server_context(certificates: ServerTLS) -> Any:
 def test_a_proxy_that_refuses_is_named() -> None:
     async def work() -> None:
         async with Peer(b"HTTP/1.1 403 Forbidden\r\n\r\n") as proxy:
-            config = ScrapeConfig("j", scheme="https", proxy=ProxyConfig(f"http://{proxy.at}"))
+            config = config_of(ProxyConfig(f"http://{proxy.at}"))
             fetcher = Fetcher("https://target.invalid/metrics", config, client_tls())
             with pytest.raises(ScrapeError, match=f"the proxy {proxy.at} refused the connection: HTTP/1.1 403"):
                 await fetcher.fetch(5000)
@@ -129,13 +134,14 @@ def test_a_token_signs_the_request_and_a_lack_of_one_is_the_scrapes_error() -> N
     async def work() -> None:
         async with Peer() as target, Peer(TOKEN) as tokens:
             oauth2 = OAuth2("me", f"http://{tokens.at}/token", "pw")
-            fetcher = Fetcher(f"http://{target.at}/m", ScrapeConfig("j", oauth2=oauth2), None, token_source(oauth2))
+            config = ScrapeConfig("j", http=HttpClientConfig(oauth2=oauth2))
+            fetcher = Fetcher(f"http://{target.at}/m", config, None, TokenSource(oauth2))
             for _ in range(2):
                 await fetcher.fetch(5000)
             fetcher.close()
             assert [head[-3] for head in target.heads] == ["Authorization: Bearer tok"] * 2 and len(tokens.heads) == 1
             tokens.answer = b"HTTP/1.1 500 Broken\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-            fetcher = Fetcher(f"http://{target.at}/m", ScrapeConfig("j", oauth2=oauth2), None, token_source(oauth2))
+            fetcher = Fetcher(f"http://{target.at}/m", config, None, TokenSource(oauth2))
             with pytest.raises(ScrapeError, match="gave no token: HTTP status 500"):
                 await fetcher.fetch(5000)
 

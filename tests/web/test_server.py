@@ -141,7 +141,7 @@ def test_jobs_in_files_of_their_own(tmp_path: Path) -> None:
     more.write_text("scrape_configs: [{job_name: b, tls_config: {ca_file: ca}}]\n")
     loaded = load(tmp_path / "p.yml")
     assert [job.job_name for job in loaded.jobs] == ["a", "b"]
-    assert loaded.jobs[1].tls is not None and loaded.jobs[1].tls.ca_file == str(tmp_path / "jobs" / "ca")
+    assert loaded.jobs[1].http.tls is not None and loaded.jobs[1].http.tls.ca_file == str(tmp_path / "jobs" / "ca")
     more.write_text("scrape_configs: [{job_name: a}]\n")
     with pytest.raises(ConfigError, match="used twice"):
         load(tmp_path / "p.yml")

@@ -18,6 +18,7 @@ from flyball.discovery.defaults import annotation_overrides
 from flyball.errors import FlyballError, QueryError
 from flyball.kube import Informer, KubeClient, Resource
 from flyball.kube.kinds import GOVERNORS, HPAS_V2, PODS
+from flyball.model.clients import HttpClientConfig
 from flyball.model.scrapeconfigs import KubernetesSD, RelabelConfig, ScrapeConfig, TargetGroup
 from flyball.model.selectors import Selector, parse_selector
 from flyball.scrape import ScrapeManager
@@ -201,7 +202,7 @@ def standalone_job() -> ScrapeConfig:
         job_name=JOB,
         scrape_interval_ms=1_000,
         scrape_timeout_ms=1_000,
-        follow_redirects=False,  # a pod answers for itself, and sends the adapter nowhere
+        http=HttpClientConfig(follow_redirects=False),  # a pod answers for itself, and sends the adapter nowhere
         kubernetes_sd_configs=(KubernetesSD(role="pod"),),
         relabel_configs=(
             RelabelConfig((f"{_META}pod_annotation_prometheus_io_scrape",), regex="false", action="drop"),

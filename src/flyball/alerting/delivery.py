@@ -1,8 +1,6 @@
 """Making the requests that receivers are told by: HTTP through the one client, mail in a thread."""
 
 import asyncio
-import base64
-import os
 import ssl
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -21,7 +19,6 @@ from flyball.alerting.receivers.sending import (
     Answer,
     DeliveryError,
     HttpIntegration,
-    HttpSettings,
     Integration,
     Notification,
     Post,
@@ -30,9 +27,9 @@ from flyball.alerting.receivers.sending import (
 )
 from flyball.alerting.templates import Expand
 from flyball.errors import FlyballError
-from flyball.http.client import new_session, read_capped, tls_context
-from flyball.http.tokens import TokenSource
-from flyball.model.clients import OAuth2, proxy_of_url
+from flyball.http.calling import Caller
+from flyball.http.client import read_capped
+from flyball.model.clients import HttpClientConfig
 
 _ANSWER_MAX = 1 << 20
 _USER_AGENT = "flyball"
@@ -65,19 +62,14 @@ async def send(integration: Integration, told: Notification, expand: Expand, tim
 
 async def _posted(post: Post, timeout_s: float) -> Answer:
     host = urlsplit(post.url).hostname or "the receiver"
-    headers = {"Content-Type": "application/json", "User-Agent": _USER_AGENT, **post.http.headers}
+    headers = {"Content-Type": "application/json", "User-Agent": _USER_AGENT}
     try:
-        tls = tls_context(post.http.tls) if post.http.tls is not None else None
+        caller = _caller(post.http)
+        options = await caller.options(post.url, timeout_s)
+        options["headers"] = headers | options["headers"]
         async with (
-            new_session(timeout_s=timeout_s, tls=tls) as session,
-            session.post(
-                post.url,
-                data=msgspec.json.encode(post.body),
-                headers=headers | await _authorization(post.http, timeout_s),
-                allow_redirects=post.http.follow_redirects,
-                proxy=proxy_of_url(post.http.proxy, post.url, os.environ) or None,
-                proxy_headers=dict(post.http.proxy.connect_headers),
-            ) as answer,
+            caller.session(timeout_s=timeout_s) as session,
+            session.post(post.url, data=msgspec.json.encode(post.body), **options) as answer,
         ):
             found = Answer(answer.status, answer.content_type, await read_capped(answer, _ANSWER_MAX, host))
             check_status(found, host, _retry_after_s(answer.headers.get("Retry-After", ""), found))
@@ -128,20 +120,6 @@ def secret_value(secret: Secret) -> str:
 
 
 @lru_cache(maxsize=128)
-def _tokens(oauth2: OAuth2) -> TokenSource:
-    proxy = proxy_of_url(oauth2.proxy, oauth2.token_url, os.environ)
-    return TokenSource(oauth2, proxy, dict(oauth2.proxy.connect_headers))
-
-
-async def _authorization(http: HttpSettings, timeout_s: float) -> dict[str, str]:
-    if http.oauth2 is not None:
-        return {"Authorization": await _tokens(http.oauth2).authorization(timeout_s)}
-    if http.authorization is not None:
-        auth = http.authorization
-        return {"Authorization": f"{auth.type} {secret_value(Secret(auth.credentials, auth.credentials_file))}"}
-    if http.basic_auth is not None:
-        basic = http.basic_auth
-        user = secret_value(Secret(basic.username, basic.username_file))
-        password = secret_value(Secret(basic.password, basic.password_file))
-        return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
-    return {}
+def _caller(http: HttpClientConfig) -> Caller:
+    """One for each section, since it keeps the token."""
+    return Caller(http)

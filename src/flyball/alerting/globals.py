@@ -3,15 +3,12 @@
 from dataclasses import dataclass
 
 from flyball.alerting.receivers.sending import (
-    HTTP_DEFAULT,
     NO_SECRET,
-    HttpSettings,
     Secret,
-    read_http_settings,
     read_secret,
     read_url,
 )
-from flyball.model.clients import TLSConfig, read_tls
+from flyball.model.clients import HTTP_DEFAULT, HttpClientConfig, TLSConfig, read_http_client, read_tls
 from flyball.model.reader import Reader
 
 
@@ -23,7 +20,7 @@ class Globals:
     """
 
     resolve_timeout_ms: int = 300_000
-    http: HttpSettings = HTTP_DEFAULT
+    http: HttpClientConfig = HTTP_DEFAULT
     smtp_from: str = ""
     smtp_hello: str = "localhost"
     smtp_smarthost: str = ""
@@ -55,7 +52,7 @@ def read_globals(reader: Reader) -> Globals:
     implicit = reader.take("smtp_force_implicit_tls")
     found = Globals(
         resolve_timeout_ms=reader.duration("resolve_timeout") or default.resolve_timeout_ms,
-        http=reader.nested("http_config", read_http_settings) or default.http,
+        http=reader.nested("http_config", read_http_client) or default.http,
         smtp_from=reader.text("smtp_from", ""),
         smtp_hello=reader.text("smtp_hello", default.smtp_hello),
         smtp_smarthost=reader.text("smtp_smarthost", ""),

@@ -86,9 +86,10 @@ class ScrapeConfigs:
         def here(path: str) -> str:
             return str(self._pki_dir / Path(path).name) if Path(path).parent == SERVICE_ACCOUNT_DIR else path
 
-        if job.authorization is not None:
-            file = here(job.authorization.credentials_file)
-            job = replace(job, authorization=replace(job.authorization, credentials_file=file))
-        if job.tls is not None:
-            job = replace(job, tls=replace(job.tls, ca_file=here(job.tls.ca_file)))
-        return job
+        http = job.http
+        if http.authorization is not None:
+            file = here(http.authorization.credentials_file)
+            http = replace(http, authorization=replace(http.authorization, credentials_file=file))
+        if http.tls is not None:
+            http = replace(http, tls=replace(http.tls, ca_file=here(http.tls.ca_file)))
+        return replace(job, http=http)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from flyball.model.clients import TLSConfig
-from flyball.model.scrapeconfigs import Authorization, KubernetesSD, RelabelConfig, ScrapeConfig
+from flyball.model.clients import Authorization, HttpClientConfig, TLSConfig
+from flyball.model.scrapeconfigs import KubernetesSD, RelabelConfig, ScrapeConfig
 
 KUBELET_JOB = "kubelet-resource"
 _META = "__meta_kubernetes_"
@@ -57,8 +57,10 @@ def default_scrape_configs(node_port: int, pki_dir: Path, *, interval_ms: int = 
         scheme="https",
         honor_labels=True,  # the namespace, pod and container of each series are the kubelet's to say
         kubernetes_sd_configs=(KubernetesSD(role="node"),),
-        authorization=Authorization(credentials_file=str(pki_dir / "token")),
-        tls=TLSConfig(ca_file=str(pki_dir / "ca.crt")),
+        http=HttpClientConfig(
+            authorization=Authorization(credentials_file=str(pki_dir / "token")),
+            tls=TLSConfig(ca_file=str(pki_dir / "ca.crt")),
+        ),
         relabel_configs=(
             RelabelConfig(target_label="__address__", replacement=f"127.0.0.1:{node_port}"),
             RelabelConfig(source_labels=(f"{_META}node_name",), target_label="node"),

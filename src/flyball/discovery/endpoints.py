@@ -1,16 +1,15 @@
 """``http_sd_configs``: target groups as JSON from a URL, asked for again and again."""
 
 import asyncio
-import base64
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import aiohttp
 
 from flyball.discovery.groups import REFRESHES_FAILED, read_groups
 from flyball.errors import ConfigError, UpstreamError
-from flyball.http.client import new_session, read_capped, tls_context
+from flyball.http.calling import Caller
+from flyball.http.client import read_capped
 from flyball.model.scrapeconfigs import HttpSD, TargetGroup
 
 log = logging.getLogger(__name__)
@@ -23,14 +22,13 @@ class HttpDiscovery:
     """One section. While the endpoint fails the last groups stay."""
 
     def __init__(self, sd: HttpSD, what: str) -> None:
-        self._sd, self._what = sd, what
+        self._sd, self._what, self._caller = sd, what, Caller(sd.http)
 
     async def run(self, publish: Callable[[Sequence[TargetGroup]], None]) -> None:
         """Calls ``publish`` with all groups after every answer that differs from the last, until cancelled."""
         sd = self._sd
-        tls = tls_context(sd.tls) if sd.tls is not None else None
         known: list[TargetGroup] | None = None
-        async with new_session(timeout_s=_TIMEOUT_S, tls=tls) as session:
+        async with self._caller.session(timeout_s=_TIMEOUT_S) as session:
             while True:
                 try:
                     found = await self._ask(session)
@@ -49,18 +47,9 @@ class HttpDiscovery:
             "User-Agent": "flyball",
             "X-Prometheus-Refresh-Interval-Seconds": f"{sd.refresh_interval_ms / 1000:g}",
         }
-        if sd.authorization is not None:
-            auth = sd.authorization
-            secret = auth.credentials or (
-                Path(auth.credentials_file).read_text().strip() if auth.credentials_file else ""
-            )
-            headers["Authorization"] = f"{auth.type} {secret}"
-        elif sd.basic_auth is not None:
-            basic = sd.basic_auth
-            password = basic.password or (Path(basic.password_file).read_text().strip() if basic.password_file else "")
-            pair = base64.b64encode(f"{basic.username}:{password}".encode()).decode()
-            headers["Authorization"] = f"Basic {pair}"
-        async with session.get(sd.url, headers=headers) as answer:
+        options = await self._caller.options(sd.url, _TIMEOUT_S)
+        options["headers"] = headers | options["headers"]
+        async with session.get(sd.url, **options) as answer:
             if answer.status != 200:
                 raise UpstreamError(f"the server answered HTTP status {answer.status}")
             if answer.content_type != "application/json":

@@ -5,11 +5,12 @@ import ssl
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 
 from flyball.errors import UpstreamError
+from flyball.model.clients import TLSConfig
 
 
 def client_tls(
@@ -38,47 +39,24 @@ def client_tls(
     return context
 
 
-class TLSFields(Protocol):
-    """A ``tls_config`` of Prometheus' or Alertmanager's configuration; empty texts are not set."""
-
-    @property
-    def ca(self) -> str: ...
-    @property
-    def ca_file(self) -> str: ...
-    @property
-    def cert(self) -> str: ...
-    @property
-    def cert_file(self) -> str: ...
-    @property
-    def key(self) -> str: ...
-    @property
-    def key_file(self) -> str: ...
-    @property
-    def insecure_skip_verify(self) -> bool: ...
-    @property
-    def min_version(self) -> str: ...
-    @property
-    def max_version(self) -> str: ...
-
-
-def tls_context(fields: TLSFields) -> ssl.SSLContext:
+def tls_context(config: TLSConfig) -> ssl.SSLContext:
     """``tls_config`` as a context; files are read anew.
 
     Raises:
         OSError: a file cannot be read, or is not a certificate (``ssl.SSLError``).
     """
     context = client_tls(
-        ca_file=fields.ca_file or None,
-        ca_data=fields.ca or None,
-        cert_file=fields.cert_file or None,
-        key_file=fields.key_file or None,
-        cert_data=fields.cert or None,
-        key_data=fields.key or None,
-        insecure_skip_verify=fields.insecure_skip_verify,
+        ca_file=config.ca_file or None,
+        ca_data=config.ca or None,
+        cert_file=config.cert_file or None,
+        key_file=config.key_file or None,
+        cert_data=config.cert or None,
+        key_data=config.key or None,
+        insecure_skip_verify=config.insecure_skip_verify,
     )
-    if fields.min_version == "TLS13":
+    if config.min_version == "TLS13":
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-    if fields.max_version == "TLS12":
+    if config.max_version == "TLS12":
         context.maximum_version = ssl.TLSVersion.TLSv1_2
     return context
 

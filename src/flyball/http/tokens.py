@@ -3,49 +3,26 @@
 import asyncio
 import base64
 import json
-from collections.abc import Mapping, Sequence
+import os
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import quote_plus
 
 import aiohttp
 
 from flyball import clock
 from flyball.errors import UpstreamError
-from flyball.http.client import TLSFields, new_session, read_capped, tls_context
+from flyball.http.client import new_session, read_capped, tls_context
+from flyball.model.clients import OAuth2, proxy_of_url
 
 _ANSWER_MAX_BYTES = 1 << 20
 _EARLY_S = 10.0  # a token is not used to its last moment
 
 
-class OAuth2Fields(Protocol):
-    """A section ``oauth2`` of Prometheus' or Alertmanager's configuration; empty texts are not set."""
-
-    @property
-    def client_id(self) -> str: ...
-    @property
-    def client_secret(self) -> str: ...
-    @property
-    def client_secret_file(self) -> str: ...
-    @property
-    def token_url(self) -> str: ...
-    @property
-    def scopes(self) -> Sequence[str]: ...
-    @property
-    def endpoint_params(self) -> Sequence[tuple[str, str]]: ...
-    @property
-    def tls(self) -> TLSFields | None: ...
-
-
 class TokenSource:
-    """The token in force; those who wait for a new one share one request.
+    """The token in force; those who wait for a new one share one request."""
 
-    Args:
-        proxy: the URL of the proxy to the server that gives tokens, empty for none, with the headers that it gets.
-    """
-
-    def __init__(self, fields: OAuth2Fields, proxy: str = "", proxy_headers: Mapping[str, str] | None = None) -> None:
-        self._fields, self._proxy, self._proxy_headers = fields, proxy, proxy_headers
+    def __init__(self, config: OAuth2) -> None:
+        self._config = config
         self._authorization, self._ends_s = "", 0.0
         self._in_body = False  # how this server takes the credentials, once it is known
         self._asking = asyncio.Lock()
@@ -62,9 +39,9 @@ class TokenSource:
         return self._authorization
 
     async def _ask(self, timeout_s: float) -> None:
-        url = self._fields.token_url
+        url = self._config.token_url
         try:
-            tls = tls_context(self._fields.tls) if self._fields.tls is not None else None
+            tls = tls_context(self._config.tls) if self._config.tls is not None else None
             async with new_session(timeout_s=timeout_s, tls=tls, keep_alive=False) as session:
                 status, body = await self._asked(session, in_body=self._in_body)
                 if status != 200 and not self._in_body:  # not every server reads the header
@@ -83,27 +60,27 @@ class TokenSource:
         self._ends_s = clock.monotonic_s() + lasts_s
 
     async def _asked(self, session: aiohttp.ClientSession, *, in_body: bool) -> tuple[int, bytes]:
-        fields, secret = self._fields, self._secret()
-        form = {"grant_type": "client_credentials", **dict(fields.endpoint_params)}
-        if fields.scopes:
-            form["scope"] = " ".join(fields.scopes)
+        config, secret = self._config, self._secret()
+        form = {"grant_type": "client_credentials", **dict(config.endpoint_params)}
+        if config.scopes:
+            form["scope"] = " ".join(config.scopes)
         headers = {}
         if in_body:
-            form |= {"client_id": fields.client_id, **({"client_secret": secret} if secret else {})}
+            form |= {"client_id": config.client_id, **({"client_secret": secret} if secret else {})}
         else:
-            pair = f"{quote_plus(fields.client_id)}:{quote_plus(secret)}"
+            pair = f"{quote_plus(config.client_id)}:{quote_plus(secret)}"
             headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
         async with session.post(
-            fields.token_url,
+            config.token_url,
             data=form,
             headers=headers,
-            proxy=self._proxy or None,
-            proxy_headers=self._proxy_headers,
+            proxy=proxy_of_url(config.proxy, config.token_url, os.environ) or None,
+            proxy_headers=dict(config.proxy.connect_headers),
             allow_redirects=False,
         ) as answer:
-            return answer.status, await read_capped(answer, _ANSWER_MAX_BYTES, fields.token_url)
+            return answer.status, await read_capped(answer, _ANSWER_MAX_BYTES, config.token_url)
 
     def _secret(self) -> str:
-        if not self._fields.client_secret_file:
-            return self._fields.client_secret
-        return Path(self._fields.client_secret_file).read_text().strip()
+        if not self._config.client_secret_file:
+            return self._config.client_secret
+        return Path(self._config.client_secret_file).read_text().strip()

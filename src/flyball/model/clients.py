@@ -1,4 +1,4 @@
-"""What Prometheus' configuration says of who makes requests: TLS, proxies, and tokens of OAuth 2."""
+"""What a section of Prometheus' or Alertmanager's configuration says of HTTP requests (upstream's HTTPClientConfig)."""
 
 import ipaddress
 import re
@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flyball.errors import ConfigError
-from flyball.model.reader import Reader, text_mapping_of
+from flyball.model.reader import Reader, mapping_of, text_mapping_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,25 @@ NO_PROXY = ProxyConfig()
 
 
 @dataclass(frozen=True, slots=True)
+class Authorization:
+    """The Authorization header; ``credentials_file`` is read at every request."""
+
+    type: str = "Bearer"
+    credentials: str = field(default="", repr=False)
+    credentials_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BasicAuth:
+    """HTTP basic authentication."""
+
+    username: str = ""
+    username_file: str = ""
+    password: str = field(default="", repr=False)
+    password_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class OAuth2:
     """Client credentials for which ``token_url`` gives bearer tokens."""
 
@@ -57,6 +76,115 @@ class OAuth2:
     endpoint_params: tuple[tuple[str, str], ...] = ()
     tls: TLSConfig | None = None
     proxy: ProxyConfig = NO_PROXY
+
+
+@dataclass(frozen=True, slots=True)
+class HttpClientConfig:
+    """How requests are made: as whom, through which proxy, and how the other side is verified."""
+
+    authorization: Authorization | None = None
+    basic_auth: BasicAuth | None = None
+    oauth2: OAuth2 | None = None
+    tls: TLSConfig | None = None
+    proxy: ProxyConfig = NO_PROXY
+    headers: tuple[tuple[str, str], ...] = ()
+    follow_redirects: bool = True
+
+
+HTTP_DEFAULT = HttpClientConfig()
+
+
+def read_http_client(reader: Reader) -> HttpClientConfig:
+    """The client's fields of a section, which may have others.
+
+    Raises:
+        ConfigError: a field has a bad value, or there are two ways to say who asks.
+    """
+    found = HttpClientConfig(
+        authorization=read_authorization(reader),
+        basic_auth=reader.nested("basic_auth", read_basic_auth),
+        oauth2=reader.nested("oauth2", read_oauth2),
+        tls=reader.nested("tls_config", read_tls),
+        proxy=read_proxy(reader),
+        headers=read_http_headers(reader),
+        follow_redirects=reader.flag("follow_redirects", True),
+    )
+    if sum(one is not None for one in (found.authorization, found.basic_auth, found.oauth2)) > 1:
+        raise reader.error("authorization", "at most one of basic_auth, oauth2 and authorization may be set; keep one")
+    reader.take("enable_http2")
+    return found
+
+
+def http_client_document(config: HttpClientConfig) -> dict[str, Any]:
+    """What ``read_http_client`` reads, fields at their default left out; secrets are in it."""
+    document: dict[str, Any] = {}
+    if config.authorization is not None:
+        document["authorization"] = set_fields(config.authorization) | {"type": config.authorization.type}
+    if config.basic_auth is not None:
+        document["basic_auth"] = set_fields(config.basic_auth)
+    if config.oauth2 is not None:
+        document["oauth2"] = oauth2_document(config.oauth2)
+    if config.tls is not None:
+        document["tls_config"] = tls_document(config.tls)
+    document |= proxy_document(config.proxy)
+    if config.headers:
+        document["http_headers"] = {name: {"values": [value]} for name, value in config.headers}
+    if not config.follow_redirects:
+        document["follow_redirects"] = False
+    return document
+
+
+def set_fields(section: Any) -> dict[str, Any]:
+    """The fields of a dataclass that differ from their default (or have none), tuples as lists."""
+    found = {}
+    for item in fields(section):
+        value = getattr(section, item.name)
+        if value != item.default:
+            found[item.name] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def read_authorization(reader: Reader) -> Authorization | None:
+    token, token_file = reader.text("bearer_token", ""), reader.text("bearer_token_file", "")
+    found = reader.nested("authorization", _authorization_section)
+    if token or token_file:
+        if found is not None or (token and token_file):
+            raise reader.error("bearer_token", "is given in more than one way; keep one")
+        return Authorization(credentials=token, credentials_file=token_file)
+    return found
+
+
+def _authorization_section(reader: Reader) -> Authorization:
+    found = Authorization(
+        type=reader.text("type", "Bearer").strip() or "Bearer",
+        credentials=reader.text("credentials", ""),
+        credentials_file=reader.text("credentials_file", ""),
+    )
+    if found.type.lower() == "basic":
+        raise reader.error("type", "Basic is set with basic_auth; use that section instead")
+    if found.credentials and found.credentials_file:
+        raise reader.error("credentials", "and credentials_file are both set; keep one")
+    return found
+
+
+def read_basic_auth(reader: Reader) -> BasicAuth:
+    found = BasicAuth(**{item.name: reader.text(item.name, "") for item in fields(BasicAuth)})
+    if found.password and found.password_file:
+        raise reader.error("password", "and password_file are both set; keep one")
+    if found.username and found.username_file:
+        raise reader.error("username", "and username_file are both set; keep one")
+    return found
+
+
+def read_http_headers(reader: Reader) -> tuple[tuple[str, str], ...]:
+    """Headers by name; several values are one, joined by commas."""
+    value = reader.take("http_headers")
+    headers = []
+    for name, section in mapping_of(value or {}, f"{reader.what}: http_headers").items():
+        inner = Reader(mapping_of(section, f"{reader.what}: http_headers"), f"{reader.what}: http_headers: {name}")
+        headers.append((str(name), ", ".join((*inner.texts("values"), *inner.texts("secrets")))))
+        inner.finish()
+    return tuple(headers)
 
 
 def read_proxy(reader: Reader) -> ProxyConfig:
@@ -152,7 +280,7 @@ def read_tls(reader: Reader) -> TLSConfig:
 
 def tls_document(config: TLSConfig) -> dict[str, Any]:
     """What ``read_tls`` reads; secrets are in it."""
-    return {item.name: value for item in fields(config) if (value := getattr(config, item.name))}
+    return set_fields(config)
 
 
 def proxy_document(config: ProxyConfig) -> dict[str, Any]:

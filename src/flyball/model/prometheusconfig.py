@@ -6,21 +6,16 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from flyball.errors import ConfigError
-from flyball.model.clients import TLSConfig, read_tls
+from flyball.model.clients import HTTP_DEFAULT, HttpClientConfig, read_http_client
 from flyball.model.reader import Reader, mapping_of
 from flyball.model.scrapeconfigs import (
     TOP_LEVEL_FIELDS,
-    Authorization,
-    BasicAuth,
     GlobalDefaults,
     RelabelConfig,
     ScrapeConfig,
     parse_global,
     parse_relabel_config,
     parse_scrape_jobs,
-    read_authorization,
-    read_basic_auth,
-    read_http_headers,
 )
 from flyball.model.yaml_loader import load_yaml
 
@@ -48,13 +43,11 @@ class RemoteWriteConfig:
     name: str = ""
     remote_timeout_ms: int = 30_000
     headers: Mapping[str, str] = field(default_factory=dict)
+    http: HttpClientConfig = HTTP_DEFAULT
     write_relabel_configs: tuple[RelabelConfig, ...] = ()
     send_exemplars: bool = False
     send_native_histograms: bool = False
     send_metadata: bool = True
-    authorization: Authorization | None = None
-    basic_auth: BasicAuth | None = None
-    tls: TLSConfig | None = None
     queue: QueueConfig = QueueConfig()
 
 
@@ -69,9 +62,7 @@ class AlertmanagerConfig:
     scheme: str = "http"
     path_prefix: str = ""
     timeout_ms: int = 10_000
-    authorization: Authorization | None = None
-    basic_auth: BasicAuth | None = None
-    tls: TLSConfig | None = None
+    http: HttpClientConfig = HTTP_DEFAULT
     ignored: tuple[str, ...] = ()
 
     def urls(self) -> list[str]:
@@ -199,16 +190,14 @@ def _alertmanager(document: object, what: str) -> AlertmanagerConfig:
     if version != "v2":
         raise reader.error("api_version", f'"{version}" is not supported; write v2')
     ignored = [name for name in reader.rest if name.endswith("_sd_configs") or name in _ALERTMANAGER_IGNORED]
-    for name in (*ignored, *_HTTP_IGNORED):
+    for name in ignored:
         reader.take(name)
     found = AlertmanagerConfig(
         targets=tuple(targets),
         scheme=scheme,
         path_prefix=reader.text("path_prefix", ""),
         timeout_ms=reader.duration("timeout") or 10_000,
-        authorization=read_authorization(reader),
-        basic_auth=reader.nested("basic_auth", read_basic_auth),
-        tls=reader.nested("tls_config", read_tls),
+        http=read_http_client(reader),
         ignored=tuple(ignored),
     )
     reader.finish()
@@ -216,7 +205,6 @@ def _alertmanager(document: object, what: str) -> AlertmanagerConfig:
 
 
 _ALERTMANAGER_IGNORED = ("relabel_configs", "alert_relabel_configs")
-_HTTP_IGNORED = ("follow_redirects", "enable_http2", "proxy_from_environment", "no_proxy")
 
 
 def _remote_write(document: object, what: str) -> RemoteWriteConfig:
@@ -228,23 +216,19 @@ def _remote_write(document: object, what: str) -> RemoteWriteConfig:
     if message != "prometheus.WriteRequest":
         raise reader.error("protobuf_message", f'"{message}" is not supported; write prometheus.WriteRequest')
     headers = {str(name): str(value) for name, value in mapping_of(reader.take("headers") or {}, what).items()}
-    headers |= {name: ", ".join(values) for name, values in read_http_headers(reader).items()}
     found = RemoteWriteConfig(
         url=url,
         name=reader.text("name", ""),
         remote_timeout_ms=reader.duration("remote_timeout") or 30_000,
         headers=headers,
+        http=read_http_client(reader),
         write_relabel_configs=reader.items("write_relabel_configs", parse_relabel_config),
         send_exemplars=reader.flag("send_exemplars", False),
         send_native_histograms=reader.flag("send_native_histograms", False),
         send_metadata=_sends_metadata(reader.take("metadata_config")),
-        authorization=read_authorization(reader),
-        basic_auth=reader.nested("basic_auth", read_basic_auth),
-        tls=reader.nested("tls_config", read_tls),
         queue=reader.nested("queue_config", _queue) or QueueConfig(),
     )
-    for name in ("round_robin_dns", *_HTTP_IGNORED):
-        reader.take(name)
+    reader.take("round_robin_dns")
     reader.finish()
     return found
 

@@ -1,24 +1,13 @@
 """Scrape configuration in prometheus.yml's words, and the target groups that discovery hands to scraping."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import re2
 
 from flyball.errors import ConfigError
-from flyball.model.clients import (
-    NO_PROXY,
-    OAuth2,
-    ProxyConfig,
-    TLSConfig,
-    oauth2_document,
-    proxy_document,
-    read_oauth2,
-    read_proxy,
-    read_tls,
-    tls_document,
-)
+from flyball.model.clients import HTTP_DEFAULT, HttpClientConfig, http_client_document, read_http_client, set_fields
 from flyball.model.durations import format_duration
 from flyball.model.reader import Reader, mapping_of, text_mapping_of
 from flyball.model.yaml_loader import load_yaml
@@ -68,25 +57,6 @@ class RelabelConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Authorization:
-    """The Authorization header; ``credentials_file`` is read at every scrape."""
-
-    type: str = "Bearer"
-    credentials: str = field(default="", repr=False)
-    credentials_file: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class BasicAuth:
-    """HTTP basic authentication."""
-
-    username: str = ""
-    username_file: str = ""
-    password: str = field(default="", repr=False)
-    password_file: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class KubernetesSelector:
     """A label or field selector for one role's objects."""
 
@@ -123,9 +93,7 @@ class HttpSD:
 
     url: str
     refresh_interval_ms: int = 60_000
-    authorization: Authorization | None = None
-    basic_auth: BasicAuth | None = None
-    tls: TLSConfig | None = None
+    http: HttpClientConfig = HTTP_DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +150,7 @@ class ScrapeConfig:
     scrape_protocols: tuple[str, ...] = ()
     fallback_scrape_protocol: str = ""
     enable_compression: bool = True
-    follow_redirects: bool = True
-    authorization: Authorization | None = None
-    basic_auth: BasicAuth | None = None
-    oauth2: OAuth2 | None = None
-    proxy: ProxyConfig = NO_PROXY
-    http_headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    tls: TLSConfig | None = None
+    http: HttpClientConfig = HTTP_DEFAULT
     relabel_configs: tuple[RelabelConfig, ...] = ()
     metric_relabel_configs: tuple[RelabelConfig, ...] = ()
     kubernetes_sd_configs: tuple[KubernetesSD, ...] = ()
@@ -387,11 +349,6 @@ def parse_scrape_config(
     scheme = reader.text("scheme", "http")
     if scheme not in ("http", "https"):
         raise reader.error("scheme", f'"{scheme}" is not a scheme; write http or https')
-    authorization = read_authorization(reader)
-    basic_auth = reader.nested("basic_auth", read_basic_auth)
-    oauth2 = reader.nested("oauth2", read_oauth2)
-    if sum(one is not None for one in (authorization, basic_auth, oauth2)) > 1:
-        raise reader.error("authorization", "at most one of basic_auth, oauth2 and authorization may be set; keep one")
     ignored = tuple(sorted(field_name for field_name in mapping if field_name in _IGNORED_JOB_FIELDS))
     for field_name in ignored:
         reader.take(field_name)
@@ -408,13 +365,7 @@ def parse_scrape_config(
         scrape_protocols=reader.texts("scrape_protocols") or defaults.scrape_protocols,
         fallback_scrape_protocol=reader.text("fallback_scrape_protocol", ""),
         enable_compression=reader.flag("enable_compression", True),
-        follow_redirects=reader.flag("follow_redirects", True),
-        authorization=authorization,
-        basic_auth=basic_auth,
-        oauth2=oauth2,
-        proxy=read_proxy(reader),
-        http_headers=read_http_headers(reader),
-        tls=reader.nested("tls_config", read_tls),
+        http=read_http_client(reader),
         relabel_configs=reader.items("relabel_configs", parse_relabel_config),
         metric_relabel_configs=reader.items("metric_relabel_configs", parse_relabel_config),
         kubernetes_sd_configs=reader.items("kubernetes_sd_configs", _kubernetes_sd),
@@ -505,7 +456,6 @@ def to_document(config: ScrapeConfig) -> dict[str, Any]:
         "track_timestamps_staleness",
         "fallback_scrape_protocol",
         "enable_compression",
-        "follow_redirects",
         *_LIMITS,
     )
     for name in plain:
@@ -517,17 +467,7 @@ def to_document(config: ScrapeConfig) -> dict[str, Any]:
         document["scrape_protocols"] = list(config.scrape_protocols)
     if config.params:
         document["params"] = {name: list(values) for name, values in config.params.items()}
-    if config.authorization is not None:
-        document["authorization"] = _set_fields(config.authorization) | {"type": config.authorization.type}
-    if config.basic_auth is not None:
-        document["basic_auth"] = _set_fields(config.basic_auth)
-    if config.oauth2 is not None:
-        document["oauth2"] = oauth2_document(config.oauth2)
-    document |= proxy_document(config.proxy)
-    if config.http_headers:
-        document["http_headers"] = {name: {"values": list(values)} for name, values in config.http_headers.items()}
-    if config.tls is not None:
-        document["tls_config"] = tls_document(config.tls)
+    document |= http_client_document(config.http)
     for name in ("relabel_configs", "metric_relabel_configs"):
         rules = getattr(config, name)
         if rules:
@@ -557,52 +497,10 @@ def to_document(config: ScrapeConfig) -> dict[str, Any]:
 
 def relabel_document(rule: RelabelConfig) -> dict[str, Any]:
     """A relabelling rule in prometheus.yml's form, fields at their default left out."""
-    document = {name: value for name, value in _set_fields(rule).items() if name != "action"}
+    document = {name: value for name, value in set_fields(rule).items() if name != "action"}
     if rule.action != "replace" or not document:
         document["action"] = rule.action
     return document
-
-
-def read_authorization(reader: Reader) -> Authorization | None:
-    token, token_file = reader.text("bearer_token", ""), reader.text("bearer_token_file", "")
-    found = reader.nested("authorization", _authorization_section)
-    if token or token_file:
-        if found is not None or (token and token_file):
-            raise reader.error("bearer_token", "is given in more than one way; keep one")
-        return Authorization(credentials=token, credentials_file=token_file)
-    return found
-
-
-def _authorization_section(reader: Reader) -> Authorization:
-    found = Authorization(
-        type=reader.text("type", "Bearer").strip() or "Bearer",
-        credentials=reader.text("credentials", ""),
-        credentials_file=reader.text("credentials_file", ""),
-    )
-    if found.type.lower() == "basic":
-        raise reader.error("type", "Basic is set with basic_auth; use that section instead")
-    if found.credentials and found.credentials_file:
-        raise reader.error("credentials", "and credentials_file are both set; keep one")
-    return found
-
-
-def read_basic_auth(reader: Reader) -> BasicAuth:
-    found = BasicAuth(**{item.name: reader.text(item.name, "") for item in fields(BasicAuth)})
-    if found.password and found.password_file:
-        raise reader.error("password", "and password_file are both set; keep one")
-    if found.username and found.username_file:
-        raise reader.error("username", "and username_file are both set; keep one")
-    return found
-
-
-def read_http_headers(reader: Reader) -> dict[str, tuple[str, ...]]:
-    value = reader.take("http_headers")
-    headers = {}
-    for name, section in mapping_of(value or {}, f"{reader.what}: http_headers").items():
-        inner = Reader(mapping_of(section, f"{reader.what}: http_headers"), f"{reader.what}: http_headers: {name}")
-        headers[name] = (*inner.texts("values"), *inner.texts("secrets"))
-        inner.finish()
-    return headers
 
 
 def _kubernetes_sd(document: object, what: str) -> KubernetesSD:
@@ -656,7 +554,7 @@ def _kubernetes_sd_document(sd: KubernetesSD) -> dict[str, Any]:
             {"own_namespace": True} if sd.own_namespace else {}
         )
     if sd.selectors:
-        document["selectors"] = [_set_fields(selector) | {"role": selector.role} for selector in sd.selectors]
+        document["selectors"] = [set_fields(selector) | {"role": selector.role} for selector in sd.selectors]
     attach = {"node": sd.attach_node, "namespace": sd.attach_namespace}
     if any(attach.values()):
         document["attach_metadata"] = {name: True for name, on in attach.items() if on}
@@ -684,22 +582,15 @@ def _http_sd(document: object, what: str) -> HttpSD:
     found = HttpSD(
         url=url,
         refresh_interval_ms=reader.duration("refresh_interval") or 60_000,
-        authorization=read_authorization(reader),
-        basic_auth=reader.nested("basic_auth", read_basic_auth),
-        tls=reader.nested("tls_config", read_tls),
+        http=read_http_client(reader),
     )
-    for name in ("follow_redirects", "enable_http2"):
-        reader.take(name)
     reader.finish()
     return found
 
 
 def _http_sd_document(sd: HttpSD) -> dict[str, Any]:
     document: dict[str, Any] = {"url": sd.url, "refresh_interval": format_duration(sd.refresh_interval_ms)}
-    for name, section in (("authorization", sd.authorization), ("basic_auth", sd.basic_auth), ("tls_config", sd.tls)):
-        if section is not None:
-            document[name] = _set_fields(section)
-    return document
+    return document | http_client_document(sd.http)
 
 
 DNS_TYPES = ("SRV", "A", "AAAA", "MX", "NS")
@@ -728,16 +619,6 @@ def _static_config(document: object, what: str) -> StaticConfig:
     targets, labels = reader.texts("targets"), text_mapping_of(reader.take("labels") or {}, f"{what}: labels")
     reader.finish()
     return StaticConfig(targets=targets, labels=labels)
-
-
-def _set_fields(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass that differ from their default (or have none), tuples as lists."""
-    found = {}
-    for item in fields(value):
-        current = getattr(value, item.name)
-        if current != item.default:
-            found[item.name] = list(current) if isinstance(current, tuple) else current
-    return found
 
 
 def _re2_text(exc: BaseException) -> str:

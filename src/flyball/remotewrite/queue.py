@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import aiohttp
@@ -26,6 +26,7 @@ from flyball.exposition.writerequest import (
     metadata_request,
     write_request,
 )
+from flyball.http.calling import Caller
 from flyball.model.labels import Labels, labels_of
 from flyball.model.prometheusconfig import RemoteWriteConfig
 from flyball.relabel import relabel
@@ -88,7 +89,7 @@ class RemoteWrite:
 
     Args:
         external: labels that every series gets unless it has them.
-        credentials: the Authorization header.
+        session: made by ``caller``.
     """
 
     def __init__(
@@ -97,14 +98,14 @@ class RemoteWrite:
         config: RemoteWriteConfig,
         external: Mapping[str, str],
         session: aiohttp.ClientSession,
-        credentials: Callable[[], Mapping[str, str]],
+        caller: Caller,
         kept: Kept = Kept(),
     ) -> None:
         self.config, self.kept = config, kept
         self._store, self._external = store, external
         name = config.name or hashlib.sha256(config.url.encode()).hexdigest()[:6]
         self._checkpoint = store.directory / "remote-write" / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
-        self._sender = Sender(session, config, credentials)
+        self._sender = Sender(session, config, caller)
         self._known: dict[Labels, bytes | None] = {}
         self._shards = config.queue.min_shards
         self._hurried = False

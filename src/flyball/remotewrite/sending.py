@@ -3,13 +3,13 @@
 import asyncio
 import email.utils
 import logging
-from collections.abc import Callable, Mapping
 
 import aiohttp
 import cramjam
 
 from flyball import clock
 from flyball.errors import FlyballError, UpstreamError
+from flyball.http.calling import Caller
 from flyball.http.client import read_capped
 from flyball.model.prometheusconfig import RemoteWriteConfig
 
@@ -28,17 +28,12 @@ _SAID = (1, 10, 100, 1000, 10_000)
 class Sender:
     """Posts WriteRequests to one receiver.
 
-    Args:
-        credentials: the Authorization header; read anew for every request.
-
     Attributes:
         retries: requests that were sent again.
     """
 
-    def __init__(
-        self, session: aiohttp.ClientSession, config: RemoteWriteConfig, credentials: Callable[[], Mapping[str, str]]
-    ) -> None:
-        self._session, self._config, self._credentials = session, config, credentials
+    def __init__(self, session: aiohttp.ClientSession, config: RemoteWriteConfig, caller: Caller) -> None:
+        self._session, self._config, self._caller = session, config, caller
         self.retries = 0
 
     async def send(self, body: bytes) -> str:
@@ -65,9 +60,11 @@ class Sender:
         """(what went wrong, seconds that the receiver asks to wait at least; None: do not try again)."""
         config = self._config
         try:
-            headers = {**_HEADERS, **config.headers, **self._credentials()}
-            timeout = aiohttp.ClientTimeout(total=config.remote_timeout_ms / 1000)
-            async with self._session.post(config.url, data=packed, headers=headers, timeout=timeout) as answer:
+            timeout_s = config.remote_timeout_ms / 1000
+            options = await self._caller.options(config.url, timeout_s)
+            options["headers"] = {**_HEADERS, **config.headers, **options["headers"]}
+            timeout = aiohttp.ClientTimeout(total=timeout_s)
+            async with self._session.post(config.url, data=packed, timeout=timeout, **options) as answer:
                 said = (await read_capped(answer, 1 << 16, config.url)).decode(errors="replace").strip()
                 if answer.status < 300:
                     return "", None

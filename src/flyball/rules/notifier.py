@@ -7,7 +7,7 @@ that a dead one delays no other, and the oldest alerts are dropped when a queue 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote_plus
@@ -17,7 +17,8 @@ from prometheus_client import Counter, Gauge
 
 from flyball import clock
 from flyball.errors import FlyballError
-from flyball.http.client import new_session
+from flyball.http.calling import Caller
+from flyball.model.clients import HTTP_DEFAULT
 from flyball.model.labels import Labels
 from flyball.model.scrapeconfigs import RelabelConfig
 from flyball.relabel import relabel
@@ -43,14 +44,12 @@ class Alertmanager:
 
     Attributes:
         url: with the path, as ``http://host:9093/api/v2/alerts``.
-        headers: credentials, asked before every request.
-        tls: a client context; None for the system's roots.
+        caller: makes the requests.
     """
 
     url: str
     timeout_s: float = 10.0
-    headers: Callable[[], Mapping[str, str]] = dict
-    tls: Any = field(default=None, compare=False)
+    caller: Caller = field(default_factory=lambda: Caller(HTTP_DEFAULT), compare=False)
 
 
 @dataclass(slots=True)
@@ -142,9 +141,10 @@ class _Queue:
         """Why the batch was not taken; empty when it was. A session each time: alerts are rare, TLS may change."""
         target = self.target
         try:
+            options = await target.caller.options(target.url, target.timeout_s)
             async with (
-                new_session(timeout_s=target.timeout_s, tls=target.tls) as session,
-                session.post(target.url, json=batch, headers=dict(target.headers())) as answer,
+                target.caller.session(timeout_s=target.timeout_s) as session,
+                session.post(target.url, json=batch, **options) as answer,
             ):
                 if answer.status // 100 != 2:
                     text = (await answer.content.read(300)).decode(errors="replace").strip()

@@ -8,15 +8,14 @@ import socket
 import ssl
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 from flyball.errors import ScrapeError, UpstreamError
 from flyball.exposition import DEFAULT_PROTOCOLS, NATIVE_PROTOCOLS, accept_header
+from flyball.http.calling import authorization
 from flyball.http.client import client_tls
 from flyball.http.tokens import TokenSource
-from flyball.model.clients import OAuth2, proxy_of, proxy_of_url
-from flyball.model.prometheusconfig import AlertmanagerConfig, RemoteWriteConfig
+from flyball.model.clients import proxy_of
 from flyball.model.scrapeconfigs import ScrapeConfig
 from flyball.scrape.connection import Answer, Connection, Place, Tunnel, place_of, write_connect, write_request
 
@@ -41,27 +40,7 @@ def request_headers(config: ScrapeConfig, timeout_ms: int, protocols: Sequence[s
         "User-Agent": "flyball",
         "X-Prometheus-Scrape-Timeout-Seconds": f"{timeout_ms / 1000:g}",
     }
-    for name, values in config.http_headers.items():
-        headers[name] = ", ".join(values)
-    return headers
-
-
-def authorization(config: ScrapeConfig | AlertmanagerConfig | RemoteWriteConfig) -> dict[str, str]:
-    """The Authorization header, if any; files with secrets are read anew.
-
-    Raises:
-        ScrapeError: a secret's file cannot be read.
-    """
-    if config.authorization is not None:
-        auth = config.authorization
-        secret = auth.credentials or (_secret(auth.credentials_file) if auth.credentials_file else "")
-        return {"Authorization": f"{auth.type} {secret}"}
-    if config.basic_auth is not None:
-        basic = config.basic_auth
-        user = _secret(basic.username_file) if basic.username_file else basic.username
-        password = _secret(basic.password_file) if basic.password_file else basic.password
-        return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
-    return {}
+    return headers | dict(config.http.headers)
 
 
 def proxy_authorization(url: str) -> dict[str, str]:
@@ -71,21 +50,6 @@ def proxy_authorization(url: str) -> dict[str, str]:
         return {}
     pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     return {"Proxy-Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
-
-
-def token_source(config: OAuth2 | None) -> TokenSource | None:
-    """Where the tokens of a section come from; None where there is none."""
-    if config is None:
-        return None
-    proxy = proxy_of_url(config.proxy, config.token_url, os.environ)
-    return TokenSource(config, proxy, dict(config.proxy.connect_headers))
-
-
-def _secret(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError as exc:
-        raise ScrapeError(f"cannot read the secret {path}: {exc.strerror}; mend the file or its path") from exc
 
 
 def _is_link_local(host: str) -> bool:
@@ -134,7 +98,7 @@ class Fetcher:
         except UpstreamError as exc:
             if isinstance(exc, ScrapeError):
                 raise
-            raise ScrapeError(str(exc)) from exc  # of the server that gives tokens
+            raise ScrapeError(str(exc)) from exc  # of a secret, or of the server that gives tokens
         if answer.status != 200:
             raise ScrapeError(f"the server answered HTTP status {answer.status} {answer.reason}".rstrip())
         return answer.body, answer.headers.get("content-type")
@@ -150,7 +114,7 @@ class Fetcher:
             request = self._request(place, first, timeout_ms, protocols, token)
             answer = await self._connected(place).get(request, config.body_size_limit_bytes, deadline_s)
             location = answer.headers.get("location")
-            if answer.status not in _REDIRECTS or not location or not config.follow_redirects:
+            if answer.status not in _REDIRECTS or not location or not config.http.follow_redirects:
                 return answer
             place = place_of(urljoin(f"{place.scheme}://{place.authority}{place.path}", location))
             if _is_link_local(place.host):
@@ -169,10 +133,10 @@ class Fetcher:
         if proxy:
             headers |= proxy_authorization(proxy)
         if place.origin != first.origin:  # no credentials for anyone else
-            own = self._config.http_headers
+            own = {name for name, _ in self._config.http.headers}
             kept = {name: value for name, value in headers.items() if name not in own}
             return write_request(place, kept, whole=whole)
-        credentials = {"Authorization": token} if token else authorization(self._config)
+        credentials = {"Authorization": token} if token else authorization(self._config.http)
         request = write_request(place, headers | credentials, whole=whole)
         if place is first and not credentials:  # those may change in their files
             self._requests[timeout_ms, protocols] = request
@@ -184,7 +148,7 @@ class Fetcher:
             tls = None
             if place.scheme == "https":
                 tls = self._tls if self._tls is not None else _system_tls()
-            server_name = self._config.tls.server_name if self._config.tls is not None else ""
+            server_name = self._config.http.tls.server_name if self._config.http.tls is not None else ""
             proxy = self._proxy_for(place)
             if proxy:
                 self._connection = self._through(proxy, place, tls, server_name)
@@ -194,7 +158,7 @@ class Fetcher:
         return self._connection
 
     def _proxy_for(self, place: Place) -> str:
-        return proxy_of(self._config.proxy, place.scheme, place.host, place.port, os.environ)
+        return proxy_of(self._config.http.proxy, place.scheme, place.host, place.port, os.environ)
 
     def _through(self, proxy: str, place: Place, tls: ssl.SSLContext | None, server_name: str) -> Connection:
         """To what speaks TLS the proxy passes the connection on; of the rest it fetches pages itself."""
@@ -203,7 +167,7 @@ class Fetcher:
         if tls is None:
             return Connection(host, port, None)
         headers = {"User-Agent": "flyball", **proxy_authorization(proxy)}
-        headers |= dict(self._config.proxy.connect_headers)
+        headers |= dict(self._config.http.proxy.connect_headers)
         return Connection(place.host, place.port, tls, server_name, Tunnel(host, port, write_connect(place, headers)))
 
     def close(self) -> None:

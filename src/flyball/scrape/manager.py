@@ -15,7 +15,6 @@ from flyball.http.tokens import TokenSource
 from flyball.model.durations import format_duration
 from flyball.model.scrapeconfigs import ScrapeConfig, TargetGroup
 from flyball.scrape.beats import Beats
-from flyball.scrape.fetch import token_source
 from flyball.scrape.loop import TargetLoop
 from flyball.scrape.pages import KnownPages
 from flyball.scrape.precedence import Precedence
@@ -179,7 +178,7 @@ class ScrapeManager:
             _EXCEEDED["target_limit"].inc()
             targets = []
         try:
-            tls = tls_context(config.tls) if config.tls is not None else None
+            tls = tls_context(config.http.tls) if config.http.tls is not None else None
         except (OSError, ValueError, ConfigError) as exc:
             said.append(f'job "{job}": tls_config: {exc}')
             targets = []
@@ -187,7 +186,7 @@ class ScrapeManager:
         _SYNCS_FAILED.labels(job).inc(len(errors))
         _DISCOVERED.labels("scrape", job).set(sum(len(group.targets) for group in groups))
         if job not in self._tokens:
-            self._tokens[job] = token_source(config.oauth2)
+            self._tokens[job] = TokenSource(config.http.oauth2) if config.http.oauth2 is not None else None
         running = self._loops.setdefault(job, {})
         self._pages.setdefault(job, KnownPages())
         for well, result in ((True, "ok"), (False, "error")):

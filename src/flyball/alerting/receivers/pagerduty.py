@@ -8,22 +8,20 @@ from typing import Any
 
 from flyball.alerting.globals import Globals
 from flyball.alerting.receivers.sending import (
-    HTTP_DEFAULT,
     NO_SECRET,
     Answer,
-    HttpSettings,
     Notification,
     Post,
     ReadSecret,
     Secret,
     missing,
-    read_http_settings,
     read_secret,
     read_timeout_ms,
     read_url,
     truncate,
 )
 from flyball.alerting.templates import Expand, expand_all
+from flyball.model.clients import HTTP_DEFAULT, HttpClientConfig, read_http_client
 from flyball.model.gotemplate import TemplateError
 from flyball.model.reader import Reader, mapping_of
 
@@ -59,7 +57,7 @@ class PagerDuty:
     images: tuple[Mapping[str, str], ...] = ()
     links: tuple[Mapping[str, str], ...] = ()
     timeout_ms: int = 0
-    http: HttpSettings = HTTP_DEFAULT
+    http: HttpClientConfig = HTTP_DEFAULT
     send_resolved: bool = True
     kind: str = "pagerduty"
 
@@ -141,7 +139,7 @@ def read(reader: Reader, defaults: Globals) -> PagerDuty:
         images=reader.items("images", _read_link),
         links=reader.items("links", _read_link),
         timeout_ms=read_timeout_ms(reader),
-        http=reader.nested("http_config", read_http_settings) or defaults.http,
+        http=reader.nested("http_config", read_http_client) or defaults.http,
         send_resolved=reader.flag("send_resolved", True),
     )
 

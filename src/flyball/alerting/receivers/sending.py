@@ -8,17 +8,10 @@ from typing import Any, Protocol
 from flyball.alerting.alerts import Alert
 from flyball.alerting.templates import Expand, notification_data
 from flyball.errors import ConfigError, UpstreamError
-from flyball.model.clients import NO_PROXY, OAuth2, ProxyConfig, TLSConfig, read_oauth2, read_proxy, read_tls
+from flyball.model.clients import HTTP_DEFAULT, HttpClientConfig
 from flyball.model.gotemplate import Struct
 from flyball.model.labels import Labels
 from flyball.model.reader import Reader
-from flyball.model.scrapeconfigs import (
-    Authorization,
-    BasicAuth,
-    read_authorization,
-    read_basic_auth,
-    read_http_headers,
-)
 
 _GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 _GO_UNITS_MS = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1, "s": 1e3, "m": 6e4, "h": 3.6e6}
@@ -52,22 +45,6 @@ NO_SECRET = Secret()
 
 #: Reads a secret's value. Raises DeliveryError.
 ReadSecret = Callable[[Secret], str]
-
-
-@dataclass(frozen=True, slots=True)
-class HttpSettings:
-    """``http_config``."""
-
-    authorization: Authorization | None = None
-    basic_auth: BasicAuth | None = None
-    tls: TLSConfig | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    follow_redirects: bool = True
-    oauth2: OAuth2 | None = None
-    proxy: ProxyConfig = NO_PROXY
-
-
-HTTP_DEFAULT = HttpSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +84,7 @@ class Post:
 
     url: str = field(repr=False)
     body: Any
-    http: HttpSettings = HTTP_DEFAULT
+    http: HttpClientConfig = HTTP_DEFAULT
     timeout_ms: int = 0
 
 
@@ -160,24 +137,6 @@ def check_status(answer: Answer, host: str, retry_after_s: float | None) -> None
     retry = answer.status // 100 == 5 or answer.status == 429
     message = f"{host} answered {answer.status}" + (f": {said}" if said else "")
     raise DeliveryError(message, retry=retry, reason=reason, retry_after_s=retry_after_s)
-
-
-def read_http_settings(reader: Reader) -> HttpSettings:
-    """The fields of an ``http_config``."""
-    basic = reader.nested("basic_auth", read_basic_auth)
-    found = HttpSettings(
-        basic_auth=basic,
-        authorization=read_authorization(reader),
-        tls=reader.nested("tls_config", read_tls),
-        headers={name: ", ".join(values) for name, values in read_http_headers(reader).items()},
-        follow_redirects=reader.flag("follow_redirects", True),
-        oauth2=reader.nested("oauth2", read_oauth2),
-        proxy=read_proxy(reader),
-    )
-    if sum(one is not None for one in (found.authorization, basic, found.oauth2)) > 1:
-        raise reader.error("authorization", "at most one of basic_auth, oauth2 and authorization may be set; keep one")
-    reader.take("enable_http2")
-    return found
 
 
 def read_secret(reader: Reader, name: str, default: Secret = NO_SECRET) -> Secret:

@@ -7,26 +7,23 @@ from typing import Any
 
 from flyball.alerting.globals import Globals
 from flyball.alerting.receivers.sending import (
-    HTTP_DEFAULT,
     NO_SECRET,
     Answer,
     DeliveryError,
-    HttpSettings,
     Notification,
     Post,
     ReadSecret,
     Secret,
     checked_url,
     missing,
-    read_http_settings,
     read_secret,
     read_timeout_ms,
     read_url,
     truncate,
 )
 from flyball.alerting.templates import Expand
+from flyball.model.clients import HTTP_DEFAULT, Authorization, HttpClientConfig, read_http_client
 from flyball.model.reader import Reader, mapping_of
-from flyball.model.scrapeconfigs import Authorization
 
 _TITLE_MAX = 1024
 _POST_METHOD, _UPDATE_METHOD = "/chat.postMessage", "/chat.update"
@@ -71,7 +68,7 @@ class Slack:
     update_message: bool = False
     timeout_ms: int = 0
     token: Secret = NO_SECRET
-    http: HttpSettings = HTTP_DEFAULT
+    http: HttpClientConfig = HTTP_DEFAULT
     send_resolved: bool = False
     kind: str = "slack"
 
@@ -135,7 +132,7 @@ def read(reader: Reader, defaults: Globals) -> Slack:
     url, token = read_secret(reader, "api_url"), read_secret(reader, "app_token")
     checked_url(reader, "api_url", url.value)
     app_url = read_url(reader, "app_url", defaults.slack_app_url)
-    own = reader.nested("http_config", read_http_settings)
+    own = reader.nested("http_config", read_http_client)
     if url and token:
         raise reader.error("app_token", "and api_url are both set; keep one")
     if not url and not token and (own is None or own.authorization is None):

@@ -7,21 +7,19 @@ from typing import Any
 
 from flyball.alerting.globals import Globals
 from flyball.alerting.receivers.sending import (
-    HTTP_DEFAULT,
     Answer,
     DeliveryError,
-    HttpSettings,
     Notification,
     Post,
     ReadSecret,
     Secret,
     missing,
-    read_http_settings,
     read_secret,
     read_url,
     truncate,
 )
 from flyball.alerting.templates import Expand
+from flyball.model.clients import HTTP_DEFAULT, HttpClientConfig, read_http_client
 from flyball.model.reader import Reader
 
 _MESSAGE = '{{ template "telegram.default.message" . }}'
@@ -41,7 +39,7 @@ class Telegram:
     message_thread_id: int = 0
     disable_notifications: bool = False
     parse_mode: str = "HTML"
-    http: HttpSettings = HTTP_DEFAULT
+    http: HttpClientConfig = HTTP_DEFAULT
     send_resolved: bool = True
     kind: str = "telegram"
 
@@ -92,6 +90,6 @@ def read(reader: Reader, defaults: Globals) -> Telegram:
         message_thread_id=reader.count("message_thread_id"),
         disable_notifications=reader.flag("disable_notifications", False),
         parse_mode=mode,
-        http=reader.nested("http_config", read_http_settings) or defaults.http,
+        http=reader.nested("http_config", read_http_client) or defaults.http,
         send_resolved=reader.flag("send_resolved", True),
     )

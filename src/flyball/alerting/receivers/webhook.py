@@ -6,21 +6,19 @@ from typing import Any
 
 from flyball.alerting.globals import Globals
 from flyball.alerting.receivers.sending import (
-    HTTP_DEFAULT,
     Answer,
     DeliveryError,
-    HttpSettings,
     Notification,
     Post,
     ReadSecret,
     Secret,
     checked_url,
     missing,
-    read_http_settings,
     read_secret,
     read_timeout_ms,
 )
 from flyball.alerting.templates import Expand, expand_all, to_json
+from flyball.model.clients import HTTP_DEFAULT, HttpClientConfig, read_http_client
 from flyball.model.reader import Reader
 
 
@@ -35,7 +33,7 @@ class Webhook:
     max_alerts: int = 0
     payload: Any = None
     timeout_ms: int = 0
-    http: HttpSettings = HTTP_DEFAULT
+    http: HttpClientConfig = HTTP_DEFAULT
     send_resolved: bool = True
     kind: str = "webhook"
 
@@ -74,6 +72,6 @@ def read(reader: Reader, defaults: Globals) -> Webhook:
         max_alerts=reader.count("max_alerts"),
         payload=reader.take("payload"),
         timeout_ms=read_timeout_ms(reader),
-        http=reader.nested("http_config", read_http_settings) or defaults.http,
+        http=reader.nested("http_config", read_http_client) or defaults.http,
         send_resolved=reader.flag("send_resolved", True),
     )

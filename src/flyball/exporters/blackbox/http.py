@@ -4,18 +4,19 @@ import asyncio
 import contextlib
 import ssl
 import zlib
-from base64 import b64encode
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import h11
 
 from flyball import __version__
+from flyball.errors import UpstreamError
 from flyball.exporters.blackbox.findings import Findings, ProbeFailed, resolve, tell_tls
 from flyball.exporters.blackbox.modules import HeaderMatch, HttpModule, TcpModule
+from flyball.http.calling import authorization
 from flyball.http.client import tls_context
+from flyball.model.clients import HttpClientConfig
 
 REDIRECTS_MAX = 10
 PIECE_BYTES = 64 << 10
@@ -247,25 +248,13 @@ def _request_headers(parts: SplitResult, module: HttpModule, hostname: str) -> d
         headers["Accept-Encoding"] = module.compression
     if module.body:
         headers["Content-Length"] = str(len(module.body))
-    if module.basic_auth is not None:
-        password = module.basic_auth.password or _text(module.basic_auth.password_file)
-        pair = f"{module.basic_auth.username or _text(module.basic_auth.username_file)}:{password}"
-        headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
-    elif module.authorization is not None:
-        secret = module.authorization.credentials or _text(module.authorization.credentials_file)
-        headers["Authorization"] = f"{module.authorization.type} {secret}"
+    try:
+        headers |= authorization(HttpClientConfig(module.authorization, module.basic_auth))
+    except UpstreamError as exc:
+        raise ProbeFailed(str(exc)) from exc
     for name, value in given.items():
         headers[name.title()] = value
     return headers
-
-
-def _text(file: str) -> str:
-    if not file:
-        return ""
-    try:
-        return Path(file).read_text().strip()
-    except OSError as exc:
-        raise ProbeFailed(f"cannot read the secret {file}: {exc}") from exc
 
 
 def tls_of(module: HttpModule | TcpModule) -> ssl.SSLContext:

@@ -9,16 +9,17 @@ from typing import Any
 
 import re2
 
-from flyball.model.clients import TLSConfig, read_tls
-from flyball.model.durations import parse_duration_ms
-from flyball.model.reader import Reader, mapping_of, text_mapping_of
-from flyball.model.scrapeconfigs import (
+from flyball.model.clients import (
     Authorization,
     BasicAuth,
+    TLSConfig,
     read_authorization,
     read_basic_auth,
     read_http_headers,
+    read_tls,
 )
+from flyball.model.durations import parse_duration_ms
+from flyball.model.reader import Reader, mapping_of, text_mapping_of
 from flyball.model.yaml_loader import load_yaml
 
 #: Without ``body_size_limit`` a body may be this large.
@@ -177,7 +178,7 @@ def _http(reader: Reader) -> HttpModule:
         with open(body_file, "rb") as file:
             body = file.read()
     headers = text_mapping_of(reader.take("headers") or {}, f"{reader.what}: headers")
-    headers |= {name: ", ".join(values) for name, values in read_http_headers(reader).items()}
+    headers |= dict(read_http_headers(reader))
     no_follow = reader.take("no_follow_redirects")
     follow = reader.flag("follow_redirects", True)
     compression = reader.text("compression", "")
