@@ -160,3 +160,21 @@ def test_bounds_of_histograms_are_those_of_upstream_s_table() -> None:
     # of schemas 1, 2, 8 (of the last the one that is farthest from the rounded power) and below 0
     bounds = [upper_bound(-1, 1), upper_bound(3, 2), upper_bound(-6, 8), upper_bound(5, -1), upper_bound(1024, 0)]
     assert bounds == [0.7071067811865475, 1.6817928305074288, 0.9838856116165875, 1024.0, 1.7976931348623157e308]
+
+
+@pytest.mark.parametrize("step_ms", [0, 15_000])
+def test_an_aggregation_selects_once_even_where_it_is_of_histograms(step_ms: int) -> None:
+    asked = []
+
+    class Counting(MemoryStorage):
+        def select(self, matchers, start_ms, end_ms):
+            asked.append(matchers)
+            return super().select(matchers, start_ms, end_ms)
+
+    held = Counting()
+    for i in range(10):
+        held.add(labels_of([("__name__", "h")]), i * 15_000, Histogram(count=i, sum=i, zero_count=i))
+    end_ms = 9 * 15_000
+    value = evaluate(parse("sum(rate(h[1m]))"), held, end_ms - 2 * step_ms, end_ms, step_ms)
+    assert isinstance(value, Matrix) and len(value.labels) == 1
+    assert len(asked) == 1

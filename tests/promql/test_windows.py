@@ -5,10 +5,11 @@ import pytest
 
 from flyball.model.frames import ABSENT, STALE, Frame
 from flyball.model.labels import labels_of
-from flyball.promql import evaluate, parse
+from flyball.promql import evaluate, over_time, parse
 from flyball.promql.features import SCENARIOS
 from flyball.promql.scenarios import MemoryStorage
 from flyball.promql.values import Matrix, at_instant
+from flyball.promql.windows import cut
 
 UNUSED_MS = 2**62  # what a store leaves in cells of times that nothing was written to
 
@@ -179,3 +180,20 @@ def test_an_ordinary_nan_is_a_sample() -> None:
     assert value_of("count_over_time(a[1m])", held, 30) == 2
     assert np.isnan(value_of("a", held, 30))
     assert value_of("max_over_time(a[1m])", held, 30) == 1
+
+
+def test_a_row_that_is_being_filled_makes_no_holes() -> None:
+    """The second target is not scraped yet in the last row; nothing of its windows is missing."""
+    times = np.array([[0, 1], [10, 11], [20, UNUSED_MS]])
+    values = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, ABSENT]])
+    labels = tuple(labels_of({"__name__": "a", "i": str(i)}) for i in range(2))
+    frame = Frame(labels, times, np.arange(2, dtype=np.int32), values)
+    with np.errstate(invalid="ignore"):  # as in an evaluation
+        w = cut(frame, np.array([-1]), np.array([20]), apart=True)
+    assert w.holed is None
+    assert w.counts()[:, 0].tolist() == [3, 2]
+    missed = Frame(labels, np.array([[0, 1], [10, 1], [20, 21]]), frame.target, values[[0, 2, 1]])
+    with np.errstate(invalid="ignore"):
+        w = cut(missed, np.array([-1]), np.array([21]), apart=True)
+    assert w.holed is not None and w.holed[0].tolist() == [1]
+    assert over_time.sum_over_time(w.holed[1])[0].tolist() == [[6.0]]

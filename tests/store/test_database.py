@@ -8,7 +8,7 @@ import pytest
 from tests.store.model import INTERVAL_MS, START_MS, Driver, contents
 
 from flyball.errors import StoreError
-from flyball.model.labels import Matcher, MatchType, labels_of
+from flyball.model.labels import Matcher, MatchType, MetricLabels, labels_of
 from flyball.store import Database, Plan
 from flyball.store.compaction import next_compaction
 
@@ -288,4 +288,27 @@ def test_exemplars_and_metadata_survive_restarts_and_the_end_of_their_segment(tm
         path.unlink()  # as when blocks have all samples of these segments
     database = Database(tmp_path)
     assert database.head.metadata == {"a": ("counter", "Said of a.", "")}
+    database.close()
+
+
+@pytest.mark.parametrize("matchers", [[], [equal("code", "200")]])
+def test_labels_stay_the_very_same(tmp_path: Path, matchers: list[Matcher]) -> None:
+    """By their identity a query remembers how it grouped them: across blocks and the head, and in the next query."""
+    database = Database(tmp_path)
+    writer = database.head.writer("job", INTERVAL_MS, "target")
+    named = [labels_of({"__name__": "m", "code": code, "path": path}) for code in ("200", "500") for path in "abc"]
+    plan = Plan(writer.refs(named))
+    for round_ in range(2 * HOUR_MS // INTERVAL_MS):
+        at_ms = START_MS + round_ * INTERVAL_MS
+        assert writer.commit(at_ms, plan, np.arange(6.0))
+        if round_ % 20 == 19:
+            database.maintain(at_ms)
+    assert database.statistics()["blocks"]
+    asked = [database.select([equal("__name__", "m"), *matchers], START_MS - 1, START_MS + 2 * HOUR_MS) for _ in "ab"]
+    (first,), (second,) = asked
+    assert first.labels == tuple(labels for labels in named if not matchers or ("code", "200") in labels)
+    assert first.labels is second.labels and isinstance(first.labels, MetricLabels)
+    firsts, numbers = first.labels.groups(["path"], False)
+    assert [dict(first.labels[i])["path"] for i in firsts.tolist()] == ["a", "b", "c"]
+    assert numbers.tolist() == [0, 1, 2] * (len(first.labels) // 3)
     database.close()

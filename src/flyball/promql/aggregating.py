@@ -20,7 +20,16 @@ from flyball.promql.rate_sums import RateSums
 from flyball.promql.selecting import RangeVector
 from flyball.promql.syntax import Aggregate, Call, quote, unwrap
 from flyball.promql.values import EvaluationError, format_value
-from flyball.promql.vectors import Vec, groups_of, joined, metric_name, remember, unnamed, with_label
+from flyball.promql.vectors import (
+    Vec,
+    distinct,
+    groups_of,
+    joined,
+    metric_name,
+    remember,
+    unnamed_groups_of,
+    with_label,
+)
 from flyball.promql.windows import cut
 
 if TYPE_CHECKING:
@@ -28,7 +37,7 @@ if TYPE_CHECKING:
 
 _INT64 = 2.0**63
 _IN_BLOCKS = frozenset({"sum", "avg", "min", "max", "count", "group", "stddev", "stdvar"})
-_BLOCK_CELLS, _BLOCK_MIN = 1 << 17, 2
+_BLOCK_CELLS = 1 << 17
 _RATES = frozenset({"rate", "increase", "delta"})
 #: Those that histograms take no part in.
 _OF_FLOATS = frozenset({"min", "max", "stddev", "stdvar", "quantile", "topk", "bottomk"})
@@ -62,7 +71,7 @@ def _in_blocks(ev: "Evaluator", expr: Aggregate) -> Vec | None:
     """An aggregation over a function of windows, some steps at a time, so that what lies between stays in the
     cache; None when there is little of it or it is not that simple."""
     call = unwrap(expr.expr)
-    if ev.ts.size < _BLOCK_MIN or not isinstance(call, Call) or call.name not in KERNELS or ev.is_invariant(call):
+    if not isinstance(call, Call) or call.name not in KERNELS or (ev.ts.size > 1 and ev.is_invariant(call)):
         return None
     found = plain_range(ev, call, call.args[0])
     cells = sum(len(frame.labels) for frame in found.frames) * ev.ts.size if found is not None else 0
@@ -70,12 +79,13 @@ def _in_blocks(ev: "Evaluator", expr: Aggregate) -> Vec | None:
         return None
     everything = joined(tuple(frame.labels for frame in found.frames))
     features = ev.run.options.features
-    bare, clash = unnamed(everything)
-    if clash or (len(found.frames) > 1 and len(set(everything)) < len(everything)):
+    grouped = unnamed_groups_of(everything, _names(expr), expr.without)
+    if grouped is None or not distinct(everything):
         return None
-    kept = everything if features.delayed_name_removal or call.name in KEEPS_NAME else bare
-    labels, groups = groups_of(kept, _names(expr), expr.without)
-    way = _way_to_sum(expr.op, call.name, cells)
+    if features.delayed_name_removal or call.name in KEEPS_NAME:
+        grouped = groups_of(everything, _names(expr), expr.without)
+    labels, groups = grouped
+    way = _way_to_sum(expr.op, call.name, cells) if ev.ts.size > 1 else None
     if way is not None:
         sums = way(call.name, found.starts, found.ends, groups.count, ev.run.options.stop)
         values, ok, used = _rates(expr.op, sums, found, groups)

@@ -72,6 +72,7 @@ class Run:
     notes: Annotations
     figures_only: set[int]  # ids of selectors, see selecting.figures_only
     samples: int = 0
+    selected: "dict[int, selecting.RangeVector]" = field(default_factory=dict)  # see selecting.look_at
     invariant: dict[int, bool] = field(default_factory=dict)
 
     def count(self, samples: int) -> None:

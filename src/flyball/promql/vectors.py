@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from flyball.model.frames import Floats, Histograms, Mask, has_histogram
 from flyball.model.histograms import Histogram
-from flyball.model.labels import METRIC_NAME, Labels
+from flyball.model.labels import METRIC_NAME, Labels, MetricLabels
 from flyball.promql.aggregation import Groups, counts
 from flyball.promql.syntax import quote
 from flyball.promql.values import EvaluationError
@@ -19,6 +19,7 @@ from flyball.promql.values import EvaluationError
 DUPLICATES = "vector cannot contain metrics with the same labelset"
 #: Labels that say what a metric is; they go when the result is something else.
 METADATA = frozenset({METRIC_NAME, "__type__", "__unit__"})
+_METADATA_NAMES = tuple(sorted(METADATA))
 
 Index = NDArray[np.int64]
 T = TypeVar("T")
@@ -123,15 +124,18 @@ def grouping(labels: tuple[Labels, ...], names: tuple[str, ...], without: bool) 
     """The distinct projections in order of appearance, and each label set's number among them."""
 
     def make() -> tuple[tuple[Labels, ...], Index]:
-        codes: dict[Labels, int] = {}
         wanted = frozenset(names)
+
+        def key(series: Labels) -> Labels:
+            return tuple([pair for pair in series if (pair[0] in wanted) is not without])
+
+        if isinstance(labels, MetricLabels):
+            firsts, numbers = labels.groups(wanted, without)
+            return tuple([key(labels[i]) for i in firsts.tolist()]), numbers
+        codes: dict[Labels, int] = {}
         out = np.empty(len(labels), np.int64)
         for i, series in enumerate(labels):
-            if without:
-                key = tuple([pair for pair in series if pair[0] not in wanted])
-            else:
-                key = tuple([pair for pair in series if pair[0] in wanted]) if wanted else ()
-            out[i] = codes.setdefault(key, len(codes))
+            out[i] = codes.setdefault(key(series), len(codes))
         return tuple(codes), out
 
     return remember((labels,), (names, without), make)
@@ -145,6 +149,24 @@ def groups_of(labels: tuple[Labels, ...], names: tuple[str, ...], without: bool)
         return found, Groups(codes, len(found))
 
     return remember((labels,), ("groups", names, without), make)
+
+
+def distinct(labels: tuple[Labels, ...]) -> bool:
+    """Whether no label set is there twice."""
+    if len(labels) < 2 or isinstance(labels, MetricLabels):
+        return True
+    return remember((labels,), "distinct", lambda: len(set(labels)) == len(labels))
+
+
+def unnamed_groups_of(
+    labels: tuple[Labels, ...], names: tuple[str, ...], without: bool
+) -> tuple[tuple[Labels, ...], Groups] | None:
+    """The groups of ``unnamed`` label sets; None where two of these are the same."""
+    if isinstance(labels, MetricLabels) and len(grouping(labels, _METADATA_NAMES, False)[0]) == 1:
+        names = (*names, *_METADATA_NAMES) if without else tuple(name for name in names if name not in METADATA)
+        return groups_of(labels, names, without)
+    bare, clash = unnamed(labels)
+    return None if clash else groups_of(bare, names, without)
 
 
 def unnamed(labels: tuple[Labels, ...]) -> tuple[tuple[Labels, ...], bool]:
@@ -249,7 +271,7 @@ def merge(vec: Vec, message: str = DUPLICATES) -> Vec:
     Raises:
         EvaluationError: two of them have a point at the same step.
     """
-    if len(vec.labels) < 2 or remember((vec.labels,), "distinct", lambda: len(set(vec.labels)) == len(vec.labels)):
+    if distinct(vec.labels):
         return vec
     codes: dict[Labels, int] = {}
     code = np.array([codes.setdefault(labels, len(codes)) for labels in vec.labels], np.int64)

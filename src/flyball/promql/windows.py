@@ -269,7 +269,7 @@ def cut(
         width_of(target, times.shape[1]),
         stop=stop,
     )
-    columns, hole = _holes(frame, keep_stale, floats_only)
+    columns, hole = _holes(frame, w, keep_stale, floats_only)
     if not columns.size:
         return w
     if apart and columns.size < len(frame.labels):
@@ -279,8 +279,8 @@ def cut(
     return _without(w, everywhere)
 
 
-def _holes(frame: Frame, keep_stale: bool, floats_only: bool) -> tuple[Index, Mask]:
-    """The series that have rows without a sample, and where, [R, c]."""
+def _holes(frame: Frame, w: Windows, keep_stale: bool, floats_only: bool) -> tuple[Index, Mask]:
+    """The series that have rows without a sample among those of their windows, and where, [R, c]."""
     suspects = np.flatnonzero(np.isnan(frame.values.sum(axis=0)))
     if floats_only and frame.histograms is not None:
         suspects = np.arange(len(frame.labels))
@@ -292,6 +292,9 @@ def _holes(frame: Frame, keep_stale: bool, floats_only: bool) -> tuple[Index, Ma
         hole |= is_stale(packed)
     if floats_only and frame.histograms is not None:
         hole |= has_histogram(frame.histograms)
+    if hole.any():  # the last row is mostly being filled, and then later than all windows of some
+        row, own = np.arange(len(hole))[:, None], w.target[suspects]
+        hole &= (row >= w.lo.min(axis=1)[own]) & (row < w.hi.max(axis=1)[own])
     there = hole.any(axis=0)
     return suspects[there], hole[:, there]
 

@@ -12,8 +12,16 @@ from numpy.typing import NDArray
 
 from flyball.errors import StoreError
 from flyball.model.frames import ABSENT_BITS, Codes, Floats, Frame, Mask, Times, is_absent
-from flyball.model.labels import METRIC_NAME, Labels, Matcher, MatchType
-from flyball.store.blockfile import BlockReader, FamilyEntry, Footer, GroupEntry, LabelTable
+from flyball.model.labels import METRIC_NAME, Labels, Matcher, MatchType, MetricLabels
+from flyball.store.blockfile import (
+    SELECTIONS_MAX,
+    BlockReader,
+    FamilyEntry,
+    Footer,
+    GroupEntry,
+    LabelTable,
+    Selected,
+)
 from flyball.store.files import write_atomically
 
 _FOOTER_BYTES_EACH = 300
@@ -102,35 +110,31 @@ class Block:
         """As ``Head.select``."""
         return [
             frame
-            for group, family, table, columns in self._matching(matchers)
-            if (frame := self._frame(group, family, table, columns, start_ms, end_ms)) is not None
+            for group, family, table, selected in self._matching(matchers)
+            if (frame := self._frame(group, family, table, selected, start_ms, end_ms)) is not None
         ]
 
     def series(self, matchers: Sequence[Matcher]) -> set[Labels]:
         """The label sets that match."""
-        return {
-            table.at(column, self._canonical)
-            for _, _, table, columns in self._matching(matchers)
-            for column in columns.tolist()
-        }
+        return {labels for _, _, _, selected in self._matching(matchers) for labels in selected.labels}
 
     def label_names(self, matchers: Sequence[Matcher]) -> set[str]:
         """Label names of the series that match."""
         found = set()
-        for _, _, table, columns in self._matching(matchers):
+        for _, _, table, selected in self._matching(matchers):
             found.add(METRIC_NAME)
-            found.update(name for name, (_, codes) in table.labels.items() if codes[columns].any())
+            found.update(name for name, (_, codes) in table.labels.items() if codes[selected.columns].any())
         return found
 
     def label_values(self, name: str, matchers: Sequence[Matcher]) -> set[str]:
         """Values of one label among the series that match."""
         found = set()
-        for _, _, table, columns in self._matching(matchers):
+        for _, _, table, selected in self._matching(matchers):
             if name == METRIC_NAME:
                 found.add(table.name)
             elif name in table.labels:
                 values, codes = table.labels[name]
-                found.update(values[code] for code in np.unique(codes[columns]).tolist() if code)
+                found.update(values[code] for code in np.unique(codes[selected.columns]).tolist() if code)
         return found
 
     def footer(self) -> Footer:
@@ -161,34 +165,45 @@ class Block:
         found: Times = self._cache.get((self.number, group.times.offset), make)
         return found
 
-    def _matching(
-        self, matchers: Sequence[Matcher]
-    ) -> Iterator[tuple[GroupEntry, FamilyEntry, LabelTable, NDArray[np.intp]]]:
+    def _matching(self, matchers: Sequence[Matcher]) -> Iterator[tuple[GroupEntry, FamilyEntry, LabelTable, Selected]]:
         on_name = [matcher for matcher in matchers if matcher.name == METRIC_NAME]
-        others = [matcher for matcher in matchers if matcher.name != METRIC_NAME]
+        others = tuple(matcher for matcher in matchers if matcher.name != METRIC_NAME)
         for group in self.footer().groups:
             for family in group.families:
                 if all(matcher.matches(family.name) for matcher in on_name):
                     table = self._table(family)
-                    columns = np.flatnonzero(matching(table, others))
-                    if len(columns):
-                        yield group, family, table, columns
+                    selected = table.selections.get(others) or self._selected(table, others)
+                    if len(selected.columns):
+                        yield group, family, table, selected
+
+    def _selected(self, table: LabelTable, matchers: tuple[Matcher, ...]) -> Selected:
+        """Found, and kept with the table: its labels stay the very same tuple."""
+        columns = np.flatnonzero(matching(table, matchers))
+        labels = MetricLabels.of(
+            [table.at(column, self._canonical) for column in columns.tolist()],
+            {name: codes for name, (_, codes) in table.labels.items()},
+            columns,
+        )
+        used, target = np.unique(table.target[columns], return_inverse=True)
+        found = Selected(columns, labels, used, target.astype(np.int32))
+        if len(table.selections) >= SELECTIONS_MAX:
+            table.selections.clear()
+        table.selections[matchers] = found
+        return found
 
     def _frame(
         self,
         group: GroupEntry,
         family: FamilyEntry,
         table: LabelTable,
-        columns: NDArray[np.intp],
+        selected: Selected,
         start_ms: int,
         end_ms: int,
     ) -> Frame | None:
         times = self._times(group)
-        target = table.target[columns]
-        used = np.unique(target)
-        if len(used) < times.shape[1]:
-            times = times[:, used]
-            target = np.searchsorted(used, target).astype(np.int32)
+        columns, target = selected.columns, selected.target
+        if len(selected.used) < times.shape[1]:
+            times = times[:, selected.used]
         inside = np.flatnonzero(((times > start_ms) & (times <= end_ms)).any(axis=1))
         if not len(inside):
             return None
@@ -206,7 +221,7 @@ class Block:
             histograms = histograms[:, columns]
             histograms[is_absent(values)] = None  # deleted
         return Frame(
-            labels=tuple([table.at(column, self._canonical) for column in columns.tolist()]),
+            labels=selected.labels,
             times_ms=times,
             target=target,
             values=values,

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from flyball.errors import StoreError
 from flyball.model.frames import ABSENT_BITS, Codes, Floats, Histograms, Times
 from flyball.model.histograms import Histogram
-from flyball.model.labels import METRIC_NAME, Labels
+from flyball.model.labels import METRIC_NAME, Labels, Matcher, MetricLabels
 from flyball.store.codec import compress, decode, decode_times, decompress, encode, encode_times
 from flyball.store.files import NewFile
 
@@ -286,10 +287,27 @@ class BlockReader:
         return _decode_histograms(decompress(self.section(family.histograms)))
 
 
+class Selected(NamedTuple):
+    """Columns of a family that were asked for.
+
+    Attributes:
+        columns: ascending; labels: theirs; used: their targets, ascending; target: of each column, its place in those.
+    """
+
+    columns: NDArray[np.intp]
+    labels: MetricLabels
+    used: Codes
+    target: Codes
+
+
+#: Of a family, sets of columns that are kept, and what a column of one takes.
+SELECTIONS_MAX, _SELECTED_BYTES_EACH = 4, 32
+
+
 class LabelTable:
     """The label sets of a family, dictionary-encoded: for each label its distinct values, and a code a column."""
 
-    __slots__ = ("_made", "columns", "labels", "name", "target")
+    __slots__ = ("_made", "columns", "labels", "name", "selections", "target")
 
     def __init__(self, family: FamilyEntry, data: bytes) -> None:
         self.name = family.name
@@ -301,10 +319,12 @@ class LabelTable:
             name: (values, _codes(codes, self.columns)) for name, values, codes in labels
         }
         self._made: list[Labels | None] = [None] * self.columns
+        self.selections: dict[tuple[Matcher, ...], Selected] = {}
 
     @property
     def nbytes(self) -> int:
-        return 4 * self.columns * (1 + len(self.labels)) + 400 * self.columns
+        each = 4 * (1 + len(self.labels)) + 400 + SELECTIONS_MAX * _SELECTED_BYTES_EACH
+        return each * self.columns
 
     def at(self, column: int, canonical: Any = None) -> Labels:
         """The label set of a column; ``canonical`` maps it to an equal object that others use already."""

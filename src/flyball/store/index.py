@@ -1,12 +1,13 @@
 """The index of one metric: label values as integer codes, so that a matcher runs once per distinct value."""
 
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flyball.model.labels import METRIC_NAME, Labels, Matcher, MatchType
+from flyball.model.labels import METRIC_NAME, Labels, Matcher, MatchType, MetricLabels
 
 if TYPE_CHECKING:
     from flyball.store.buffers import SeriesBuffer
@@ -39,10 +40,10 @@ class Picked(NamedTuple):
 
     family: "Family"
     columns: NDArray[np.intp]
-    labels: tuple[Labels, ...]
-    ended: dict[bytes, tuple[NDArray[np.intp], tuple[Labels, ...]]]
+    labels: MetricLabels
+    ended: dict[bytes, tuple[NDArray[np.intp], MetricLabels]]
 
-    def living(self, alive: NDArray[np.bool_]) -> tuple[NDArray[np.intp], tuple[Labels, ...]]:
+    def living(self, alive: NDArray[np.bool_]) -> tuple[NDArray[np.intp], MetricLabels]:
         """Columns and labels of those that are alive; while these are the same, the very same tuple of labels, by which
         queries remember what they made of it."""
         if alive.all():
@@ -50,7 +51,7 @@ class Picked(NamedTuple):
         key = alive.tobytes()
         known = self.ended.get(key)
         if known is None:
-            labels = tuple([label_set for label_set, lives in zip(self.labels, alive.tolist(), strict=True) if lives])
+            labels = MetricLabels.of(compress(self.labels, alive.tolist()), self.labels.codes, self.labels.rows[alive])
             known = self.columns[alive], labels
             if len(self.ended) >= _NARROWED_MAX:
                 self.ended.clear()
@@ -195,7 +196,10 @@ class Metric:
             assert family is not None
             picked = ids[families == index]
             picked = picked[np.argsort(self.column_of[picked], kind="stable")]
-            labels = tuple([entry.labels for id_ in picked if (entry := self.entries[id_]) is not None])
+            # An entry keeps its numbers until all are made anew, and then in other arrays.
+            codes = {name: column.codes for name, column in self._labels.items()}
+            found_entries = map(self.entries.__getitem__, picked.tolist())
+            labels = MetricLabels.of([entry.labels for entry in found_entries if entry is not None], codes, picked)
             blocks.append(Picked(family, self.column_of[picked].astype(np.intp), labels, {}))
         scattered = [entry for id_ in ids[families == SCATTERED] if (entry := self.entries[id_]) is not None]
         found = Selection(self.generation, blocks, scattered)

@@ -1,6 +1,6 @@
 """One answer from several sources: blocks and the head, each with its own frames. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,9 +32,22 @@ def merge(sources: Sequence[Sequence[Frame]], start_ms: int, end_ms: int) -> lis
     sources = [frames for frames in sources if frames]
     if len(sources) < 2:
         return list(sources[0]) if sources else []
+    found = []
+    for names, parts in _together(sources):
+        stacked = _stacked(names, parts)
+        found += [stacked] if stacked is not None else _interleaved(names, parts, start_ms, end_ms)
+    return found
+
+
+def _together(sources: Sequence[Sequence[Frame]]) -> Iterator[tuple[tuple[Labels, ...], list[_Part]]]:
+    """Series that are in the same frames, and these. Where all series are in one frame of every source, the very tuple
+    of labels of the first is given, by which queries remember what they made of it."""
+    first = sources[0][0].labels
+    if all(len(frames) == 1 and (frames[0].labels is first or frames[0].labels == first) for frames in sources):
+        yield first, [_Part(frames[0], np.arange(len(first))) for frames in sources]
+        return
     labels, frame_of, column_of = _located(sources)
     signatures, members = np.unique(frame_of, axis=0, return_inverse=True)
-    found = []
     for index, signature in enumerate(signatures):
         ids = np.flatnonzero(members.reshape(-1) == index)
         parts = [
@@ -42,10 +55,7 @@ def merge(sources: Sequence[Sequence[Frame]], start_ms: int, end_ms: int) -> lis
             for source, frame in enumerate(signature.tolist())
             if frame >= 0
         ]
-        names = tuple([labels[id_] for id_ in ids.tolist()])
-        stacked = _stacked(names, parts)
-        found += [stacked] if stacked is not None else _interleaved(names, parts, start_ms, end_ms)
-    return found
+        yield tuple([labels[id_] for id_ in ids.tolist()]), parts
 
 
 def _located(sources: Sequence[Sequence[Frame]]) -> tuple[list[Labels], _Index, _Index]:

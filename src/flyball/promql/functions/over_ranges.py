@@ -11,7 +11,7 @@ from flyball.model.frames import Floats, Frame, Mask, has_histogram
 from flyball.model.histograms import Histogram
 from flyball.model.labels import METRIC_NAME, Labels
 from flyball.promql import one_window, over_time
-from flyball.promql.selecting import RangeVector, gather, pick, range_vector
+from flyball.promql.selecting import RangeVector, gather, look_at, pick, range_vector
 from flyball.promql.syntax import Call, Expr, MatrixSelector, quote, unwrap
 from flyball.promql.values import EvaluationError
 from flyball.promql.vectors import Vec, grouping, label_value, metric_name
@@ -58,7 +58,7 @@ def plain_range(ev: "Evaluator", call: Call, arg: Expr) -> RangeVector | None:
     """A range vector of which every series is the kernel's; None when one is not, or is a subquery's."""
     if not isinstance(unwrap(arg), MatrixSelector):
         return None
-    found = range_vector(ev, arg)
+    found = look_at(ev, arg)
     starts = call.name in one_window.WITH_STARTS and ev.run.options.features.start_timestamps
     for frame in found.frames:
         if found.modifier or frame.histograms is not None or (starts and frame.starts_ms is not None):
