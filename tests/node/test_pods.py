@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import sys
@@ -208,7 +209,7 @@ import asyncio, os, pathlib, signal
 from flyball.localcluster.node import process
 async def dies(*_):
     os.kill(os.getpid(), signal.SIGKILL)
-process._read_line = dies
+process._read_answer = dies
 directory = pathlib.Path({str(tmp_path / "node/pods/uid-p/containers/main")!r})
 asyncio.run(process.start(directory, 0, {command!r}, dict(os.environ), "/"))
 """
@@ -228,12 +229,25 @@ asyncio.run(process.start(directory, 0, {command!r}, dict(os.environ), "/"))
     run(tmp_path, story)
 
 
+def test_a_shim_that_fails_says_why(tmp_path, monkeypatch):
+    shim = tmp_path / "shim.py"
+    monkeypatch.setattr(process, "_SHIM", shim)
+    for text, why in (
+        ("raise OSError('no more descriptors')", "OSError: no more descriptors"),
+        ("import os; os.kill(os.getpid(), 9)", "the pod shim ended by signal 9 before the program began"),
+        ("", "the pod shim ended with code 0 before the program began"),
+    ):
+        shim.write_text(text)
+        with pytest.raises(process.StartError, match=re.escape(why)):
+            asyncio.run(process.start(tmp_path / "main", 0, ["/bin/true"], {}, "/"))
+
+
 def test_a_program_that_is_being_started_ends_with_its_node(tmp_path, monkeypatch):
     async def never(*_):
         await asyncio.Event().wait()
 
     async def story(manager, client, recorder):
-        monkeypatch.setattr(process, "_read_line", never)
+        monkeypatch.setattr(process, "_read_answer", never)
         manager.observe("ADDED", pod("p", ["sleep", "60"]))
         directory = manager.directory / "pods/uid-p/containers/main"
         await until((directory / "0.lock").exists)

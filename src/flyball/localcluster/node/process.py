@@ -216,7 +216,7 @@ async def start(
                 env=shim_env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=ready_write,  # until it runs: why it cannot
                 start_new_session=True,
                 pass_fds=(ready_write, starting),
                 cwd="/",
@@ -225,15 +225,18 @@ async def start(
             raise StartError(f"{argv[0]}: {exc}") from exc
         finally:
             os.close(ready_write)
-        line = await _read_line(ready_read, READY_TIMEOUT_S)
+        said = await _read_answer(ready_read, READY_TIMEOUT_S)
     finally:
         os.close(ready_read)
         os.close(starting)
-    word, _, rest = line.partition(" ")
+    last = said.strip().rpartition("\n")[2]
+    word, _, rest = last.partition(" ")
     if word != "ok":
+        ended: int | None = None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            popen.wait(timeout=1.0)
-        raise StartError(rest.strip() or "the pod shim ended before the program began")
+            ended = popen.wait(timeout=1.0)
+        how = f"by signal {-ended}" if ended and ended < 0 else f"with code {ended}"
+        raise StartError((rest if word == "error" else last) or f"the pod shim ended {how} before the program began")
     return ContainerProcess(directory, attempt, [int(field) for field in rest.split()], on_exit, popen)
 
 
@@ -262,7 +265,8 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-async def _read_line(fd: int, timeout_s: float) -> str:
+async def _read_answer(fd: int, timeout_s: float) -> str:
+    """``ok`` and the numbers of what runs; else all that the shim said before it ended."""
     loop = asyncio.get_running_loop()
     data = bytearray()
     done: asyncio.Future[None] = loop.create_future()
@@ -275,7 +279,7 @@ async def _read_line(fd: int, timeout_s: float) -> str:
         except OSError:
             piece = b""
         data.extend(piece)
-        if (not piece or b"\n" in piece) and not done.done():
+        if (not piece or (data.startswith(b"ok ") and b"\n" in data)) and not done.done():
             done.set_result(None)
 
     loop.add_reader(fd, readable)
