@@ -141,10 +141,34 @@ def test_otlp() -> None:
     path = "/api/v1/otlp/v1/metrics"
     head, answers = posted(
         (path, gzip.compress(message.SerializeToString()), {**headers, "Content-Encoding": "gzip"}),
-        (path, b"{}", {"Content-Type": "application/json"}),
+        (path, b"{}", {"Content-Type": "text/plain"}),
         (path, gzip.compress(bytes(200_000_000)), {**headers, "Content-Encoding": "gzip"}),
     )
     assert [status for status, _ in answers] == [200, 415, 400]
+    assert [dict(labels)["__name__"] for labels in head.series([], 0, clock.now_ms())] == ["depth"]
+
+
+def test_otlp_in_json() -> None:
+    from google.protobuf.json_format import MessageToJson
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+    message = ExportMetricsServiceRequest()
+    metric = message.resource_metrics.add().scope_metrics.add().metrics.add(name="depth")
+    point = metric.gauge.data_points.add(time_unix_nano=(clock.now_ms() - 5) * 1_000_000, as_double=1.5)
+    point.exemplars.add(as_double=1).trace_id = b"1234567890abcdef"
+    text = MessageToJson(message).replace(
+        '"traceId": "', '"ofAnotherVersion": 1, "traceId": "5b8efff798038103d269b633813fc60c'
+    )
+    path, headers = "/api/v1/otlp/v1/metrics", {"Content-Type": "application/json; charset=utf-8"}
+    head, answers = posted(
+        (path, text.encode(), headers),
+        (path, b'{"resourceMetr', headers),
+        (path, b'{"resourceMetrics": 1}', headers),
+        (path, b"[" * 100_000, headers),
+        (path, b"\xff", headers),
+    )
+    assert [status for status, _ in answers] == [200, 400, 400, 400, 400]
+    assert answers[0][1] == "{}"
     assert [dict(labels)["__name__"] for labels in head.series([], 0, clock.now_ms())] == ["depth"]
 
 

@@ -23,6 +23,7 @@ DECOMPRESSED_MAX = 128 << 20
 KNOWN_MAX = 500_000
 #: A sample may be this far ahead.
 AHEAD_MAX_MS = 600_000
+_PROTOBUF, _JSON = "application/x-protobuf", "application/json"
 
 _RECEIVED = Counter("flyball_received_samples", "Samples that were pushed, by protocol.", ["protocol"])
 _REFUSED = Counter("flyball_received_samples_refused", "Pushed samples that were not taken.", ["protocol", "reason"])
@@ -98,19 +99,20 @@ class Receiver:
         return Response(status_code=204, headers=headers)
 
     async def otlp(self, request: Request) -> Response:
-        """OTLP over HTTP with protobuf bodies."""
+        """OTLP over HTTP, in protobuf or JSON."""
         from flyball.exposition.otlp import parse_otlp
 
         try:
-            if not request.headers.get("content-type", "").startswith("application/x-protobuf"):
-                raise _RefusedError(415, "the Content-Type must be application/x-protobuf")
+            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if kind not in (_PROTOBUF, _JSON):
+                raise _RefusedError(415, f"the Content-Type must be {_PROTOBUF} or {_JSON}")
             body = await _body(request)
             encoding = request.headers.get("content-encoding", "")
             if encoding == "gzip":
                 body = _gunzip(body)
             elif encoding:
                 raise _RefusedError(415, f'the Content-Encoding "{encoding}" is not supported; send gzip')
-            samples, refused = await asyncio.to_thread(parse_otlp, body)
+            samples, refused = await asyncio.to_thread(parse_otlp, body, json=kind == _JSON)
             _, dropped = self._append("OTLP", samples)
         except _RefusedError as exc:
             return PlainTextResponse(f"{exc}\n", exc.status)
@@ -120,7 +122,7 @@ class Receiver:
             return PlainTextResponse(f"{exc}\n", 503)
         if refused or dropped:
             return PlainTextResponse(f"not taken: {'; '.join([*refused[:20], *dropped])}; the rest is stored\n", 400)
-        return Response(b"", media_type="application/x-protobuf")
+        return Response(b"{}" if kind == _JSON else b"", media_type=kind)
 
     def _append(
         self,
