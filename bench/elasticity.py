@@ -50,7 +50,7 @@ Floats = NDArray[np.float64]
 def runs(trace: Trace, workload: Workload) -> dict[str, Counts]:
     """Desired replicas a second, of us and of each peer."""
     return {
-        "flyball": run_fast(trace, workload, shape=shape_for(trace, workload)),
+        "flyball": run_fast(trace, workload, shape=shape_for(trace, workload.startup_s)),
         "hpa": next(run_parity([spec_from_hpa(HPA)], trace, workload)),
         "knative": run_knative(trace, workload),
         "oracle": run_oracle(trace, workload),
@@ -76,7 +76,7 @@ def compare(trace: Trace, workload: Workload, prefix: str = "", *, floors: bool 
 def wrong_forecasts(trace: Trace, workload: Workload) -> None:
     """The shares of the HPA's missing demand and cost that we have when the forecast is wrong."""
     rng = np.random.default_rng(1998)
-    lead = shape_for(trace, workload).lead
+    lead = shape_for(trace, workload.startup_s).lead
     wrong: dict[str, Callable[[Floats], Floats]] = {
         "shuffled": rng.permutation,
         "shifted": lambda predicted: np.roll(predicted, 3 * lead),
@@ -91,7 +91,7 @@ def wrong_forecasts(trace: Trace, workload: Workload) -> None:
 
     theirs = scored(next(run_parity([spec_from_hpa(HPA)], trace, workload)))
     for name, distort in wrong.items():
-        ours = scored(run_fast(trace, workload, shape=shape_for(trace, workload), distort=distort))
+        ours = scored(run_fast(trace, workload, shape=shape_for(trace, workload.startup_s), distort=distort))
         for score in ("theta_u", "cost"):
             unit = 100 if score == "cost" else 1  # percent of the demand
             value, peer = unit * getattr(ours, score), unit * getattr(theirs, score)

@@ -45,7 +45,7 @@ def applied(trace: Trace, constants: Constants, parts: list[slice]) -> list[Scor
             if hasattr(module, name):
                 setattr(module, name, value)
     workload = Workload(CAPACITY)
-    desired, demand = run_fast(trace, workload, shape=shape_for(trace, workload)), workload.demand(trace.rate)
+    desired, demand = run_fast(trace, workload, shape=shape_for(trace, workload.startup_s)), workload.demand(trace.rate)
     supply = workload.supply(desired)
     return [scores(demand[part], supply[part], desired[part]) for part in parts]
 

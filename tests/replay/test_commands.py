@@ -166,3 +166,31 @@ def test_tune_shows_the_front_and_writes_the_cheapest_that_will_do(tmp_path: Pat
     assert page.read_text().count("<circle") == 84
     with pytest.raises(ConfigError, match="none keeps the objective; the least that is missing is"):
         CliRunner().invoke(tune, [*arguments, "--under", "0", "--startup", "600"], catch_exceptions=False)
+
+
+def test_a_heavier_model_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flyball.scaling.governor.find_spec", lambda _: None)
+    wants = manifest(tmp_path / "p.yaml", governor("ahead", profile="fast", forecast={"model": "holt-winters"}))
+    with pytest.raises(ConfigError, match=r"p.yaml.*ahead: spec.forecast.model: .*pip install 'flyball\[forecast\]'"):
+        read_policies([wants])
+
+
+@pytest.mark.parametrize("profile", ["fast", "parity"])
+def test_replay_tries_holt_winters(tmp_path: Path, profile: str) -> None:
+    pytest.importorskip("statsmodels", reason="the extra forecast is not installed")
+    at = np.arange(5 * 1440)  # minutes of five days: what each brings is only to be known from those before
+    rate = 100 + 60 * np.sin(2 * np.pi * at / 1440) + 120 * (at % 1440 > 1320)
+    rows = [f"{1_700_000_000 + 60 * minute},{60 * value:.0f}" for minute, value in enumerate(rate.tolist())]
+    trace = tmp_path / "t.csv"
+    trace.write_text("\n".join(["time,count", *rows]) + "\n")
+    ahead = {"startupSeconds": 60}
+    policies = manifest(
+        tmp_path / "p.yaml",
+        governor("plain", profile=profile, forecast=ahead),
+        governor("heavy", profile=profile, forecast={**ahead, "model": "holt-winters"}),
+    )
+    arguments = [str(policies), "--trace", str(trace), "--compress", "10", "--capacity", "5", "--startup", "60"]
+    printed = json.loads(CliRunner().invoke(replay, [*arguments, "-o", "json"], catch_exceptions=False).output)
+    plain, heavy = printed["policies"]
+    assert heavy["theta_u"] <= 1.05 * plain["theta_u"] and heavy != {**plain, "policy": "heavy"}
+    assert any("holt-winters of heavy is fitted every 0.2 h" in note for note in printed["assumed"])

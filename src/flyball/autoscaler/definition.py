@@ -3,6 +3,7 @@
 from typing import Any
 
 from flyball.kube.kinds import CRDS, GOVERNORS
+from flyball.scaling.governor import FORECAST_MODELS
 
 Schema = dict[str, Any]
 
@@ -68,7 +69,13 @@ def _spec() -> Schema:
             "behavior": _object({"scaleUp": _rules(), "scaleDown": _rules()}),
             "profile": {"type": "string", "enum": ["parity", "fast"], "default": "parity"},
             "schedule": _list(_schedule()),
-            "forecast": _object({"startupSeconds": _whole(1, 3600), "maxReplicas": _whole(1)}),
+            "forecast": _object(
+                {
+                    "startupSeconds": _whole(1, 3600),
+                    "maxReplicas": _whole(1),
+                    "model": {"type": "string", "enum": sorted(FORECAST_MODELS)},
+                }
+            ),
             "fallback": _object({"afterSeconds": _whole(0, 86_400), "replicas": _whole(1)}, required=["replicas"]),
             "override": _object(
                 {"replicas": _whole(0), "until": {"type": "string", "format": "date-time"}}, required=["replicas"]

@@ -128,10 +128,13 @@ def _governed_lines(governed: dict[str, Any]) -> list[str]:
     if governed.get("forecast"):
         forecast = governed["forecast"]
         ahead_s = (forecast["for_ms"] - forecast["at_ms"]) // 1000
-        how = "" if forecast["by_model"] else ", as now: the model knows no better of late"
+        how = f" by {forecast['model']}" if forecast.get("model") else ""
+        how = how if forecast["by_model"] else ", as now: the model knows no better of late"
         lines.append(
             f"  forecast {forecast['expected']:.2f} in {ahead_s} s, typical error {forecast['spread']:.1%}{how}"
         )
+        if forecast.get("trouble"):
+            lines.append(f"    the model that was asked for does not count: {forecast['trouble']}")
     if governed.get("fallback"):
         lines.append("  a metric is lost for long: the fallback holds")
     return lines

@@ -7,17 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyball.errors import ConfigError
-from flyball.replay.engine import SEASONS_S, load_of_a_pod, run_fast, shape_for
+from flyball.replay.engine import SEASONS_S, foreseen, load_of_a_pod, run_fast, shape_for
 from flyball.replay.peers import run_knative, run_oracle
 from flyball.replay.policies import Policy
 from flyball.replay.stretches import run_parity
 from flyball.replay.traces import Trace
 from flyball.replay.workload import Workload, latency
 from flyball.scaling.elasticity import Demand, Scores, speedup
-from flyball.scaling.forecast import Shape
-from flyball.scaling.forecasts import forecasts, needs
+from flyball.scaling.forecast import FIT_DAYS, FIT_EVERY, LEVELS_PER_DAY, Shape
+from flyball.scaling.forecasts import needs
 from flyball.scaling.governor import Governor
 from flyball.scaling.schedule import scheduled_bounds
+from flyball.scaling.types import LINEAR
 
 Counts = NDArray[np.int64]
 Progress = Callable[[str, float], None]
@@ -126,6 +127,12 @@ def notes(policies: Sequence[Policy], trace: Trace, workload: Workload, period_s
                 f"the forecast of {name} has {len(trace) / 3600:.1f} h of history and learns a day only from two of "
                 f"{longest_h:g} h each: it knows little but the trend; give it a longer trace"
             )
+        if governor.forecast is not None and governor.forecast.model != LINEAR:
+            every_h = longest_h / LEVELS_PER_DAY * FIT_EVERY
+            found.append(
+                f"{governor.forecast.model} of {name} is fitted every {every_h:g} h of the trace, once it has seen "
+                f"{FIT_DAYS * longest_h:g} h of it, and each fit is there at once; where it errs more, {LINEAR} counts"
+            )
         if governor.override is not None or governor.pause:
             found.append(f"the override or pause of {name} is left out")
     return (*found, *trace.notes)
@@ -160,9 +167,8 @@ def _bounds(governor: Governor, trace: Trace) -> NDArray[np.int64]:
 def _shape(governor: Governor, trace: Trace, workload: Workload) -> Shape | None:
     if governor.forecast is None:
         return None
-    if not governor.forecast.declared:
-        return shape_for(trace, workload)
-    return Shape(governor.forecast.startup_s, tuple(season / trace.compress for season in SEASONS_S))
+    settings = governor.forecast
+    return shape_for(trace, settings.startup_s if settings.declared else workload.startup_s, settings.model)
 
 
 def _ceiling(governor: Governor) -> float:
@@ -175,5 +181,5 @@ def _forecast_floor(governor: Governor, trace: Trace, workload: Workload) -> NDA
     if shape is None:
         return None
     demand = trace.rate / load_of_a_pod(governor.spec, workload)
-    asked = needs(np.zeros_like(demand), forecasts(demand, shape), _ceiling(governor))
+    asked = needs(np.zeros_like(demand), foreseen(demand, shape), _ceiling(governor))
     return np.ceil(asked).astype(np.int64)

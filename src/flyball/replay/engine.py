@@ -12,9 +12,9 @@ from flyball.replay.workload import Workload
 from flyball.scaling import History, Spec
 from flyball.scaling.decide import event_periods
 from flyball.scaling.forecast import Shape
-from flyball.scaling.forecasts import forecasts, needs, sizes
+from flyball.scaling.forecasts import Forecasts, forecasts, needs, sizes
 from flyball.scaling.normalize import limited, remember_event
-from flyball.scaling.types import MAX_INT32
+from flyball.scaling.types import LINEAR, MAX_INT32
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -50,7 +50,7 @@ def run_fast(
     load = trace.rate
     while True:
         demand = load / divisor
-        known = None if shape is None else forecasts(demand, shape, distort)
+        known = None if shape is None else foreseen(demand, shape, distort)
         need = needs(demand, known, ceiling)
         limit = None if limited_by is None else limited_by()  # with no writes behind it
         desired = sizes(need, hold_s, first, low, high, foreseen=known is not None, limit=limit)
@@ -97,6 +97,15 @@ class _Policies:
         return desired
 
 
-def shape_for(trace: Trace, workload: Workload) -> Shape:
-    """Of the forecast whose lead is the start-up time; a compressed trace has shorter days."""
-    return Shape(workload.startup_s, tuple(season / trace.compress for season in SEASONS_S))
+def foreseen(demand: Floats, shape: Shape, distort: Callable[[Floats], Floats] | None = None) -> Forecasts:
+    """The forecasts of a demand by the shape's model."""
+    if not shape.heavy:
+        return forecasts(demand, shape, distort)
+    from flyball.scaling.holtwinters import fit  # with its extra
+
+    return forecasts(demand, shape, distort, fit)
+
+
+def shape_for(trace: Trace, lead_s: float, model: str = LINEAR) -> Shape:
+    """Of a forecast so far ahead; a compressed trace has shorter days."""
+    return Shape(lead_s, tuple(season / trace.compress for season in SEASONS_S), model)

@@ -14,14 +14,14 @@ from flyball.kube.applying import read_manifests
 from flyball.kube.kinds import GOVERNORS, HPAS_V2
 from flyball.localcluster import schema
 from flyball.scaling import spec_from_hpa
-from flyball.scaling.governor import Governor, governor_from_object
+from flyball.scaling.governor import Governor, governor_from_object, need_extra
 
 _HPA_FIELDS = {"scaleTargetRef", "minReplicas", "maxReplicas", "metrics", "behavior"}
 #: What a Governor adds, with the fields inside where there are any.
 _GOVERNOR_FIELDS: dict[str, set[str]] = {
     "profile": set(),
     "schedule": {"name", "timeZone", "start", "end", "minReplicas", "maxReplicas", "dates", "exceptions"},
-    "forecast": {"startupSeconds", "maxReplicas"},
+    "forecast": {"startupSeconds", "maxReplicas", "model"},
     "fallback": {"afterSeconds", "replicas"},
     "override": {"replicas", "until"},
     "pause": set(),
@@ -75,6 +75,8 @@ def policy_of(obj: Mapping[str, Any]) -> Policy:
     try:
         _check(obj, governs)
         governor = governor_from_object(obj) if governs else Governor(spec_from_hpa(obj))
+        if governor.forecast is not None:
+            need_extra(governor.forecast.model)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from error
     for metric in governor.spec.metrics:

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flyball.scaling.fast import DEAD_BAND, HEADROOM, MARGIN, MAX_SPREAD
-from flyball.scaling.forecast import FLOOR, LOST, RIDGE, Shape
+from flyball.scaling.forecast import BETTER, FIT_DAYS, FIT_EVERY, FLOOR, KEPT_DAYS, LOST, RIDGE, Curve, Shape, Task
 from flyball.scaling.types import MAX_INT32
 
 Counts = NDArray[np.int64]
@@ -18,41 +19,81 @@ _BLOCKS_AT_ONCE = 8_192  # leads whose sums are made together
 _SHORTEST, _LONGEST = 16, 4_096  # seconds whose sizes are tried together
 
 
+#: What makes a heavier model of a task.
+Fit = Callable[[Task], Curve]
+
+
 @dataclass(frozen=True, slots=True)
 class Forecasts:
-    """What was forecast at each second: ``expected`` replicas, typical error ``spread``, and whether by the model."""
+    """What was forecast at each second: ``expected`` replicas, typical error ``spread``, and whether by the model.
+
+    ``heavy``: the share of the seconds in which the heavier model counted.
+    """
 
     expected: Floats
     spread: Floats
     by_model: NDArray[np.bool_]
+    heavy: float = 0.0
 
 
-def forecasts(demand: Floats, shape: Shape, distort: Callable[[Floats], Floats] | None = None) -> Forecasts:
+def forecasts(
+    demand: Floats, shape: Shape, distort: Callable[[Floats], Floats] | None = None, fit: Fit | None = None
+) -> Forecasts:
     """Of a demand in replicas, one a second.
 
     ``distort``: what becomes of the model's predictions (changes of the logarithm, one a step; NaN is none) on their
-    way to be used, to try how a wrong forecast is taken.
+    way to be used, to try how a wrong forecast is taken. ``fit``: makes the fits that the shape's heavier model asks
+    for, each of them at once.
     """
     steps = -(-np.arange(0, len(demand) * 1000, shape.step_ms) // 1000)
     steps = steps[steps < len(demand)]
     values = np.log(np.maximum(demand[steps], FLOOR))
-    inputs = _inputs(values, shape)
     changes = values[shape.lead :] - values[: -shape.lead]
+    inputs = _inputs(values, shape)
+    naive = _faded(changes**2, shape)
+    found = _predicted(inputs, changes, shape, distort)
+    by_heavy = np.zeros(len(values), bool)
+    if fit is not None and shape.heavy:
+        heavy = _predicted(np.concatenate([inputs, _expected(values, shape, fit)], axis=1), changes, shape, distort)
+        by_heavy = heavy.error < found.error * BETTER
+        found = _Predicted(*(np.where(by_heavy, *pair) for pair in zip(heavy, found, strict=True)))
+    by_model = (found.error < naive) & np.isfinite(found.change)
+    expected = np.exp(values + np.where(by_model, found.change, 0.0))
+    spread = np.sqrt(np.minimum(found.error, naive))
+    counts = np.diff(np.append(steps, len(demand)))
+    share = float((by_model & by_heavy).mean())
+    return Forecasts(np.repeat(expected, counts), np.repeat(spread, counts), np.repeat(by_model, counts), share)
+
+
+class _Predicted(NamedTuple):
+    """One linear model: the change it predicts at each step (NaN for none), its error's mean square."""
+
+    change: Floats
+    error: Floats
+
+
+def _predicted(inputs: Floats, changes: Floats, shape: Shape, distort: Callable[[Floats], Floats] | None) -> _Predicted:
     weights = _weights(inputs[: len(changes)], changes, shape)
     # those of the newest block whose samples were all known
-    block = (np.arange(len(values)) + 1) // shape.lead - 2
-    predicted = np.where(block < 0, 0.0, np.einsum("ij,ij->i", inputs, weights[np.maximum(block, 0)]))
+    block = (np.arange(len(inputs)) + 1) // shape.lead - 2
+    change = np.where(block < 0, 0.0, np.einsum("ij,ij->i", inputs, weights[np.maximum(block, 0)]))
     if distort is not None:
-        predicted = distort(predicted)
-    missing = ~np.isfinite(predicted)
-    predicted = np.where(missing, 0.0, predicted)
-    error = _faded((changes - predicted[: len(changes)]) ** 2, shape)
-    naive = _faded(changes**2, shape)
-    by_model = (error < naive) & ~missing
-    expected = np.exp(values + np.where(by_model, predicted, 0.0))
-    spread = np.sqrt(np.minimum(error, naive))
-    counts = np.diff(np.append(steps, len(demand)))
-    return Forecasts(np.repeat(expected, counts), np.repeat(spread, counts), np.repeat(by_model, counts))
+        change = distort(change)
+    used = np.where(np.isfinite(change), change, 0.0)
+    return _Predicted(change, _faded((changes - used[: len(changes)]) ** 2, shape))
+
+
+def _expected(values: Floats, shape: Shape, fit: Fit) -> Floats:
+    """[steps, 2]: what the curve of the time expects, see ``Curve.inputs``."""
+    found = np.zeros((len(values), 2))
+    levels = values[: len(values) // shape.bucket * shape.bucket].reshape(-1, shape.bucket).mean(axis=1)
+    for known in range(FIT_DAYS * shape.day, len(levels) + 1, FIT_EVERY):
+        task = Task(known - 1, tuple(levels[max(0, known - KEPT_DAYS * shape.day) : known]), shape.day, shape.reach)
+        # from the step after the one that ended the level, when the fit was made
+        part = slice(known * shape.bucket, (known + FIT_EVERY) * shape.bucket)
+        steps = np.arange(len(values), dtype=float)[part]
+        found[part] = fit(task).inputs(shape, steps, values[part])
+    return found
 
 
 def _inputs(values: Floats, shape: Shape) -> Floats:
@@ -70,7 +111,7 @@ def _inputs(values: Floats, shape: Shape) -> Floats:
 
 def _weights(inputs: Floats, changes: Floats, shape: Shape) -> Floats:
     """[blocks, inputs]: the fit after each block of ``lead`` samples; one row of zeros when there is no block."""
-    lead, size = shape.lead, shape.size
+    lead, size = shape.lead, inputs.shape[1]
     blocks = len(changes) // lead
     fade = (1 - LOST) ** np.arange(lead - 1, -1, -1.0)
     found = np.zeros((max(1, blocks), size))

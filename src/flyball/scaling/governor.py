@@ -7,6 +7,7 @@ forecast after it. Only an override or a bound may lower what the metrics ask fo
 import math
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
+from importlib.util import find_spec
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -20,6 +21,8 @@ from flyball.scaling.normalize import limited
 from flyball.scaling.schedule import ScheduleRule, parse_schedule, scheduled_bounds
 from flyball.scaling.spec import spec_from_hpa
 from flyball.scaling.types import (
+    HOLT_WINTERS,
+    LINEAR,
     Clamp,
     Condition,
     Decision,
@@ -34,6 +37,8 @@ from flyball.scaling.types import (
 )
 
 PROFILES_OF_GOVERNOR = ("parity", "fast")
+FORECAST_MODELS = (LINEAR, HOLT_WINTERS)
+MISSING = "statsmodels is not installed: pip install 'flyball[forecast]'"
 NAME_PREFIX = "governor/"  # of a Governor's decisions, beside an HPA of the same name
 _STARTUP_S = 30
 _OLDEST_MS = 150_000  # of a sample by which a size may fall; two and a half scrapes of a slow source
@@ -41,11 +46,13 @@ _T = TypeVar("_T")
 
 
 class ForecastSettings(msgspec.Struct, frozen=True):
-    """``startup_s``: the lead, where it is ``declared``; ``maximum``: replicas a forecast may at most ask for."""
+    """``startup_s``: the lead, where it is ``declared``; ``maximum``: replicas a forecast may at most ask for;
+    ``model``: one of FORECAST_MODELS."""
 
     startup_s: int = _STARTUP_S
     maximum: int | None = None
     declared: bool = False
+    model: str = LINEAR
 
 
 class Fallback(msgspec.Struct, frozen=True):
@@ -118,7 +125,18 @@ def problems_of(obj: Mapping[str, Any]) -> list[str]:
         check(lambda rule=rule, at=at: _rule(rule, f"spec.schedule[{at}]"))  # type: ignore[misc]
     for name, decode in (("forecast", _forecast), ("fallback", _fallback), ("override", _override)):
         check(lambda name=name, decode=decode: _optional(body, name, decode))  # type: ignore[misc]
+    check(lambda: need_extra((body.get("forecast") or {}).get("model")))
     return found
+
+
+def need_extra(model: object) -> None:
+    """Whoever has the choice is told at once; an autoscaler that runs already falls back instead.
+
+    Raises:
+        ConfigError: this model of forecasts is not installed here.
+    """
+    if model == HOLT_WINTERS and find_spec("statsmodels") is None:
+        raise ConfigError(f'spec.forecast.model: Invalid value: "{model}": {MISSING}, or use "{LINEAR}"')
 
 
 def _optional(body: Mapping[str, Any], name: str, decode: Callable[[Mapping[str, Any], str], _T]) -> _T | None:
@@ -132,7 +150,12 @@ def _optional(body: Mapping[str, Any], name: str, decode: Callable[[Mapping[str,
 
 def _forecast(value: Mapping[str, Any], path: str) -> ForecastSettings:
     startup_s = _whole(value, "startupSeconds", path, 1, 3600)
-    return ForecastSettings(startup_s or _STARTUP_S, _whole(value, "maxReplicas", path, 1), startup_s is not None)
+    model = value.get("model", LINEAR)
+    if model not in FORECAST_MODELS:
+        known = ", ".join(f'"{name}"' for name in sorted(FORECAST_MODELS))
+        raise ConfigError(f'{path}.model: Unsupported value: "{model}": supported values: {known}')
+    most = _whole(value, "maxReplicas", path, 1)
+    return ForecastSettings(startup_s or _STARTUP_S, most, startup_s is not None, model)
 
 
 def _fallback(value: Mapping[str, Any], path: str) -> Fallback:
@@ -264,9 +287,11 @@ def _forecast_condition(governor: Governor, forecast: Forecast | None) -> Condit
         return Condition(
             "ForecastActive", "True", "AsNow", "that demand stays as it is has erred less than the model of late"
         )
-    return Condition(
-        "ForecastActive", "True", "ForecastFound", "sizes are for the demand when a pod that starts now is ready"
-    )
+    found = "sizes are for the demand when a pod that starts now is ready"
+    if forecast.trouble:
+        why = f"{found}, by {forecast.model}, for {governor.forecast.model} does not count: {forecast.trouble}"
+        return Condition("ForecastActive", "True", "OtherModel", why)
+    return Condition("ForecastActive", "True", "ForecastFound", found)
 
 
 def _forecast_floor(governor: Governor, spec: Spec, forecast: Forecast) -> int:

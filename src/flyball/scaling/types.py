@@ -263,10 +263,14 @@ class Event(msgspec.Struct, frozen=True):
     message: str
 
 
+LINEAR, HOLT_WINTERS = "linear", "holt-winters"  # models of a forecast
+
+
 class Forecast(msgspec.Struct, frozen=True):
     """Demand in replicas expected at ``for_ms``, made at ``at_ms``; ``spread`` is the typical relative error.
 
-    ``by_model`` is False when "as now" had the smaller error of late.
+    ``by_model`` is False when "as now" had the smaller error of late. ``model``: which one made it; ``trouble``: why
+    that is not the one that the Governor asks for.
     """
 
     at_ms: int
@@ -274,6 +278,8 @@ class Forecast(msgspec.Struct, frozen=True):
     expected: float
     spread: float
     by_model: bool = True
+    model: str = ""
+    trouble: str = ""
 
 
 class Governed(msgspec.Struct, frozen=True):
