@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from flyball.autoscaler.definition import governor_definition
-from flyball.clock import now_ms
+from flyball.clock import now_ms, parse_rfc3339_ms, rfc3339
 from flyball.journal import Journal
-from flyball.scaling import History
+from flyball.scaling import Decision, History, Outcome
 
 _path = Path(__file__).with_name("test_autoscaler.py")
 _spec = importlib.util.spec_from_file_location("flyball_tests_autoscaler_base", _path)
@@ -77,6 +79,13 @@ def test_a_governor_beside_an_hpa_is_refused_until_that_is_gone(journal: Journal
             await base.until(lambda: scaling_active(fake).get("reason") == "TargetShared")
             assert "HorizontalPodAutoscaler web; delete that, or set spec.shadow" in scaling_active(fake)["message"]
             assert ("web", 9) not in fake.scale_writes
+            told = scaling_active(fake)
+            assert {**told, "message": "", "lastTransitionTime": ""} == {
+                "type": "ScalingActive", "status": "False", "reason": "TargetShared", "message": "",
+                "lastTransitionTime": "", "observedGeneration": 1,
+            }  # fmt: skip
+            assert abs(parse_rfc3339_ms(told["lastTransitionTime"]) - now_ms()) < 60_000
+            assert fake.objects["governors", "shop", "web"]["status"]["observedGeneration"] == 1
             fake.remove("horizontalpodautoscalers", "shop", "web")
             await base.until(lambda: ("web", 9) in fake.scale_writes)
 
@@ -147,14 +156,52 @@ def test_who_comes_to_lead_knows_what_the_one_before_scaled(journal: Journal) ->
     base.go(test())
 
 
+@pytest.mark.parametrize(("outcome", "before"), [("", 5), (None, 3), ("refused", 3)])
+def test_what_others_scaled_while_it_was_away_counts(journal: Journal, outcome: str | None, before: int) -> None:
+    async def test() -> None:
+        now = now_ms()
+        last = Decision("shop", "governor/web", now - 40_000, 3, 5, 1, 20, rescale=True)
+        record = journal.append_decision(last, History(), "uid-web")
+        if outcome is not None:
+            journal.outcome(journal.intent(last, record, "uid-web", now - 40_000), Outcome(outcome), now - 40_000)
+        fake = cluster(behavior={"scaleUp": {}})
+        obj = fake.objects["governors", "shop", "web"]
+        fake.put("governors", obj | {"status": {"lastScaleTime": rfc3339(now - 20_000), "desiredReplicas": 9}})
+        async with base.running(fake, journal, may_write=lambda: False):
+            await base.until(lambda: journal.decisions("shop", "governor/web")[0].decision.at_ms > now - 40_000)
+        known = journal.load_history("shop", "governor/web", "uid-web")
+        assert known is not None
+        assert [(event.change, abs(event.at_ms - now + 20_000) <= 1000) for event in known.ups] == [(9 - before, True)]
+
+    base.go(test())
+
+
+def test_our_own_last_write_is_not_counted_twice_after_a_restart(journal: Journal) -> None:
+    async def test() -> None:
+        fake = cluster(behavior={"scaleUp": {}})
+        async with base.running(fake, journal):
+            await base.until(lambda: fake.objects["governors", "shop", "web"].get("status", {}).get("lastScaleTime"))
+        kept = journal.load_history("shop", "governor/web", "uid-web")
+        async with base.running(fake, journal) as scaler:
+            await base.until(lambda: scaler.statistics()["histories"])
+        again = journal.load_history("shop", "governor/web", "uid-web")
+        assert kept is not None and again is not None and kept.ups == again.ups and len(kept.ups) == 1
+
+    base.go(test())
+
+
 def test_a_wrong_governor_is_told_by_field_and_disturbs_no_other(journal: Journal) -> None:
     async def test() -> None:
         fake = base.cluster()
         fake.put("governors", governor("wrong", schedule=[{"start": "@daily", "end": "often", "minReplicas": 2}]))
         async with base.running(fake, journal):
-            await base.until(lambda: fake.scale_writes and any(reason == "InvalidSpec" for reason, _ in fake.events))
+            await base.until(lambda: fake.scale_writes and scaling_active(fake, "wrong"))
         message = next(message for reason, message in fake.events if reason == "InvalidSpec")
         assert message.startswith('spec.schedule[0].end: Invalid value: "often"')
+        told = scaling_active(fake, "wrong")
+        assert (told["status"], told["reason"], told["message"]) == ("False", "InvalidSpec", message)
+        assert told["observedGeneration"] == 1 and told["lastTransitionTime"]
+        assert journal.decisions("shop", "governor/wrong")[0].decision.error == message  # and explain has it
 
     base.go(test())
 
@@ -165,6 +212,7 @@ def test_the_definition_names_every_field_that_is_decoded() -> None:
     assert {"profile", "schedule", "forecast", "fallback", "override", "pause", "shadow", "behavior", "metrics"} <= set(
         spec
     )
+    assert spec["forecast"]["properties"]["model"]["enum"] == ["holt-winters", "linear"]
     assert version["subresources"] == {"status": {}}
 
 

@@ -8,17 +8,18 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from prometheus_client import CollectorRegistry
 
 from flyball import clock as wall_clock
+from flyball.autoscaler.foresight import Foresight
 from flyball.autoscaler.gather import ClockLike, Gatherer
 from flyball.autoscaler.pods import Key, PodIndex, PodView, SelectorIndex
 from flyball.autoscaler.queue import BeatQueue
 from flyball.autoscaler.statuses import Statuses, typed
-from flyball.autoscaler.subjects import Subject, key_of, refusal, startup_s
+from flyball.autoscaler.subjects import Subject, key_of, refusal
 from flyball.autoscaler.telemetry import Telemetry
 from flyball.errors import ConfigError, FlyballError, KubeApiError, QueryError
 from flyball.journal import Entry, Intent, Journal, Together
@@ -44,9 +45,6 @@ from flyball.scaling import (
 from flyball.scaling.decide import event_periods
 from flyball.scaling.governor import NAME_PREFIX
 from flyball.scaling.record import Inputs
-
-if TYPE_CHECKING:
-    from flyball.scaling.forecast import Forecaster
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +120,7 @@ class Autoscaler:
         self._governors: Informer[Object] = Informer(client, GOVERNORS)
         self._statuses = Statuses(client, clock, self._cached, self._event)
         self._fast: dict[Key, frozenset[str]] = {}  # Governors of profile fast: the names of their metrics
-        self._forecasters: dict[Key, Forecaster] = {}
+        self._foresight = Foresight(journal, clock)
         self._act_on_hpas, self._may_write = act_on_hpas, may_write
         self._concurrency = concurrency
         self._running: dict[Key, asyncio.Task[None]] = {}
@@ -149,6 +147,7 @@ class Autoscaler:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._foresight.close()
 
     async def _first(self, informers: "list[asyncio.Task[None]]", work: Any) -> None:
         """Await ``work``, and fail when an informer ends, which it never should."""
@@ -212,6 +211,7 @@ class Autoscaler:
             "sync_period_s": self._period_s,
             "failing": {f"{ns}/{name}": error for (ns, name), error in list(self._last_error.items())[:100]},
             "events": self._events.statistics(),
+            "forecasts": self._foresight.statistics(),
             "journal": self._journal.statistics(),
         }
 
@@ -227,8 +227,9 @@ class Autoscaler:
             self._queue.remove(key)
             self._selectors.remove(key)
             self._fast.pop(key, None)
-            for memory in (self._histories, self._last_error, self._forecasters):
+            for memory in (self._histories, self._last_error):
                 memory.pop(key, None)
+            self._foresight.forget(key)
             self._statuses.forget(key)
             try:
                 self._journal.forget(*key)
@@ -236,6 +237,8 @@ class Autoscaler:
             except FlyballError as error:
                 log.error("journal_failed of=%s/%s error=%s", *key, error)
         elif change == "ADDED" or old is None or old.get("spec") != obj.get("spec"):
+            if change == "ADDED":
+                self._catch_up(key, resource, obj)
             self._queue.add(key)
         else:
             self._overhear(key, resource, old, obj)
@@ -247,17 +250,31 @@ class Autoscaler:
         before, status = old.get("status") or {}, new.get("status") or {}
         if status.get("lastScaleTime") in (None, before.get("lastScaleTime")):
             return
-        try:
+        with contextlib.suppress(ConfigError, ValueError):
             subject = Subject.of(resource, new, self._settings)
-            at_ms = self._clock.parse_rfc3339_ms(str(status["lastScaleTime"]))
-        except (ConfigError, ValueError):
-            return
-        if subject.acts(self._act_on_hpas) and self._may_write():
-            return  # it was us
-        spec, current, desired = subject.spec, *(int(status.get(f"{n}Replicas") or 0) for n in ("current", "desired"))
+            if not (subject.acts(self._act_on_hpas) and self._may_write()):  # else it was us
+                at_ms = self._clock.parse_rfc3339_ms(str(status["lastScaleTime"]))
+                self._count_in(key, subject, int(status.get("currentReplicas") or 0), at_ms)
+
+    def _catch_up(self, key: Key, resource: Resource, obj: Object) -> None:
+        """Remember what somebody else scaled since our last record, while we were away: all of it as of its end."""
+        try:
+            records = self._journal.decisions(*key, limit=1)
+            subject = Subject.of(resource, obj, self._settings)
+            at_ms = self._clock.parse_rfc3339_ms(str((obj.get("status") or {})["lastScaleTime"]))
+        except (FlyballError, ValueError, KeyError):
+            return  # nothing was scaled, or what cannot be read is told with the first evaluation
+        if not records or not records[0].decision.current or at_ms < records[0].last_ms - records[0].last_ms % 1000:
+            return  # times in a status have whole seconds
+        last = records[0]
+        self._count_in(key, subject, last.decision.desired if last.outcome == "" else last.decision.current, at_ms)
+
+    def _count_in(self, key: Key, subject: Subject, before: int, at_ms: int) -> None:
+        """What somebody else scaled, from ``before`` to what the status says, counts against the rate policies."""
+        spec, desired = subject.spec, int((subject.obj.get("status") or {}).get("desiredReplicas") or 0)
         decision = Decision(
-            spec.namespace, spec.name, at_ms, current, desired, spec.min_replicas, spec.max_replicas,
-            rescale=current != desired, event_periods_s=event_periods(spec),
+            spec.namespace, spec.name, at_ms, before, desired, spec.min_replicas, spec.max_replicas,
+            rescale=before != desired, event_periods_s=event_periods(spec),
         )  # fmt: skip
         history = applied(self._history(key, spec.uid), decision, Outcome(), at_ms)
         self._histories[key] = (spec.uid, history)
@@ -316,10 +333,11 @@ class Autoscaler:
         obj = self._statuses.current(key)
         if obj is None:
             return ""
+        resource = GOVERNORS if name.startswith(NAME_PREFIX) else HPAS_V2
         try:
-            subject = Subject.of(GOVERNORS if name.startswith(NAME_PREFIX) else HPAS_V2, obj, self._settings)
+            subject = Subject.of(resource, obj, self._settings)
         except ConfigError as error:
-            await self._event(obj, name, Event("Warning", "InvalidSpec", str(error)))
+            await self._refuse(key, Subject.unreadable(resource, obj), "InvalidSpec", str(error))
             raise
         spec, governor = subject.spec, subject.governor
         if governor is not None and governor.profile == "fast":
@@ -328,9 +346,9 @@ class Autoscaler:
             self._fast.pop(key, None)
         refused = refusal(subject, self._hpas.cache.values(), self._governors.cache.values())
         if refused:
-            await self._refuse(key, subject, refused)
+            await self._refuse(key, subject, "TargetShared", refused)
             return refused
-        resource, scale, failure = await self._scale_of(spec)
+        target, scale, failure = await self._scale_of(spec)
         if scale is None:
             seen = Observation(scale_error=failure)
         else:
@@ -350,8 +368,8 @@ class Autoscaler:
         for event in decision.events:
             await self._event(obj, name, event)
         outcome: Outcome | None = None
-        if decision.rescale and scale is not None and resource is not None:
-            outcome = await self._write(key, spec, resource, scale, decision, record)
+        if decision.rescale and scale is not None and target is not None:
+            outcome = await self._write(key, spec, target, scale, decision, record)
             if not outcome.ok and not self._may_write():
                 return ending_error(decision, outcome)  # another leads now, and tells what there is to tell
         more, events = after_write(decision, outcome) if outcome is not None else ((), ())
@@ -364,29 +382,27 @@ class Autoscaler:
         history = self._history(key, subject.spec.uid)
         if subject.governor is None:
             return Inputs(seen, history, spec=subject.spec)
-        known = self._forecasters.get(key)
-        return Inputs(seen, history, governor=subject.governor, forecast=known.forecast if known is not None else None)
+        forecast = self._foresight.forecast(key, subject.spec.uid, subject.governor, seen)
+        return Inputs(seen, history, governor=subject.governor, forecast=forecast)
 
     def _learn(self, key: Key, subject: Subject, seen: Observation, decision: Decision) -> None:
         governor, about = subject.governor, decision.governed
         if governor is None or governor.forecast is None or about is None or about.demand is None:
             return
-        known = self._forecasters.get(key)
-        if known is None:
-            from flyball.scaling.forecast import Forecaster  # numpy only where someone wants it
+        self._foresight.learn(key, subject.spec.uid, governor, seen, decision.at_ms, about.demand)
 
-            known = self._forecasters[key] = Forecaster(startup_s(governor, seen))
-        known.observe(decision.at_ms, about.demand)
-
-    async def _refuse(self, key: Key, subject: Subject, why: str) -> None:
-        conditions = (Condition("ScalingActive", "False", "TargetShared", why),)
+    async def _refuse(self, key: Key, subject: Subject, reason: str, why: str) -> None:
+        """Nothing is decided; its condition, an event and the record say why."""
+        conditions = (Condition("ScalingActive", "False", reason, why),)
         spec = subject.spec
         decision = Decision(
             spec.namespace, spec.name, self._clock.now_ms(), 0, 0, spec.min_replicas, spec.max_replicas,
             failed=True, error=why, conditions=conditions, target=spec.reference,
         )  # fmt: skip
         self._journal.append_decision(decision)
-        await self._event(subject.obj, key[1], Event("Warning", "TargetShared", why))
+        if not subject.acts(self._act_on_hpas) or not self._may_write():
+            return
+        await self._event(subject.obj, key[1], Event("Warning", reason, why))
         await self._statuses.write(key, subject, decision, None, conditions)
 
     async def _scale_of(self, spec: Spec) -> tuple[Resource | None, Object | None, str]:

@@ -1,6 +1,6 @@
 """The status of HPAs and Governors: written when it says something new, and read back before the watch brings it."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from flyball.autoscaler.gather import ClockLike
@@ -69,8 +69,10 @@ class Statuses:
         base = _version(obj)
         for attempt in range(2):
             status = next_status(obj, decision, outcome, conditions, now)
-            if subject.governor is not None and selector:
-                status["selector"] = selector  # by which those who scrape find the pods
+            if subject.governor is not None:
+                _stamp(status, obj, conditions)
+                if selector:
+                    status["selector"] = selector  # by which those who scrape find the pods
             if same_status(obj.get("status") or {}, status) or self._can_wait(key, subject, status):
                 return
             try:
@@ -107,6 +109,18 @@ class Statuses:
         if known is not None and _version(known[1]) == base:
             return known[0]
         return base
+
+
+def _stamp(status: Object, obj: Mapping[str, Any], told: Iterable[Condition]) -> None:
+    """By which generation of the spec the status and each condition that was told now are; an HPA's have no such."""
+    generation = (obj.get("metadata") or {}).get("generation")
+    if generation is None:
+        return
+    status["observedGeneration"] = generation
+    types = {condition.type for condition in told}
+    for condition in status["conditions"]:
+        if condition["type"] in types:
+            condition["observedGeneration"] = generation
 
 
 def _version(obj: Mapping[str, Any]) -> str:

@@ -37,6 +37,14 @@ class Subject(msgspec.Struct, frozen=True):
             return cls(resource, obj, governor.spec, governor)
         return cls(resource, obj, spec_from_hpa(obj, settings))
 
+    @classmethod
+    def unreadable(cls, resource: Resource, obj: Object) -> "Subject":
+        """Of an object with a wrong field: who it is, and nothing to do."""
+        meta = obj.get("metadata") or {}
+        namespace, name = key_of(resource, obj)
+        spec = Spec(namespace, name, str(meta.get("uid", "")), "", "", "", 0, 0, ())
+        return cls(resource, obj, spec, Governor(spec) if resource is GOVERNORS else None)
+
     def acts(self, on_hpas: bool) -> bool:
         """Whether its decisions are written."""
         return on_hpas if self.governor is None else not self.governor.shadow

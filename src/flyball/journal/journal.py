@@ -8,7 +8,7 @@ import contextlib
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,10 @@ CREATE INDEX IF NOT EXISTS intents_open ON intents (outcome_ms) WHERE outcome_ms
 CREATE TABLE IF NOT EXISTS histories (
     namespace TEXT NOT NULL, name TEXT NOT NULL, uid TEXT NOT NULL, at_ms INTEGER NOT NULL, body BLOB NOT NULL,
     PRIMARY KEY (namespace, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS forecasts (
+    namespace TEXT NOT NULL, name TEXT NOT NULL, piece TEXT NOT NULL,
+    uid TEXT NOT NULL, at_ms INTEGER NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (namespace, name, piece));
 """
 _VERSION = 2
 _INPUTS_MAX = 64 << 10  # compressed; what is larger is not kept, and its decision cannot be made again
@@ -257,10 +261,27 @@ class Journal:
         except msgspec.MsgspecError:
             return None  # unknown history: the caller starts over, which scales nothing down for one window
 
-    def forget(self, namespace: str, name: str) -> None:
-        """Drop the history of a deleted HPA; its decisions stay to be read."""
+    def save_forecast(self, namespace: str, name: str, uid: str, pieces: Mapping[str, bytes], at_ms: int) -> None:
+        """Keep the pieces of a forecaster that have changed, all of them or none."""
+        rows = [(namespace, name, piece, uid, at_ms, body) for piece, body in pieces.items()]
         with self._transaction() as db:
-            db.execute("DELETE FROM histories WHERE namespace = ? AND name = ?", (namespace, name))
+            db.executemany("INSERT OR REPLACE INTO forecasts VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def load_forecast(self, namespace: str, name: str, uid: str) -> dict[str, bytes]:
+        """Every piece kept; none when it was another object of that name."""
+        where = "namespace = ? AND name = ? AND uid = ?"
+        return dict(self._all(f"SELECT piece, body FROM forecasts WHERE {where}", (namespace, name, uid)))
+
+    def forget_forecast(self, namespace: str, name: str) -> None:
+        """Drop what a forecaster has learned."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM forecasts WHERE namespace = ? AND name = ?", (namespace, name))
+
+    def forget(self, namespace: str, name: str) -> None:
+        """Drop the history and the forecast of a deleted HPA; its decisions stay to be read."""
+        with self._transaction() as db:
+            for table in ("histories", "forecasts"):
+                db.execute(f"DELETE FROM {table} WHERE namespace = ? AND name = ?", (namespace, name))
 
     def open_intents(self) -> list[Intent]:
         """Intents without an outcome, oldest first: writes that a crash may have cut off."""
