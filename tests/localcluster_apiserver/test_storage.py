@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flyball.errors import ConfigError, StoreError
+from flyball.localcluster.admission import allocate_service, first_host
+from flyball.localcluster.node.dnsserver import address_of
 from flyball.localcluster.storage import ADDED, DELETED, MODIFIED, WOKEN_AT_ONCE, Expired, Storage, Subscription
 
 
@@ -77,10 +80,10 @@ def test_events_gather_for_readers_that_wait_their_turn(tmp_path: Path) -> None:
             seen = 0
             while seen < 20:
                 await subscription.wait(60.0)
-                batches.append(len(subscription.events))
-                seen += len(subscription.events)
-                assert [event.rv for event in subscription.events] == list(range(seen - len(subscription.events), seen))
-                subscription.events.clear()
+                taken = subscription.take(1 << 20)
+                batches.append(len(taken))
+                seen += len(taken)
+                assert [event.rv for event in taken] == list(range(seen - len(taken), seen))
 
         readers = [asyncio.create_task(read(storage.subscribe("/pods"))) for _ in range(10 * WOKEN_AT_ONCE)]
         await asyncio.sleep(0)
@@ -94,6 +97,57 @@ def test_events_gather_for_readers_that_wait_their_turn(tmp_path: Path) -> None:
         assert len(batches) < 5 * len(readers)
 
     asyncio.run(body())
+
+
+def test_a_reader_has_its_namespace_in_pieces_and_one_far_behind_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flyball.localcluster.storage.QUEUE_EVENTS", 10)
+
+    async def body() -> None:
+        storage = Storage(tmp_path / "o.sqlite")
+        everywhere, mine = storage.subscribe("/pods"), storage.subscribe("/pods", "d")
+        slow, other = storage.subscribe("/pods"), storage.subscribe("/nodes")
+        seen: list[int] = []
+        for number in range(12):
+            storage.put("/pods", "d" if number % 2 else "e", "a", obj("a", n=number))
+            assert everywhere.is_behind and not other.is_behind
+            seen += [event.rv for event in everywhere.take(1)]
+            assert not everywhere.is_behind
+        assert seen == list(range(1, 13))
+        assert [event.rv for event in mine.take(1)] == [2], "as much as is asked for, but one at least"
+        assert [event.rv for event in mine.take(1 << 20)] == [4, 6, 8, 10, 12]
+        assert slow.closed and not everywhere.closed
+        await asyncio.wait_for(slow.wait(60.0), 5.0)
+        storage.put("/pods", "e", "a", obj("a"))
+        assert [event.rv for event in everywhere.take(1)] == [13] and not mine.is_behind
+        assert storage.statistics()["watches"] == 3
+        late = storage.subscribe("/pods")
+        assert not late.is_behind
+        storage.end_subscriptions()
+        assert storage.statistics()["watches"] == 0
+        storage.put("/pods", "e", "a", obj("a"))
+        assert not everywhere.is_behind
+        storage.close()
+
+    asyncio.run(body())
+
+
+def test_clusters_beside_each_other_give_out_other_addresses(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "o.sqlite")
+
+    def given(first: int) -> str:
+        service: dict[str, Any] = {"metadata": {"name": f"s{storage.revision}", "namespace": "d"}, "spec": {}}
+        allocate_service(storage, service, None, first)
+        storage.put("/services", "d", service["metadata"]["name"], service)
+        return str(service["spec"]["clusterIP"])
+
+    assert [given(first_host(tmp_path, 0)) for _ in range(2)] == ["127.11.1.0", "127.11.1.1"]
+    begin = first_host(tmp_path, 100)
+    assert given(begin) == f"127.11.{begin // 256}.0" != "127.11.1.2"
+    assert address_of(tmp_path, 100) == f"127.11.{begin // 256}.10", "its DNS server is among them"
+    assert [given(65534) for _ in range(2)] == ["127.11.255.254", "127.11.1.2"], "after the last comes the first"
+    storage.close()
 
 
 def test_a_second_process_and_an_unusable_directory_are_refused_by_name(tmp_path: Path) -> None:

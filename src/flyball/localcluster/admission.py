@@ -2,7 +2,10 @@
 
 import ipaddress
 import uuid
+import zlib
 from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from flyball.clock import rfc3339
@@ -160,8 +163,16 @@ def terminating(now_ms: int) -> Object:
     }
 
 
-def allocate_service(storage: Storage, obj: Object, old: Object | None) -> None:
+def first_host(data_dir: Path, port_offset: int) -> int:
+    """Where in the network a cluster begins to give out addresses; another one on this machine has another offset."""
+    # The first 256 are left for addresses that people choose by hand, as upstream's static band.
+    return 256 * (zlib.crc32(str(data_dir).encode()) % 250 + 4 if port_offset else 1)
+
+
+def allocate_service(storage: Storage, obj: Object, old: Object | None, first: int) -> None:
     """In place: cluster address and node ports, kept from ``old`` where the new object leaves them out.
+
+    ``first`` is the host number where the search for a free address begins.
 
     Raises:
         ApiFailure: an asked-for address or port is taken or outside the range.
@@ -181,7 +192,7 @@ def allocate_service(storage: Storage, obj: Object, old: Object | None) -> None:
         raise _invalid(name, "spec.clusterIPs[0]", f'Invalid value: ["{wanted}"]: may not change once set')
     taken_addresses, taken_ports = _taken(storage, obj["metadata"].get("namespace", ""), name)
     if not wanted:
-        spec["clusterIP"] = wanted = _free_address(taken_addresses)
+        spec["clusterIP"] = wanted = _free_address(taken_addresses, first)
     elif wanted != "None" and wanted != before.get("clusterIP"):
         _check_address(name, wanted, taken_addresses)
     spec["clusterIPs"] = [wanted]
@@ -221,10 +232,9 @@ def _taken(storage: Storage, namespace: str, name: str) -> tuple[set[str], set[t
     return addresses, ports
 
 
-def _free_address(taken: set[str]) -> str:
-    # The first 256 are left for addresses that people choose by hand, as upstream's static band.
+def _free_address(taken: set[str], first: int) -> str:
     hosts = int(CLUSTER_NETWORK.network_address)
-    for number in range(256, CLUSTER_NETWORK.num_addresses - 1):
+    for number in chain(range(first, CLUSTER_NETWORK.num_addresses - 1), range(256, first)):
         address = str(ipaddress.IPv4Address(hosts + number))
         if address not in taken:
             return address

@@ -46,7 +46,7 @@ class Application:
     def __init__(self, data_dir: Path, storage: Storage, *, port_offset: int = 0) -> None:
         self.storage = storage
         self.registry = Registry()
-        self.objects = Objects(storage, self.registry)
+        self.objects = Objects(storage, self.registry, admission.first_host(data_dir, port_offset))
         self._pki = data_dir / "pki"
         token = pki.token(data_dir)
         self._token = token.encode()

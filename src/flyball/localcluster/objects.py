@@ -24,11 +24,16 @@ _CRD_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 
 
 class Objects:
-    """The objects of one cluster, by the resources that are served."""
+    """The objects of one cluster, by the resources that are served.
 
-    def __init__(self, storage: Storage, registry: Registry) -> None:
+    Args:
+        first_host: see ``admission.first_host``.
+    """
+
+    def __init__(self, storage: Storage, registry: Registry, first_host: int) -> None:
         self.storage = storage
         self.registry = registry
+        self._first_host = first_host
 
     def served(self, group: str, version: str, plural: str) -> Served:
         """The resource at ``/apis/group/version/plural``.
@@ -133,7 +138,7 @@ class Objects:
         if self.storage.get(served.store, namespace, name) is not None:
             raise failures.already_exists(kind.group, kind.plural, name)
         if served.store == "/services":
-            admission.allocate_service(self.storage, stored, None)
+            admission.allocate_service(self.storage, stored, None, self._first_host)
         self._validate(served, stored, None)
         stored = _ordered(stored)
         if not dry_run:
@@ -231,7 +236,7 @@ class Objects:
         if subresource == "status":
             admission.note_phase(served.store, new, old, now_ms())
         if served.store == "/services" and not subresource:
-            admission.allocate_service(self.storage, new, old)
+            admission.allocate_service(self.storage, new, old, self._first_host)
         if managed is None:
             views = self._views(served)
             managed = managedfields.after_update(old, new, given, writer or _own(served), views, now_ms())

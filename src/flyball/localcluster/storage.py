@@ -87,26 +87,72 @@ class Event:
         self.lines: dict[Any, bytes] = {}  # encoded watch lines, made once and shared by all watchers
 
 
+class _Topic:
+    """What is told of one bucket, in one namespace or in all: each event stands here once, until all have read it."""
+
+    __slots__ = ("events", "first", "idle", "readers")
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.first = 0  # the number of the first of them
+        self.readers: set[Subscription] = set()
+        self.idle: dict[Subscription, None] = {}  # those that have read all, in the order in which they came to it
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.events)
+
+    def add(self, event: Event) -> list["Subscription"]:
+        """Returns whom to tell: those that had read all."""
+        self.events.append(event)
+        told = list(self.idle)
+        self.idle.clear()
+        if len(self.events) > QUEUE_EVENTS:
+            for reader in [one for one in self.readers if one.position < self.end - QUEUE_EVENTS]:
+                reader.close()
+            self._forget_up_to(min((one.position for one in self.readers), default=self.end))
+        return told
+
+    def has_read_all(self, reader: "Subscription") -> None:
+        self.idle[reader] = None
+        if len(self.idle) == len(self.readers):
+            self._forget_up_to(self.end)
+
+    def _forget_up_to(self, number: int) -> None:
+        del self.events[: number - self.first]
+        self.first = number
+
+
 class Subscription:
     """The events of one bucket from a moment on. A reader that falls ``QUEUE_EVENTS`` behind is cut off."""
 
-    def __init__(self, storage: "Storage", bucket: str, namespace: str) -> None:
+    def __init__(self, storage: "Storage", topic: _Topic, bucket: str, namespace: str) -> None:
         self._storage = storage
+        self._topic = topic
         self.bucket = bucket
         self.namespace = namespace
-        self.events: deque[Event] = deque()
+        self.position = topic.end
         self.closed = False
         self._waiter: asyncio.Future[None] | None = None
 
-    def offer(self, event: Event) -> None:
-        if self.namespace and event.namespace != self.namespace:
-            return
-        if len(self.events) >= QUEUE_EVENTS:
-            self.close()
-            return
-        if not self.events:
-            self._storage.tell(self)
-        self.events.append(event)
+    @property
+    def is_behind(self) -> bool:
+        """Whether there are events to take."""
+        return self.position < self._topic.end
+
+    def take(self, most_bytes: int) -> list[Event]:
+        """The next events, at least one where there is any."""
+        topic, size = self._topic, 0
+        taken: list[Event] = []
+        for event in topic.events[self.position - topic.first :]:
+            taken.append(event)
+            size += len(event.record.encoded)
+            if size >= most_bytes:
+                break
+        self.position += len(taken)
+        if not self.closed and not self.is_behind:
+            topic.has_read_all(self)
+        return taken
 
     def wake(self) -> None:
         """Whoever waits looks again."""
@@ -115,7 +161,7 @@ class Subscription:
 
     async def wait(self, timeout_s: float) -> None:
         """Returns when there are events, when closed, or after the time."""
-        if self.events or self.closed:
+        if self.is_behind or self.closed:
             return
         # A future and a timer: asyncio.wait_for would make a task for each event of each watcher.
         loop = asyncio.get_running_loop()
@@ -155,7 +201,7 @@ class Storage:
         self._history: deque[Event] = deque()
         self._buckets: dict[str, dict[Key, Record]] = {}
         self._sorted: dict[str, list[Key] | None] = {}
-        self._subscriptions: dict[str, set[Subscription]] = {}
+        self._topics: dict[tuple[str, str], _Topic] = {}  # by bucket and namespace, "" for all
         self._to_wake: deque[Subscription] = deque()
         self._listeners: list[Callable[[Event], None]] = []
         self._garbage: list[int] = []
@@ -256,22 +302,30 @@ class Storage:
     # watching
 
     def subscribe(self, bucket: str, namespace: str = "") -> Subscription:
-        subscription = Subscription(self, bucket, namespace)
-        self._subscriptions.setdefault(bucket, set()).add(subscription)
+        topic = self._topics.setdefault((bucket, namespace), _Topic())
+        subscription = Subscription(self, topic, bucket, namespace)
+        topic.readers.add(subscription)
+        topic.has_read_all(subscription)
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        self._subscriptions.get(subscription.bucket, set()).discard(subscription)
+        key = subscription.bucket, subscription.namespace
+        topic = self._topics.get(key)
+        if topic is not None:
+            topic.readers.discard(subscription)
+            topic.idle.pop(subscription, None)
+            if not topic.readers:
+                del self._topics[key]
 
-    def tell(self, subscription: Subscription) -> None:
-        """Wakes a reader that has events again, in its turn.
+    def _tell(self, told: list[Subscription]) -> None:
+        """Wakes readers that have events again, in their turn.
 
         So many at a time, other work in between: while a thousand are told of one write, the next writes gather for
         each of them and go out together.
         """
-        self._to_wake.append(subscription)
-        if len(self._to_wake) == 1:
+        if told and not self._to_wake:
             asyncio.get_running_loop().call_soon(self._wake_some)
+        self._to_wake.extend(told)
 
     def _wake_some(self) -> None:
         for _ in range(min(len(self._to_wake), WOKEN_AT_ONCE)):
@@ -316,8 +370,10 @@ class Storage:
             raise self._failure("write", exc) from exc
         self.writes += 1
         event = self._apply(type_, bucket, namespace, name, record)
-        for subscription in tuple(self._subscriptions.get(bucket, ())):
-            subscription.offer(event)
+        for watched in {namespace, ""}:
+            topic = self._topics.get((bucket, watched))
+            if topic is not None:
+                self._tell(topic.add(event))
         for listener in self._listeners:
             listener(event)
         self._collect(force=False)
@@ -387,15 +443,15 @@ class Storage:
             "objects": sum(map(len, self._buckets.values())),
             "history_events": len(self._history),
             "history_bytes": self._history_bytes,
-            "watches": sum(map(len, self._subscriptions.values())),
+            "watches": sum(len(topic.readers) for topic in self._topics.values()),
             "watches_expired": self.watches_expired,
         }
 
     def end_subscriptions(self) -> None:
         """Ends every watch, so that a server can stop."""
-        for subscriptions in list(self._subscriptions.values()):
-            for subscription in tuple(subscriptions):
-                subscription.close()
+        for topic in list(self._topics.values()):
+            for reader in tuple(topic.readers):
+                reader.close()
 
     def close(self) -> None:
         """Ends all subscriptions and closes the file."""

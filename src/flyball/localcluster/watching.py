@@ -62,23 +62,15 @@ async def answer_watch(storage: Storage, request: Request, served: Served, names
         next_bookmark = monotonic_s() + BOOKMARK_EVERY_S
         while True:
             now = monotonic_s()
-            if now >= deadline:
+            if now >= deadline or subscription.closed:
                 break
-            if not subscription.events:
-                if subscription.closed:
-                    break
+            if not subscription.is_behind:
                 if bookmarks and now >= next_bookmark:
                     await request.chunk(line.bookmark(storage.revision))
                     next_bookmark = now + BOOKMARK_EVERY_S
                 await subscription.wait(min(deadline, next_bookmark if bookmarks else deadline) - now)
                 continue
-            batch: list[Event] = []
-            size = 0
-            while subscription.events and size < WATCH_BATCH_BYTES:
-                event = subscription.events.popleft()
-                size += len(event.record.encoded)
-                batch.append(event)
-            data = b"".join(_event_lines(batch, line, chosen))
+            data = b"".join(_event_lines(subscription.take(WATCH_BATCH_BYTES), line, chosen))
             if data:
                 await request.chunk(data)
         await request.chunk(b"", more=False)

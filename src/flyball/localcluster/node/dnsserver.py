@@ -24,6 +24,7 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 
 def address_of(data_dir: Path, port_offset: int) -> str:
     """127.11.0.10; another one for another embedded cluster on this machine (it must have another offset)."""
+    # Where other clusters' other Services begin, see ``admission.first_host``.
     third = zlib.crc32(str(data_dir).encode()) % 250 + 4 if port_offset else 0
     return f"127.11.{third}.10"
 
