@@ -15,6 +15,7 @@ from flyball.errors import KubeApiError
 from flyball.kube import KubeClient
 from flyball.kube.kinds import (
     CONFIG_MAPS,
+    CRDS,
     ENDPOINT_SLICES,
     EVENTS,
     NODES,
@@ -23,6 +24,7 @@ from flyball.kube.kinds import (
     SECRETS,
     SERVICE_MONITORS,
     STATEFUL_SETS,
+    THANOS_RULERS,
 )
 from flyball.localcluster.server import ApiServer
 from flyball.model.scrapeconfigs import ScrapeConfig
@@ -185,6 +187,41 @@ def test_a_prometheus_object_selects_and_shows_itself(tmp_path: Path) -> None:
 
         await client.delete(STATEFUL_SETS, "prometheus-k8s", "default")
         await until(lambda: client.get(STATEFUL_SETS, "prometheus-k8s", "default"))
+
+    run(tmp_path, story)
+
+
+def test_an_object_that_nothing_stands_for_says_so(tmp_path: Path) -> None:
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "subresources": {"status": {}}}
+    names = {"plural": "thanosrulers", "singular": "thanosruler", "kind": "ThanosRuler", "listKind": "ThanosRulerList"}
+    definition = {
+        "metadata": {"name": "thanosrulers.monitoring.coreos.com"},
+        "spec": {
+            "group": "monitoring.coreos.com",
+            "names": names,
+            "scope": "Namespaced",
+            "versions": [{**version, "schema": {"openAPIV3Schema": schema}}],
+        },
+    }
+
+    async def story(client: KubeClient) -> None:
+        operator = Operator(client, [Engine("Prometheus", "127.0.0.1:9090", 9090)])
+        await operator.tell_unserved()  # without definitions there is nothing to say
+        await client.create(CRDS, definition)
+
+        await until(lambda: client.create(THANOS_RULERS, {"metadata": {"name": "r"}, "spec": {}}, "default"))
+        for _ in range(2):
+            await operator.tell_unserved()
+        status = (await client.get(THANOS_RULERS, "r", "default"))["status"]
+        assert {one["type"]: (one["status"], one["reason"]) for one in status["conditions"]} == {
+            "Available": ("False", "NotSupported"),
+            "Reconciled": ("False", "NotSupported"),
+        }
+        assert "PrometheusRule objects are evaluated" in status["conditions"][0]["message"]
+        (event,) = [one for one in await client.list(EVENTS, "default") if one["reason"] == "NotSupported"]
+        assert event["involvedObject"]["name"] == "r" and event.get("count", 1) == 1
+        assert operator.statistics()["status_writes"] == 1
 
     run(tmp_path, story)
 

@@ -110,6 +110,8 @@ PROMETHEUSES = Resource("monitoring.coreos.com", "v1", "prometheuses", "Promethe
 PROMETHEUS_RULES = Resource("monitoring.coreos.com", "v1", "prometheusrules", "PrometheusRule")
 ALERTMANAGERS = Resource("monitoring.coreos.com", "v1", "alertmanagers", "Alertmanager")
 ALERTMANAGER_CONFIGS = Resource("monitoring.coreos.com", "v1alpha1", "alertmanagerconfigs", "AlertmanagerConfig")
+PROMETHEUS_AGENTS = Resource("monitoring.coreos.com", "v1alpha1", "prometheusagents", "PrometheusAgent")
+THANOS_RULERS = Resource("monitoring.coreos.com", "v1", "thanosrulers", "ThanosRuler")
 SCRAPE_CONFIGS = Resource("monitoring.coreos.com", "v1alpha1", "scrapeconfigs", "ScrapeConfig")
 
 POD_METRICS = Resource("metrics.k8s.io", "v1beta1", "pods", "PodMetrics")

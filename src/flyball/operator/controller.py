@@ -25,16 +25,27 @@ from flyball.kube.kinds import (
     NODES,
     POD_MONITORS,
     PROBES,
+    PROMETHEUS_AGENTS,
     PROMETHEUS_RULES,
     PROMETHEUSES,
     SCRAPE_CONFIGS,
     SECRETS,
     SERVICE_MONITORS,
     STATEFUL_SETS,
+    THANOS_RULERS,
 )
 from flyball.operator.alertmanagers import CONFIG_KEY, alerting, config_secret_name
 from flyball.operator.assets import ReadAssets, references
-from flyball.operator.engines import FIELD_MANAGER, Engine, kubelet_objects, objects_of, status_of, with_times
+from flyball.operator.engines import (
+    FIELD_MANAGER,
+    UNSERVED,
+    Engine,
+    kubelet_objects,
+    objects_of,
+    status_of,
+    unserved_status,
+    with_times,
+)
 from flyball.operator.generation import Generated, Key, Memo, generate, key_of
 from flyball.operator.prometheus import IMPLIED
 from flyball.operator.rules import pack
@@ -130,6 +141,8 @@ class Operator:
             for informer in informers:
                 group.create_task(informer.run(), name=f"operator {informer.resource}")
             group.create_task(self._keep(), name="operator")
+            if self._engines:
+                group.create_task(self._keep_telling_unserved(), name="operator unserved")
 
     def _node_changed(self, _change: object, old: object, new: object) -> None:
         if old is None or new is None:  # the rest is mostly heartbeats
@@ -185,6 +198,35 @@ class Operator:
         for resource in CONFIGURED:
             for obj in objects[resource.kind]:
                 await self._tell(resource, obj)
+
+    async def _keep_telling_unserved(self) -> None:
+        while True:
+            try:
+                await self.tell_unserved()
+            except FlyballError as exc:
+                log.warning("operator_failed retry_in_s=%.0f error=%s", self._resync_s, exc)
+            await asyncio.sleep(self._resync_s)
+
+    async def tell_unserved(self) -> None:
+        """Says on objects of kinds that nothing here stands for that they are not served. Nobody else needs these
+        objects, and their definitions are mostly missing: they are listed now and then, not watched.
+
+        Raises:
+            FlyballError: the API server does not answer.
+        """
+        for resource in (THANOS_RULERS, PROMETHEUS_AGENTS) if self._leads() else ():
+            try:
+                found = await self._client.list(resource)
+            except KubeApiError as exc:
+                if exc.code != 404:  # there is no definition of it
+                    raise
+                continue
+            for held in found:
+                obj = {"apiVersion": resource.api_version, "kind": resource.kind, **held}
+                status = unserved_status(obj, clock.rfc3339(clock.now_ms()))
+                if (obj.get("status") or {}).get("conditions") != status["conditions"]:
+                    await self._set_status(resource, obj, status)
+                    await self._recorder.event(obj, "Warning", "NotSupported", UNSERVED[resource.kind])
 
     async def _tell_refused(self, before: Mapping[Key, str], now: Mapping[Key, str]) -> None:
         for key, why in now.items():

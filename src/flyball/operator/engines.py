@@ -196,6 +196,30 @@ def status_of(obj: Mapping[str, Any], stateful_set: Mapping[str, Any] | None, re
     }
 
 
+#: Kinds that nothing here stands for, with what to do instead.
+UNSERVED: Mapping[str, str] = {
+    "ThanosRuler": "no Thanos runs here: PrometheusRule objects are evaluated by a Prometheus object, or without any; "
+    "remove this object, or run Thanos' own operator for it",
+    "PrometheusAgent": "the embedded cluster runs no agents: use a Prometheus object with remoteWrite, or flyball "
+    "agent on each node; remove this object",
+}
+
+
+def unserved_status(obj: Mapping[str, Any], now: str) -> dict[str, Any]:
+    """The status of an object of a kind in ``UNSERVED``.
+
+    Args:
+        now: RFC 3339.
+    """
+    what = {"status": "False", "reason": "NotSupported", "message": UNSERVED[str(obj["kind"])]}
+    conditions = [{"type": kind, **what} for kind in ("Available", "Reconciled")]
+    return {
+        "paused": bool((obj.get("spec") or {}).get("paused", False)),
+        **dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas", "unavailableReplicas"), 0),
+        "conditions": with_times(conditions, (obj.get("status") or {}).get("conditions") or (), obj, now),
+    }
+
+
 def with_times(conditions: list[Object], before: Any, obj: Mapping[str, Any], now: str) -> list[Object]:
     """Conditions with the generation that they tell of, and the time at which their status last changed."""
     known = {item.get("type"): item for item in before}
