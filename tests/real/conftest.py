@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 PORTS = (6443, 6444, 9090, 9093, 10249, 10250, 10257, 10259)
@@ -118,14 +119,13 @@ class Flyball:
         )
 
     def child_pids(self) -> dict[str, int]:
-        """The three processes, by name."""
+        """The three processes by name; not their own children, which look alike until they run a program."""
         found = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                with contextlib.suppress(OSError):
-                    words = (entry / "cmdline").read_bytes().decode().split("\0")
-                    if "process" in words and str(self.data_dir) in words:
-                        found[words[words.index("process") + 1]] = int(entry.name)
+        for child in psutil.Process(self.process.pid).children() if self.process is not None else ():
+            with contextlib.suppress(psutil.Error):
+                words = child.cmdline()
+                if "process" in words:
+                    found[words[words.index("process") + 1]] = child.pid
         return found
 
 
