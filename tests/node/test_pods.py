@@ -280,6 +280,28 @@ def test_a_pod_that_has_ended_stays_so_when_its_node_starts_again(tmp_path):
     run(tmp_path, story)
 
 
+def test_what_could_not_be_started_is_not_tried_again_by_the_next_node(tmp_path, monkeypatch):
+    async def refused(*_, **__):
+        raise process.StartError("no more processes")
+
+    async def story(manager, client, recorder):
+        once = pod("p", ["true"])
+        once["spec"]["restartPolicy"] = "Never"
+        with monkeypatch.context() as patched:
+            patched.setattr(process, "start", refused)
+            manager.observe("ADDED", once)
+            await until(lambda: client.status("p").get("phase") == "Failed")
+        written = len(client.patches)
+        fresh = PodManager(manager.directory, 0, client, recorder)
+        fresh.observe("ADDED", once)
+        await until(lambda: len(client.patches) > written)
+        ended = client.status("p")["containerStatuses"][0]["state"]["terminated"]
+        assert (client.status("p")["phase"], ended["message"]) == ("Failed", "no more processes")
+        await fresh.close(stop_pods=True, grace_s=1.0)
+
+    run(tmp_path, story)
+
+
 def test_what_the_api_has_as_ended_is_not_brought_back_to_life(tmp_path):
     failed = pod("p", ["sleep", "60"])
     failed["status"] = {"phase": "Failed", "reason": "DeadlineExceeded"}

@@ -149,11 +149,12 @@ class PodWorker:
             kept = record.get("containers", {}).get(one.name, {})
             one.restore(kept)
             traces = process.attempts(one.directory)
-            if not traces:
+            final = int(kept["attempt"]) if kept.get("terminated") and kept.get("final") else -1
+            if not traces and final < 0:
                 continue
-            one.attempt = traces[-1]
+            one.attempt = traces[-1] if traces else final  # what could not be started has left no trace
             one.state.restart_count = max(one.state.restart_count, one.attempt)
-            if kept.get("terminated") and kept.get("attempt") == one.attempt and kept.get("final"):
+            if one.attempt == final:
                 one.state.terminated, one.state.waiting = kept["terminated"], None
                 continue
             running = process.adopt(one.directory, one.attempt, partial(self._exited, one))
