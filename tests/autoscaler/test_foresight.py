@@ -159,6 +159,12 @@ def test_a_fit_is_made_in_a_thread_and_delays_no_decision(journal: Journal, monk
     go(test())
 
 
+def test_explain_of_a_refusal_names_no_size() -> None:
+    item = {"at_ms": 0, "current": 0, "desired": 0, "failed": True, "error": "also the target of another"}
+    text = render(item | {"min_replicas": 1, "max_replicas": 9, "profile": "1.37"})
+    assert "decides nothing" in text and "hold at" not in text and "error: also the target of another" in text
+
+
 def test_explain_says_why_another_model_counts() -> None:
     forecast = {"at_ms": 0, "for_ms": 30_000, "expected": 4.0, "spread": 0.05, "by_model": True, "model": "linear"}
     forecast["trouble"] = holtwinters.MISSING

@@ -67,21 +67,41 @@ def _spec() -> Schema:
             "maxReplicas": _whole(1),
             "metrics": _list(_metric()),
             "behavior": _object({"scaleUp": _rules(), "scaleDown": _rules()}),
-            "profile": {"type": "string", "enum": ["parity", "fast"], "default": "parity"},
-            "schedule": _list(_schedule()),
-            "forecast": _object(
-                {
-                    "startupSeconds": _whole(1, 3600),
-                    "maxReplicas": _whole(1),
-                    "model": {"type": "string", "enum": sorted(FORECAST_MODELS)},
-                }
+            "profile": _described(
+                "parity computes what kube-controller-manager computes, at its beat; fast sizes from demand as soon as"
+                " a sample lands.",
+                {"type": "string", "enum": ["parity", "fast"], "default": "parity"},
             ),
-            "fallback": _object({"afterSeconds": _whole(0, 86_400), "replicas": _whole(1)}, required=["replicas"]),
-            "override": _object(
-                {"replicas": _whole(0), "until": {"type": "string", "format": "date-time"}}, required=["replicas"]
+            "schedule": _described("Calendar floors and ceilings.", _list(_schedule())),
+            "forecast": _described(
+                "Size for the demand when a pod that starts now is ready. It never scales in, and counts only while it"
+                " errs less than that demand stays as it is.",
+                _object(
+                    {
+                        "startupSeconds": _described(
+                            "How long a pod takes to be ready; without it as its pods have taken.", _whole(1, 3600)
+                        ),
+                        "maxReplicas": _described("A forecast asks for no more than this.", _whole(1)),
+                        "model": _described(
+                            "linear (default) learns from recent changes, the day and the week. holt-winters adds a"
+                            " smoothed day, from the extra forecast: pip install 'flyball[forecast]'.",
+                            {"type": "string", "enum": sorted(FORECAST_MODELS)},
+                        ),
+                    }
+                ),
             ),
-            "pause": {"type": "boolean"},
-            "shadow": {"type": "boolean"},
+            "fallback": _described(
+                "Hold at least so many replicas once a metric has been lost for afterSeconds.",
+                _object({"afterSeconds": _whole(0, 86_400), "replicas": _whole(1)}, required=["replicas"]),
+            ),
+            "override": _described(
+                "A person's number, until it expires; see flyball scale.",
+                _object(
+                    {"replicas": _whole(0), "until": {"type": "string", "format": "date-time"}}, required=["replicas"]
+                ),
+            ),
+            "pause": _described("Decide and record, and leave the size as it is.", {"type": "boolean"}),
+            "shadow": _described("Decide and record beside another autoscaler; write nothing.", {"type": "boolean"}),
         },
         required=["scaleTargetRef", "maxReplicas"],
     )
@@ -156,6 +176,10 @@ def _schedule() -> Schema:
         },
         required=["start", "end"],
     )
+
+
+def _described(text: str, schema: Schema) -> Schema:
+    return {"description": text, **schema}
 
 
 def _object(properties: Schema, required: list[str] | None = None) -> Schema:

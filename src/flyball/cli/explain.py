@@ -85,6 +85,8 @@ def render(item: dict[str, Any]) -> str:
     current, desired = decision["current"], decision["desired"]
     verb = "hold at" if current == desired else f"scale {current} →"
     head = f"{rfc3339(decision['at_ms'])}  {verb} {desired}"
+    if decision.get("failed") and not current and not desired:  # nothing was read, so the sizes say nothing
+        head = f"{rfc3339(decision['at_ms'])}  decides nothing"
     if decision.get("reason"):
         head += f"  ({decision['reason']})"
     if item.get("count", 1) > 1:
