@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flyball.model.frames import ABSENT, STALE, Frame
+from flyball.model.frames import ABSENT, STALE, Frame, is_absent
 from flyball.model.labels import labels_of
 from flyball.promql import evaluate, over_time, parse
 from flyball.promql.features import SCENARIOS
@@ -197,3 +197,27 @@ def test_a_row_that_is_being_filled_makes_no_holes() -> None:
         w = cut(missed, np.array([-1]), np.array([21]), apart=True)
     assert w.holed is not None and w.holed[0].tolist() == [1]
     assert over_time.sum_over_time(w.holed[1])[0].tolist() == [[6.0]]
+
+
+@pytest.mark.parametrize("series", [3, 600])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_holes_are_those_within_windows(series: int, steps: int) -> None:
+    """Some targets are scraped after the end, some have a row less, some missed one, and a value is NaN."""
+    rng = np.random.default_rng(series)
+    rows = 12
+    times = 10 * np.arange(rows)[:, None] + np.arange(series) % 10
+    values = rng.random((rows, series))
+    values[-1, ::3] = ABSENT
+    values[0, ::4] = ABSENT
+    values[rng.integers(1, rows - 1, series // 3), rng.integers(0, series, series // 3)] = ABSENT
+    values[5, 1] = np.nan
+    labels = tuple(labels_of({"__name__": "a", "i": str(i)}) for i in range(series))
+    frame = Frame(labels, times, np.arange(series, dtype=np.int32), values)
+    ends = 108 - 10 * np.arange(steps)[::-1]
+    with np.errstate(invalid="ignore"):
+        w = cut(frame, ends - 85, ends, apart=True)
+    first, last = ends[0] - 85, ends[-1]
+    inside = (times > first) & (times <= last)
+    expected = np.flatnonzero((is_absent(values) & inside).any(axis=0))
+    found = np.zeros(0, np.int64) if w.holed is None else w.holed[0]
+    assert found.tolist() == expected.tolist()

@@ -26,8 +26,9 @@ def check(text: str, root: Expr) -> None:
     Raises:
         QueryError: a node has operands that it does not take.
     """
-    labels_only = {id(node.args[1]) for node in root.walk() if isinstance(node, Call) and _is_info_with_labels(node)}
-    for node in _deepest_first(root):
+    nodes = list(root.walk())
+    labels_only = {id(node.args[1]) for node in nodes if isinstance(node, Call) and _is_info_with_labels(node)}
+    for node in reversed(nodes):  # the deepest first
         if isinstance(node, Unary) and node.type not in _VALUES:
             message = "unary expression only allowed on expressions of type scalar or instant vector"
             fail(text, node.pos[0], f"{message}, got {quote(node.type.documented)}")
@@ -44,10 +45,6 @@ def check(text: str, root: Expr) -> None:
             fail(text, node.pos[0], f"subquery is only allowed on instant vector, got {node.expr.type.value} instead")
         elif isinstance(node, VectorSelector) and id(node) not in labels_only and _selects_all(node):
             fail(text, node.pos[0], "vector selector must contain at least one non-empty matcher")
-
-
-def _deepest_first(root: Expr) -> list[Expr]:
-    return list(root.walk())[::-1]
 
 
 def _selects_all(selector: VectorSelector) -> bool:

@@ -38,7 +38,9 @@ def evaluate(
         QueryLimitError: too many steps or samples, or ``options.stop`` was set.
         QueryError: a range query of a range vector or a string.
     """
-    chosen = replace(options or Options(), lookback_ms=lookback_ms)
+    chosen = options or Options()
+    if chosen.lookback_ms != lookback_ms:
+        chosen = replace(chosen, lookback_ms=lookback_ms)
     is_range = step_ms > 0
     if is_range and expr.type not in (ValueType.SCALAR, ValueType.VECTOR):
         raise EvaluationError(

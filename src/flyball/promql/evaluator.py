@@ -188,5 +188,5 @@ class Evaluator:
         if self.run.options.features.delayed_name_removal:
             return replace(vec, drop=np.ones(len(vec.labels), bool))
         bare, clash = unnamed(vec.labels)
-        vec = replace(vec, labels=bare, drop=None)
+        vec = Vec(bare, vec.values, vec.ok, None, vec.histograms)
         return merge(vec) if clash else vec

@@ -92,7 +92,7 @@ def with_scalar(ev: "Evaluator", expr: Binary, left: Vec | Floats, right: Vec | 
             _incompatible_types(ev, expr, "float", "float")
         result = replace(floats, ok=np.zeros(floats.ok.shape, bool))
         return result.with_cells(cells).compact() if cells else result.compact()
-    result = replace(floats, values=ARITHMETIC[op](a, b))
+    result = Vec(floats.labels, ARITHMETIC[op](a, b), floats.ok, floats.drop)
     return ev.unname(result.with_cells(cells).compact() if cells else result)
 
 

@@ -329,6 +329,7 @@ class RateSums:
         place = np.full(samples.times_ms.shape[1], -1)
         place[targets] = np.arange(targets.size)
         columns = np.flatnonzero(place[sums.target] >= 0)
+        columns = columns[np.argsort(sums.codes[columns], kind="stable")]  # so that groups need not be gathered later
         column_place = np.full(sums.codes.size, -1)
         column_place[columns] = np.arange(columns.size)
         series = np.flatnonzero(column_place[sums.column] >= 0)
@@ -340,7 +341,7 @@ class RateSums:
         present, dense = np.unique(sums.codes[columns], return_inverse=True)
         return _Piece(
             steady,
-            None if columns.size == sums.codes.size else columns,
+            None if columns.size == sums.codes.size and (np.diff(columns) == 1).all() else columns,
             series,
             place[sums.target[columns]],
             column_place[sums.column[series]],

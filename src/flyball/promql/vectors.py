@@ -94,6 +94,7 @@ class Vec:
 
 _MEMO_MAX = 16_384
 _MEMO_ROWS_MAX = 1 << 22  # the rules of kube-prometheus over 100,000 series take a fifth of it
+_FEW = 4
 _REMEMBERED_MIN = 256  # rows from which on it pays to remember which were picked
 _memo: OrderedDict[Hashable, tuple[tuple[tuple[Labels, ...], ...], Any]] = OrderedDict()
 _memo_rows = 0
@@ -101,7 +102,9 @@ _memo_lock = Lock()
 
 
 def remember(over: tuple[tuple[Labels, ...], ...], what: Hashable, make: Callable[[], T]) -> T:
-    """What ``make`` gives for these very objects, made once."""
+    """What ``make`` gives for these very objects, made once; of few, it is sooner made than looked up."""
+    if len(over) == 1 and len(over[0]) <= _FEW:
+        return make()
     key = (tuple(map(id, over)), what)
     with _memo_lock:
         found = _memo.get(key)

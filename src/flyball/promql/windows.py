@@ -18,6 +18,8 @@ from flyball.promql.stopping import Stop
 
 Index = NDArray[np.int64]
 
+#: Series from which on it pays to look at their windows alone, and the rows at the windows' edges up to which it does.
+_LOOKED_AT_MIN, _EDGES_MAX = 256, 8
 #: Series of a target from which on its rows are copied as runs.
 _RUN_MIN = 8
 
@@ -84,7 +86,7 @@ class Windows:
     def full(self, mask: NDArray[Any]) -> Mask:
         """A mask of targets, [n, T]."""
         if mask.all():
-            return np.broadcast_to(np.True_, self.shape)
+            return np.ones(self.shape, bool) if self.starts.size == 1 else np.broadcast_to(np.True_, self.shape)
         return self.spread(mask)
 
     def scaled(self, table: Floats, factor: Floats) -> Floats:
@@ -281,7 +283,7 @@ def cut(
 
 def _holes(frame: Frame, w: Windows, keep_stale: bool, floats_only: bool) -> tuple[Index, Mask]:
     """The series that have rows without a sample among those of their windows, and where, [R, c]."""
-    suspects = np.flatnonzero(np.isnan(frame.values.sum(axis=0)))
+    suspects = np.flatnonzero(_with_nan(frame.values, w))
     if floats_only and frame.histograms is not None:
         suspects = np.arange(len(frame.labels))
     if not suspects.size:
@@ -297,6 +299,21 @@ def _holes(frame: Frame, w: Windows, keep_stale: bool, floats_only: bool) -> tup
         hole &= (row >= w.lo.min(axis=1)[own]) & (row < w.hi.max(axis=1)[own])
     there = hole.any(axis=0)
     return suspects[there], hole[:, there]
+
+
+def _with_nan(values: Floats, w: Windows) -> Mask:
+    """Which series have NaN in their windows, or at least may have where there are few."""
+    rows, edges = slice(None), list[int]()
+    if values.shape[1] >= _LOOKED_AT_MIN and w.starts.size:
+        first, behind = w.lo.min(axis=1), w.hi.max(axis=1)
+        low, high = int(first.max()), int(behind.min())
+        around = [*range(int(first.min()), low), *range(high, int(behind.max()))]
+        if low < high and len(around) <= _EDGES_MAX:
+            rows, edges = slice(low, high), around
+    found: Mask = np.isnan(values[rows].sum(axis=0))
+    for row in edges:  # is in the windows of some targets only
+        found |= np.isnan(values[row]) & ((first <= row) & (row < behind))[w.target]
+    return found
 
 
 def _bounds(times: Times, starts: Times, ends: Times) -> tuple[Index, Index]:

@@ -188,20 +188,24 @@ class Metric:
             return found
         ids = self.match(matchers)
         families = self.family_of[ids]
-        blocks = []
-        for index in families[:1] if (families == families[:1]).all() else np.unique(families):
+        alike = bool((families == families[:1]).all())
+        blocks, scattered = [], list[Entry]()
+        for index in families[:1].tolist() if alike else np.unique(families).tolist():
+            picked = ids if alike else ids[families == index]
             if index == SCATTERED:
+                scattered = [entry for id_ in picked.tolist() if (entry := self.entries[id_]) is not None]
                 continue
-            family = self.families[int(index)]
+            family = self.families[index]
             assert family is not None
-            picked = ids[families == index]
-            picked = picked[np.argsort(self.column_of[picked], kind="stable")]
+            columns = self.column_of[picked].astype(np.intp)
+            if columns.size > 1:
+                order = np.argsort(columns, kind="stable")
+                picked, columns = picked[order], columns[order]
             # An entry keeps its numbers until all are made anew, and then in other arrays.
             codes = {name: column.codes for name, column in self._labels.items()}
             found_entries = map(self.entries.__getitem__, picked.tolist())
             labels = MetricLabels.of([entry.labels for entry in found_entries if entry is not None], codes, picked)
-            blocks.append(Picked(family, self.column_of[picked].astype(np.intp), labels, {}))
-        scattered = [entry for id_ in ids[families == SCATTERED] if (entry := self.entries[id_]) is not None]
+            blocks.append(Picked(family, columns, labels, {}))
         found = Selection(self.generation, blocks, scattered)
         if len(self._selections) >= _SELECTIONS_MAX:
             self._selections.pop(next(iter(self._selections)))
@@ -211,22 +215,24 @@ class Metric:
     def match(self, matchers: Sequence[Matcher]) -> NDArray[np.intp]:
         """Indices of the entries that satisfy all matchers."""
         count = len(self.entries)
-        mask = self._alive[:count].copy()
+        ids: NDArray[np.intp] | None = None  # all of them
         for matcher in matchers:
             column = self._labels.get(matcher.name)
             if column is None:
                 if not matcher.matches(""):
                     return np.empty(0, np.intp)
                 continue
+            codes = column.codes[:count] if ids is None else column.codes[ids]
             if matcher.type is MatchType.EQUAL:
                 code = column.by_value.get(matcher.value)
                 if code is None:
                     return np.empty(0, np.intp)
-                mask &= column.codes[:count] == code
+                hit = codes == code
             else:
                 good = np.fromiter(map(matcher.matches, column.values), np.bool_, len(column.values))
-                mask &= good[column.codes[:count]]
-        return np.flatnonzero(mask)
+                hit = good[codes]
+            ids = np.flatnonzero(hit) if ids is None else ids[hit]
+        return np.flatnonzero(self._alive[:count]) if ids is None else ids[self._alive[ids]]
 
     def label_names(self) -> Iterable[str]:
         return self._labels

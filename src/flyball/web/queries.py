@@ -122,7 +122,7 @@ class QueryHandlers:
                 message = f'invalid expression type "{expr.type.documented}" for range query'
                 raise BadDataError(f'invalid parameter "query": {message}, must be Scalar or instant Vector')
             parsed_s = clock.monotonic_s()
-            options = Options(stop=stop, samples_max=self.budget.samples_max, features=self.features)
+            options = Options(lookback, samples_max=self.budget.samples_max, features=self.features, stop=stop)
             value = evaluate(expr, store, start, end, step, lookback, options=options, text=text)
             evaluated_s = clock.monotonic_s()
             return value, data_json(value, limit), [begun_s, parsed_s, evaluated_s]

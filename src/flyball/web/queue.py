@@ -3,7 +3,7 @@
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import Any
 
 from prometheus_client import Counter, Gauge
@@ -68,6 +68,9 @@ class QueryQueue:
         self._running = 0
         self._count = 0
         _ENGINE_MAX.set(running_max)
+        _ENGINE.set_function(lambda: self._count + self._running)
+        _RUNNING.set_function(lambda: self._running)
+        _WAITING.set_function(lambda: self._count)
 
     async def run(self, client: str, work: Work, timeout_s: float) -> Any:
         """The result of ``work``, within ``timeout_s`` from now, waiting included.
@@ -106,7 +109,6 @@ class QueryQueue:
             self._count -= 1
             if not queued:
                 del self._waiting[client]
-        _WAITING.set(self._count)
 
     def _next(self) -> None:
         while self._running < self._running_max and self._waiting:
@@ -121,13 +123,15 @@ class QueryQueue:
             now_s = clock.monotonic_s()
             _DURATIONS.observe("queue_time", now_s - query.since_s, now_s)
             query.since_s = now_s
-            started = asyncio.get_running_loop().run_in_executor(self._executor, query.work, query.stop)
-            started.add_done_callback(lambda done, query=query: self._ended(query, done))  # type: ignore[misc]
-        _WAITING.set(self._count)
-        _RUNNING.set(self._running)
-        _ENGINE.set(self._count + self._running)
+            loop = asyncio.get_running_loop()
 
-    def _ended(self, query: _Query, done: "asyncio.Future[Any]") -> None:
+            def tell(done: "Future[Any]", query: _Query = query, loop: asyncio.AbstractEventLoop = loop) -> None:
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(self._ended, query, done)
+
+            self._executor.submit(query.work, query.stop).add_done_callback(tell)
+
+    def _ended(self, query: _Query, done: "Future[Any]") -> None:
         query.running = False
         now_s = clock.monotonic_s()
         _DURATIONS.observe("inner_eval", now_s - query.since_s, now_s)
