@@ -1,6 +1,7 @@
 """Which objects a selector takes, from a live copy of their metadata: no LIST per request."""
 
 import asyncio
+import sys
 from collections.abc import Iterator
 
 import msgspec
@@ -12,6 +13,8 @@ from flyball.model.selectors import Selector
 SYNC_WAIT_S = 10.0
 KINDS_MAX = 50
 SELECTIONS_MAX = 20_000
+LABELS_SPARE_MAX = 1_000
+PHASES_MAX = 50
 
 
 class ObjectMeta(msgspec.Struct, gc=False):
@@ -43,6 +46,8 @@ class Collection:
         self._informer.add_handler(self.apply)
         self._spaces: dict[str, dict[str, MetaObject]] = {}
         self._selections: dict[tuple[str, Selector], list[str]] = {}
+        self._statuses: dict[str, Status] = {}
+        self._labels: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
 
     async def run(self) -> None:
         await self._informer.run()
@@ -70,6 +75,8 @@ class Collection:
         current = new or old
         assert current is not None
         meta = current.metadata
+        if new is not None:
+            self._share(new)
         space = self._spaces.setdefault(meta.namespace, {})
         if new is None:
             space.pop(meta.name, None)
@@ -78,6 +85,18 @@ class Collection:
         if old is None or new is None or old.metadata.labels != new.metadata.labels:
             for key in [key for key in self._selections if key[0] == meta.namespace]:
                 del self._selections[key]
+
+    def _share(self, item: MetaObject) -> None:
+        """Equal texts and labels once in memory: the pods of a workload have most of them in common."""
+        meta = item.metadata
+        meta.name, meta.namespace = sys.intern(meta.name), sys.intern(meta.namespace)
+        if item.status is not None and len(self._statuses) <= PHASES_MAX:
+            item.status = self._statuses.setdefault(item.status.phase, item.status)
+        if meta.labels:
+            key = tuple(meta.labels.items())
+            if len(self._labels) > LABELS_SPARE_MAX + 2 * len(self._informer.cache):
+                self._labels.clear()  # most are of objects that are gone; the others are only shared less
+            meta.labels = self._labels.setdefault(key, meta.labels)
 
     def of(self, namespace: str | None = None) -> Iterator[MetaObject]:
         """The objects of a namespace; None is all."""

@@ -10,6 +10,7 @@ act twice.
 import asyncio
 import logging
 import random
+import sys
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -274,7 +275,7 @@ class Informer(Generic[T]):
         self._version = version or self._version
 
     def _put(self, meta: Meta, obj: T) -> None:
-        key = (meta.namespace, meta.name)
+        meta.namespace, meta.name = key = sys.intern(meta.namespace), sys.intern(meta.name)
         known = self._metas.get(key)
         if known is not None and known.uid != meta.uid:
             # The name was taken over while we were not looking: that is a deletion and a new object.

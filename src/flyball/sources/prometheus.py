@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import ssl
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -269,10 +270,15 @@ def read_vector(data: msgspec.Raw, url: str) -> list[Sample]:
     if found.result_type == "vector":
         elements = _decode(found.result, list[_Element] | None, url) or []
         # Histogram elements carry no value; nothing here can use them.
-        return [Sample(labels_of(item.metric), *_value(item.value, url)) for item in elements if item.value is not None]
+        return [Sample(_labels(item.metric), *_value(item.value, url)) for item in elements if item.value is not None]
     if found.result_type == "scalar":
         return [Sample((), *_value(_decode(found.result, tuple[float, str], url), url))]
     raise QueryError(f"the query gives a {found.result_type or 'result without a type'}; it must give a vector")
+
+
+def _labels(metric: Mapping[str, str]) -> Labels:
+    """Names and values are shared: the next answer has the same ones."""
+    return labels_of([(sys.intern(name), sys.intern(value)) for name, value in metric.items()])
 
 
 def _value(value: tuple[float, str], url: str) -> tuple[int, float]:
