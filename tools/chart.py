@@ -20,6 +20,10 @@ from flyball.kube.manifests import written
 from flyball.operator import manifests as operator
 
 ROOT = Path(__file__).parents[1]
+_OF_NODES = (
+    "- apiGroups:\n  - ''\n  resources:\n  - nodes\n  verbs:\n  - list\n  - watch\n"
+    "- apiGroups:\n  - ''\n  resources:\n  - nodes/metrics\n  verbs:\n  - get\n"
+)
 _WRITE = (
     '{{ if .Values.server.enabled }}http://{{ include "flyball.name" (list . "server") }}.{{ .Release.Namespace }}'
     ".svc:9090{{ else }}http://prometheus-k8s.monitoring.svc:9090{{ end }}/api/v1/write"
@@ -112,6 +116,7 @@ def server_template() -> str:
         "        - --operator-namespace=chart-namespace\n": _when(
             "operator.enabled", "        - --operator-namespace={{ .Release.Namespace }}\n"
         ),
+        _OF_NODES: f"{{{{- if or .Values.server.config (not .Values.agent.enabled) }}}}\n{_OF_NODES}{{{{- end }}}}\n",
         "        - --web.enable-remote-write-receiver\n": _when(
             "agent.enabled", "        - --web.enable-remote-write-receiver\n"
         ),

@@ -117,6 +117,7 @@ class Installation(kube.Installation):
         storage: size of the volume.
         operator: whether what the operator writes in the same namespace is in force, too.
         agents: whether it takes what agents send.
+        kubelets: whether its configuration may have jobs of nodes.
     """
 
     name: str = "flyball-server"
@@ -126,6 +127,7 @@ class Installation(kube.Installation):
     storage: str = "20Gi"
     operator: bool = False
     agents: bool = False
+    kubelets: bool = True
 
 
 def manifests(chosen: Installation) -> list[Object]:
@@ -146,9 +148,9 @@ def manifests(chosen: Installation) -> list[Object]:
 def _permissions(chosen: Installation) -> list[Object]:
     """What discovery watches and kubelets ask for; with the operator its Secret and its rule files, too."""
     rules: list[Object] = [
-        allow("", "pods nodes services endpoints", "list watch"),
+        allow("", "pods services endpoints", "list watch"),
         allow("discovery.k8s.io", "endpointslices", "list watch"),
-        allow("", "nodes/metrics", "get"),
+        *([allow("", "nodes", "list watch"), allow("", "nodes/metrics", "get")] if chosen.kubelets else []),
     ]
     found = kube.cluster_role(chosen, rules)
     if chosen.operator:

@@ -2,9 +2,10 @@
 
 import asyncio
 import base64
+import contextlib
 import gzip
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from starlette.testclient import TestClient
 from flyball.errors import KubeApiError
 from flyball.kube import KubeClient
 from flyball.kube.kinds import (
+    ALERTMANAGER_CONFIGS,
+    ALERTMANAGERS,
     CONFIG_MAPS,
     CRDS,
     ENDPOINT_SLICES,
@@ -260,6 +263,51 @@ def test_a_server_takes_what_is_written_in_its_namespace(tmp_path: Path, monkeyp
         await asyncio.gather(*tasks, return_exceptions=True)
 
     run(tmp_path, story)
+
+
+def test_alertmanagers_of_a_cluster_are_written_where_their_pods_mount_them_and_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    name = "flyball-alertmanager-generated"
+    selects: dict[str, Any] = {"alertmanagerConfigSelector": {}}
+
+    async def story(client: KubeClient) -> None:
+        await client.create(ALERTMANAGERS, {"metadata": {"name": "main"}, "spec": selects}, "default")
+
+        async def held(receivers: list[str] | None) -> None:
+            """Returns once the Secret has these receivers; None is none at all."""
+            async with asyncio.timeout(30):
+                while True:
+                    with contextlib.suppress(KubeApiError):
+                        data = (await client.get(SECRETS, name, "metrics")).get("data") or {}
+                        text = base64.b64decode(data.get("alertmanager.yaml", "")) or b"null"
+                        config = json.loads(text)
+                        if (config and [one["name"] for one in config["receivers"]]) == receivers:
+                            return
+                    await asyncio.sleep(0.02)
+
+        async with running(client):
+            await held(["null"])
+            spec = {"route": {"receiver": "r"}, "receivers": [{"name": "r"}]}
+            await client.create(ALERTMANAGER_CONFIGS, {"metadata": {"name": "team"}, "spec": spec}, "default")
+            await held(["null", "default/team/r"])
+        await client.delete(ALERTMANAGERS, "main", "default")  # while no operator looks
+        async with running(client):
+            await held(None)
+
+    run(tmp_path, story)
+
+
+@contextlib.asynccontextmanager
+async def running(client: KubeClient) -> AsyncIterator[None]:
+    """An operator as a cluster has it: without engines of its own."""
+    task = asyncio.create_task(Operator(client, namespace="metrics").run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def test_one_that_only_observes_writes_nothing_and_shows_what_it_would_do(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import threading
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -45,6 +46,18 @@ PROBE = {
         "targets": {"staticConfig": {"static": [f"http://fly-server.{SPACE}.svc:9090/-/healthy"]}},
     },
 }
+
+
+def alertmanager_objects(url: str) -> list[dict[str, Any]]:
+    """An Alertmanager object that selects a team's configuration, which tells the URL."""
+    selects = {"alertmanagerConfigSelector": {}, "alertmanagerConfigNamespaceSelector": {}}
+    receivers = [{"name": "generated", "webhookConfigs": [{"url": url}]}]
+    spec = {"route": {"receiver": "generated", "groupWait": "1s", "groupBy": ["alertname"]}, "receivers": receivers}
+    group = "monitoring.coreos.com"
+    return [
+        {"apiVersion": f"{group}/v1", "kind": "Alertmanager", "metadata": {"name": "main"}, "spec": selects},
+        {"apiVersion": f"{group}/v1alpha1", "kind": "AlertmanagerConfig", "metadata": {"name": "team"}, "spec": spec},
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +109,7 @@ def test_everything_runs_is_scraped_and_an_alert_is_delivered(
             "arguments": ["--config.auto-reload-interval=1s"],
             "rules": {"first.yaml": yaml.safe_dump({"groups": [{"name": "g", "interval": "1s", "rules": [RULE]}]})},
         },
-        "alertmanager": {"config": yaml.safe_dump({"route": route, "receivers": receivers})},
+        "alertmanager": {"replicas": 2, "config": yaml.safe_dump({"route": route, "receivers": receivers})},
     }
     (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
 
@@ -122,12 +135,28 @@ def test_everything_runs_is_scraped_and_an_alert_is_delivered(
     eventually(lambda: ready(cluster) == PARTS, 120)
     scraped = PARTS - {"adapter", "autoscaler"}  # the kubelets are left to the agent
     eventually(lambda: targets() == {job: {"up"} for job in scraped}, 60)
+    sent = 'query?query=count(up{job="kubelet",metrics_path="/metrics/cadvisor",node!=""})'
+    eventually(lambda: asked(urllib.parse.quote(sent, safe="?="))["result"], 60)  # by the agent
 
     def delivered() -> bool:
         return any(body["groupLabels"] == {"alertname": "NodeIsThere"} for body in bodies)
 
     eventually(delivered, 120)  # what nobody heard is said again after a minute
     assert bodies[0]["externalURL"] == f"http://fly-alertmanager.{SPACE}.svc:9093"
+
+    def replicas() -> list[list[str]]:
+        """The names that each replica knows."""
+        found = []
+        for number in range(2):
+            address = cluster.get("pod", f"fly-alertmanager-{number}", "-n", SPACE)["status"]["podIP"]
+            with urllib.request.urlopen(f"http://{address}:9093/api/v2/status", timeout=10) as answer:
+                found.append(sorted(peer["name"] for peer in json.load(answer)["cluster"]["peers"]))
+        return found
+
+    eventually(lambda: replicas() == [["fly-alertmanager-0", "fly-alertmanager-1"]] * 2, 60)
+    for obj in alertmanager_objects(url):
+        cluster.kubectl("apply", "-n", SPACE, "-f", "-", stdin=json.dumps(obj))
+    eventually(lambda: any(body["receiver"] == f"{SPACE}/team/generated" for body in bodies), 180)
     for obj in (MONITOR, PROBE):
         cluster.kubectl("apply", "-n", SPACE, "-f", "-", stdin=json.dumps(obj))
     eventually(lambda: targets().get("fly-blackbox-exporter") == {"up"}, 30)
@@ -139,5 +168,6 @@ def test_everything_runs_is_scraped_and_an_alert_is_delivered(
     run("upgrade", "fly", str(CHART), *everything(), "-f", str(tmp_path / "values.yaml"))
     eventually(lambda: asked("query?query=a")["result"], 120)  # volumes of ConfigMaps follow within a minute
     assert cluster.get("pod", "fly-server-0", "-n", SPACE)["metadata"]["uid"] == before
+    cluster.kubectl("delete", "-n", SPACE, "alertmanager", "main")  # it has a pod of its own here, of no release
     run("uninstall", "fly")
     eventually(lambda: not cluster.get("pods", "-n", SPACE)["items"], 60)

@@ -137,8 +137,9 @@ def _server(parts: Sequence[str], given: Given, chosen: set[str]) -> list[Object
     from flyball.servermanifests import ALERTING, CONFIG, KUBELETS, LATE, Installation, manifests
 
     config, agents = _text(given["config"]), "agent" in parts
+    kubelets = config is not None or not agents
     if config is None:
-        config = (LATE if agents else "") + CONFIG + ("" if agents else KUBELETS)
+        config = (LATE if agents else "") + CONFIG + (KUBELETS if kubelets else "")
         if "alertmanager" in parts:
             targets = ", ".join(f'"{target}"' for target in _alertmanagers(given, chosen).targets)
             config = ALERTING.format(alertmanagers=targets) + config
@@ -153,6 +154,7 @@ def _server(parts: Sequence[str], given: Given, chosen: set[str]) -> list[Object
             storage=given["storage"],
             operator=operator,
             agents=agents,
+            kubelets=kubelets,
         )
     )
 

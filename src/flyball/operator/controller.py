@@ -104,7 +104,7 @@ class Operator:
         self._wake = asyncio.Event()
         self._written = b""
         self._written_rules: list[dict[str, str]] = []
-        self._written_alerting: dict[str, str] = {}
+        self._written_alerting: dict[str, str] | None = None
         self._refused_alerting: dict[Key, str] = {}
         self._written_objects: dict[Key, Any] = {}
         self._generated, self._memo = Generated({}), Memo()
@@ -188,8 +188,7 @@ class Operator:
         self._generated, self._told = generated, generated.refused
         await self._write_config(generated.config)
         await self._write_rules(generated.rule_files)
-        if "Alertmanager" in self._engines:
-            await self._write_alerting(objects, namespaces, assets)
+        await self._write_alerting(objects, namespaces, assets)
         if self._kubelet_ports and self._nodes.cache:
             await self._apply(kubelet_objects(list(self._nodes.cache.values()), self._kubelet_ports))
         for kind, engine in self._engines.items():
@@ -244,7 +243,7 @@ class Operator:
     ) -> None:
         """The configuration of the first Alertmanager object by name whose own one can be used."""
         refused: dict[Key, str] = {}
-        files: dict[str, str] = {} if not objects["Alertmanager"] else self._written_alerting
+        files = self._written_alerting or {} if objects["Alertmanager"] else {}
         for obj in sorted(objects["Alertmanager"], key=key_of):
             namespace = str(obj["metadata"].get("namespace"))
             held = await _get(self._client, SECRETS, config_secret_name(obj), namespace)
@@ -258,8 +257,10 @@ class Operator:
             files = {CONFIG_KEY: json.dumps(wanted.config), **wanted.files}
             break
         if files != self._written_alerting:
-            data = {name: base64.b64encode(text.encode()).decode() for name, text in files.items()}
-            await self._write(SECRETS, ALERTING_SECRET_NAME, {}, type="Opaque", data=data)
+            # At start there may be one of an Alertmanager object that went away meanwhile.
+            if files or await _get(self._client, SECRETS, ALERTING_SECRET_NAME, self._namespace) is not None:
+                data = {name: base64.b64encode(text.encode()).decode() for name, text in files.items()}
+                await self._write(SECRETS, ALERTING_SECRET_NAME, {}, type="Opaque", data=data)
             self._written_alerting = files
         await self._tell_refused(self._refused_alerting, refused)
         self._refused_alerting = refused
