@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tests.adapter.world import World, pod, world
+from tests.agent.test_agent import Agent, running, until
 
 import flyball.localcluster.server as api
 from flyball import clock
@@ -40,9 +41,24 @@ def run(*, quick: bool = False) -> list[str]:
     plain = api.Application
     api.Application = Counting  # type: ignore[misc]
     try:
-        return asyncio.run(main())
+        return [*asyncio.run(main()), *asyncio.run(_agent(3 if quick else 30))]
     finally:
         api.Application = plain  # type: ignore[misc]
+
+
+async def _agent(scrapes: int) -> list[str]:
+    """A node's agent, told where the API server is, from its start."""
+    with tempfile.TemporaryDirectory(prefix="flyball-gate-") as folder:
+        agent = Agent(Path(folder))
+        try:
+            async with agent.kubelet(), agent.receiving(), running(agent):
+                await until(lambda: len(agent.times("node_load1")) >= scrapes)
+                sent = len(agent.receiver.samples())
+                calls = agent.api_calls()
+        finally:
+            agent.api_server.close()
+    demand(calls == 0, f"a node's agent connected to the API server {calls} times")
+    return [f"a node's agent, {scrapes} scrapes of it and its kubelet, {sent} series sent: 0 calls of the API server"]
 
 
 async def _work(found: World, seconds: int) -> list[str]:

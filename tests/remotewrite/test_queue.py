@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 
+from flyball import clock
 from flyball.exposition.remotewrite import Written, parse_write_request
 from flyball.http.calling import Caller
 from flyball.model.frames import STALE
@@ -17,7 +18,7 @@ from flyball.model.histograms import Histogram, ResetHint
 from flyball.model.labels import Labels, labels_of
 from flyball.model.prometheusconfig import QueueConfig, RemoteWriteConfig
 from flyball.model.scrapeconfigs import RelabelConfig
-from flyball.remotewrite import RemoteWrite
+from flyball.remotewrite import Kept, RemoteWrite
 from flyball.remotewrite.sending import retry_after_s
 from flyball.store import Database, Plan
 from flyball.store.tailing import LogTail
@@ -171,6 +172,39 @@ def test_nothing_is_lost_while_the_receiver_is_away_and_the_process_dies(tmp_pat
             store.wal.supersede(store.wal.number)
             assert store.wal.forget(T0 * 2) > 0
         assert all(found == sorted(found) for found in receiver.samples().values())
+        store.close()
+
+    asyncio.run(go())
+
+
+def test_of_what_waits_too_long_or_takes_too_much_the_oldest_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def go() -> None:
+        store = Database(tmp_path)
+        config = RemoteWriteConfig("http://127.0.0.1:1/write")
+        caller = Caller(config.http)
+        async with caller.session(timeout_s=30) as session:
+
+            def first(**kept: Any) -> int:
+                """The oldest segment that is kept for a receiver that has seen nothing since its beginning."""
+                return RemoteWrite(store, config, {}, session, caller, Kept(**kept)).first_segment()
+
+            store.head.append(series("a"), T0, 0.0)
+            assert first() == 1
+            for number in range(1, 4):
+                store.wal.rotate()
+                store.head.append(series("a"), T0 + 60_000 * number, float(number))
+            monkeypatch.setattr(clock, "now_ms", lambda: T0 + 180_000)
+            assert first() == 1 and first(max_age_ms=180_000) == 1
+            assert first(max_age_ms=179_999) == 2 and first(max_age_ms=100_000) == 3
+            assert first(max_age_ms=0) == 4  # the one that is written to
+            size = store.wal.bytes_on_disk()
+            assert first(max_bytes=size) == 1 and first(max_bytes=size - 1) == 4
+            writer = RemoteWrite(store, config, {}, session, caller, Kept(max_bytes=size - 1))
+            store.wal.holds.append(writer.first_segment)
+            assert store.wal.forget(T0 * 2) == 1, "no more is given up than must be"
+            assert store.wal.bytes_on_disk() < size and writer.first_segment() == 1
         store.close()
 
     asyncio.run(go())
