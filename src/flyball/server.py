@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from flyball import clock
+from flyball import clock, memory
 from flyball.errors import ConfigError, FlyballError
 from flyball.model.durations import format_duration
 from flyball.model.prometheusconfig import (
@@ -233,6 +233,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
     from flyball.web.receiving import Receiver
 
     sys.setswitchinterval(QUERY_SWITCH_INTERVAL_S)  # a query in a worker thread must not delay a scrape
+    memory.look_for_cycles_rarely()
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -45,7 +45,7 @@ class Precedence:
     def landed(self) -> None:
         """One of them is done."""
         self._left -= 1
-        if self._left <= 0:
+        if self._left == 0:
             self._over.set()
 
     def _look(self, until_s: float) -> None:
