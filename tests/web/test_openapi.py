@@ -16,6 +16,7 @@ from flyball.http.server import serve
 from flyball.model.labels import labels_of
 from flyball.store import Head
 from flyball.web.prometheus_api import Instance, create_app
+from flyball.web.receiving import Receiver
 
 CHECKS = "not_a_server_error,response_schema_conformance,content_type_conformance,status_code_conformance"
 SECONDS = 60
@@ -48,7 +49,9 @@ def test_schemathesis_finds_nothing(shared: Path) -> None:
 
     async def go() -> subprocess.CompletedProcess[str]:
         with ThreadPoolExecutor(2) as executor:
-            app = create_app(head, executor=executor, instance=Instance(admin=Administered()), queries_max=2)
+            instance = Instance(admin=Administered())
+            routes = Receiver(head, head).routes(remote_write=True, otlp=True)
+            app = create_app(head, executor=executor, routes=routes, instance=instance, queries_max=2)
             server = await serve(app, port=0)
             try:
                 return await asyncio.to_thread(

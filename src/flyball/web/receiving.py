@@ -7,7 +7,7 @@ from typing import Protocol
 
 from prometheus_client import Counter
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from flyball import clock
@@ -15,6 +15,7 @@ from flyball.errors import ScrapeError, StoreError
 from flyball.exposition.remotewrite import KnownSeries, parse_write_request
 from flyball.model.histograms import Histogram
 from flyball.model.labels import Labels, labels_of
+from flyball.web.answers import error
 
 #: Of one request, compressed and decompressed.
 BODY_MAX = 32 << 20
@@ -88,14 +89,16 @@ class Receiver:
             )
             self._store.describe(found.metadata)
         except _RefusedError as exc:
-            return PlainTextResponse(f"{exc}\n", exc.status)
+            return error(exc.status, "bad_data", str(exc))
         except ScrapeError as exc:
-            return PlainTextResponse(f"{exc}\n", 400)
+            return error(400, "bad_data", str(exc))
         except StoreError as exc:
-            return PlainTextResponse(f"{exc}\n", 503)
+            return error(503, "unavailable", str(exc))
         headers = {"X-Prometheus-Remote-Write-Samples-Written": str(taken)}
         if dropped:
-            return PlainTextResponse(f"not taken: {'; '.join(dropped)}; the rest is stored\n", 400, headers)
+            answer = error(400, "bad_data", f"not taken: {'; '.join(dropped)}; the rest is stored")
+            answer.headers.update(headers)
+            return answer
         return Response(status_code=204, headers=headers)
 
     async def otlp(self, request: Request) -> Response:
@@ -115,13 +118,13 @@ class Receiver:
             samples, refused = await asyncio.to_thread(parse_otlp, body, json=kind == _JSON)
             _, dropped = self._append("OTLP", samples)
         except _RefusedError as exc:
-            return PlainTextResponse(f"{exc}\n", exc.status)
+            return error(exc.status, "bad_data", str(exc))
         except ScrapeError as exc:
-            return PlainTextResponse(f"{exc}\n", 400)
+            return error(400, "bad_data", str(exc))
         except StoreError as exc:
-            return PlainTextResponse(f"{exc}\n", 503)
+            return error(503, "unavailable", str(exc))
         if refused or dropped:
-            return PlainTextResponse(f"not taken: {'; '.join([*refused[:20], *dropped])}; the rest is stored\n", 400)
+            return error(400, "bad_data", f"not taken: {'; '.join([*refused[:20], *dropped])}; the rest is stored")
         return Response(b"{}" if kind == _JSON else b"", media_type=kind)
 
     def _append(
@@ -154,7 +157,7 @@ class Receiver:
 
 def _off(what: str, flag: str) -> Callable[[Request], object]:
     async def endpoint(_: Request) -> Response:
-        return PlainTextResponse(f"the {what} is off; start with {flag}\n", 404)
+        return error(404, "not_found", f"the {what} is off; start with {flag}")
 
     return endpoint
 

@@ -39,6 +39,8 @@ from flyball.web.telemetry import PROMETHEUS_VERSION
 #: ``status/tsdb`` counts at most so many of each kind, whatever is asked.
 STATUS_LIMIT_MAX = 10_000
 _STATUS_LIMIT = 10
+_QUIET = re2.Options()
+_QUIET.log_errors = False  # RE2 would also write to stderr
 
 #: The version whose language and API this is; clients look at it.
 
@@ -226,7 +228,7 @@ class StatusHandlers:
     async def self_metrics(self, form: Form) -> Response:
         pattern = first(form, "metric_name_pattern")
         try:
-            wanted = re2.compile(f"^(?s:{pattern})$") if pattern else None
+            wanted = re2.compile(f"^(?s:{pattern})$", _QUIET) if pattern else None
         except re2.error:
             raise BadDataError(f'invalid parameter "metric_name_pattern": "{pattern}" does not compile') from None
         families = []
