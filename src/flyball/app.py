@@ -360,7 +360,7 @@ async def _data(settings: Settings, life: Life) -> None:
             *push_routes(pushed),
             *receiver.routes(remote_write=True, otlp=True),
         ]
-        give_way = manager.precedence.give_way
+        give_way = manager.precedence.for_query
         app = create_app(store, executor=executor, routes=routes, instance=instance, give_way=give_way)
         server = await serve(app, port=settings.port(PROMETHEUS_PORT), name="Prometheus API")
         try:

@@ -311,7 +311,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
             budget=budget,
             queries_max=settings.queries_max,
             threads_spare=QUERY_THREADS_SPARE,
-            give_way=manager.precedence.give_way,
+            give_way=manager.precedence.for_query,
         )
         if settings.route_prefix:
             from starlette.applications import Starlette

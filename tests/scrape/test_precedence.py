@@ -7,7 +7,7 @@ import threading
 from flyball import clock
 from flyball.scrape import precedence
 from flyball.scrape.beats import Beats
-from flyball.scrape.precedence import Precedence
+from flyball.scrape.precedence import SHORT_S, Precedence
 
 LONG_S = 1000.0
 
@@ -67,6 +67,20 @@ def test_it_steps_aside_for_scrapes_that_are_due_and_did_not_begin(monkeypatch) 
         scrapes.due_s, slept[:] = now_s - late_s, []
         scrapes.give_way()
         assert len(slept) == steps, late_s
+
+
+def test_a_short_query_does_not_wait(monkeypatch) -> None:
+    computed_s, waited_at = [100.0], []
+    monkeypatch.setattr(precedence.time, "thread_time", lambda: computed_s[0])
+    scrapes = Precedence()
+    monkeypatch.setattr(scrapes, "give_way", lambda: waited_at.append(computed_s[0]))
+    ask = scrapes.for_query()
+    for at_s in (100.0, 100.0 + SHORT_S / 2, 100.0 + 2 * SHORT_S, 100.0 + 3 * SHORT_S):
+        computed_s[0] = at_s
+        ask()
+    assert waited_at == [100.0 + 2 * SHORT_S, 100.0 + 3 * SHORT_S]
+    scrapes.for_query()()
+    assert len(waited_at) == 2
 
 
 def test_beats_say_when_scrapes_are_due_and_that_they_begin(monkeypatch) -> None:

@@ -308,6 +308,6 @@ def test_a_query_gives_way_between_its_parts() -> None:
         status, _ = await ask("/api/v1/query", {"query": "sum(requests_total) + count(odd)", "time": str(BASE_S + 60)})
         assert status == 200
 
-    with_api(work, give_way=lambda: given.append(threading.current_thread().name))
+    with_api(work, give_way=lambda: lambda: given.append(threading.current_thread().name))
     assert len(given) >= 7  # three operations, two selectors, what these read
     assert threading.main_thread().name not in given

@@ -9,6 +9,7 @@ import asyncio
 import math
 import threading
 import time
+from collections.abc import Callable
 
 from flyball import clock
 
@@ -18,6 +19,8 @@ QUIET_S = 0.01
 _AWAITED_S = 0.002
 #: Scrapes later than that are not awaited: the clock jumped.
 _LATE_MAX_S = 1.0
+#: A query that has computed for less is no obstacle.
+SHORT_S = 0.005
 
 
 class Precedence:
@@ -64,3 +67,17 @@ class Precedence:
                 return
             time.sleep(_AWAITED_S)
         self._over.wait(max(0.0, self._until_s - clock.monotonic_s()))
+
+    def for_query(self) -> Callable[[], None]:
+        """``give_way`` for one query: not while it is a short one."""
+        begun_s: float | None = None
+
+        def give_way() -> None:
+            nonlocal begun_s
+            computed_s = time.thread_time()
+            if begun_s is None:
+                begun_s = computed_s
+            elif computed_s - begun_s >= SHORT_S:
+                self.give_way()
+
+        return give_way

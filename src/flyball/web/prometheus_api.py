@@ -45,7 +45,7 @@ def create_app(
     budget: Budget | None = None,
     queries_max: int = 1,
     threads_spare: int = 0,
-    give_way: Callable[[], None] | None = None,
+    give_way: Callable[[], Callable[[], None]] | None = None,
 ) -> Starlette:
     """The API as an ASGI app.
 
@@ -55,7 +55,7 @@ def create_app(
         routes: more routes, tried before all but queries.
         queries_max: queries that run at once.
         threads_spare: threads of the executor beyond those.
-        give_way: called by queries every now and then, in their threads: waits for what goes before them.
+        give_way: makes for a query what it calls every now and then, in its thread, to wait for what goes before it.
     """
     instance = SERVER.instance = instance or Instance(targets=targets_provider or list)
     budget = budget or Budget()

@@ -49,7 +49,7 @@ class QueryQueue:
         waiting_max: queries that may wait; more are refused at once.
         spare: threads of the executor beyond ``running_max``. A query that nobody waits for any more, but that has not
             noticed yet, gives up its place while there is one.
-        give_way: called by running work every now and then, in its thread.
+        give_way: makes what running work calls every now and then, in its thread.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class QueryQueue:
         running_max: int = 1,
         waiting_max: int = 1000,
         spare: int = 0,
-        give_way: Callable[[], None] | None = None,
+        give_way: Callable[[], Callable[[], None]] | None = None,
     ) -> None:
         self._executor, self._give_way = executor, give_way
         self._running_max, self._waiting_max, self._spare = running_max, waiting_max, spare
@@ -82,7 +82,7 @@ class QueryQueue:
         if self._count >= self._waiting_max:
             _REFUSED.inc()
             raise UnavailableError(f"{self._count} queries wait already; ask later, or ask for less")
-        query = _Query(work, self._give_way)
+        query = _Query(work, self._give_way() if self._give_way is not None else None)
         self._waiting.setdefault(client, deque()).append(query)
         self._count += 1
         self._next()
