@@ -6,7 +6,6 @@ no API server: a thousand nodes cost it nothing.
 
 import asyncio
 import logging
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +24,7 @@ from flyball.server import (
     reload_or_say,
     run_until_done,
 )
+from flyball.stopping import told_to_stop, until_stopped
 
 log = logging.getLogger("flyball.agent")
 
@@ -148,9 +148,7 @@ async def _ship(settings: AgentSettings, ready: Callable[[list[str]], None]) -> 
     from flyball.store import Database, StoreCollector
 
     loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    stopping = told_to_stop()
 
     check(load(settings.config_file))
     store = await asyncio.to_thread(
@@ -200,10 +198,7 @@ async def _ship(settings: AgentSettings, ready: Callable[[list[str]], None]) -> 
             looks = on_change(configuration.files, partial(reload_or_say, configuration), settings.auto_reload_ms / 1e3)
             parts.append(loop.create_task(looks, name="reloading"))
         ready([f"http://{host}:{server.port}" for (host, _), server in zip(settings.listen, servers, strict=True)])
-        stopped = loop.create_task(stopping.wait(), name="stopping")
-        done, _ = await asyncio.wait({stopped, *parts}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {stopped}:
-            task.result()  # a part that ended has failed
+        await until_stopped(stopping, parts)
     finally:
         for task in parts:
             task.cancel()

@@ -31,6 +31,7 @@ from flyball.model.prometheusconfig import (
 from flyball.model.scrapeconfigs import ScrapeConfig, parse_scrape_jobs
 from flyball.model.yaml_loader import load_yaml
 from flyball.rules.rulefiles import Group, parse_rule_file
+from flyball.stopping import told_to_stop, until_stopped
 
 log = logging.getLogger("flyball.server")
 
@@ -235,9 +236,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
     sys.setswitchinterval(QUERY_SWITCH_INTERVAL_S)  # a query in a worker thread must not delay a scrape
     memory.look_for_cycles_rarely()
     loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    stopping = told_to_stop()
 
     first = load(settings.config_file)
     store = await asyncio.to_thread(
@@ -338,10 +337,7 @@ async def _serve(settings: ServerSettings, ready: Callable[[list[str]], None]) -
             if settings.operator_namespace:
                 parts.append(loop.create_task(generated.run(), name="operator's configuration"))
             ready([f"http://{host}:{server.port}" for (host, _), server in zip(settings.listen, servers, strict=True)])
-            stopped = loop.create_task(stopping.wait(), name="stopping")
-            done, _ = await asyncio.wait({stopped, *parts}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {stopped}:
-                task.result()  # a part that ended has failed
+            await until_stopped(stopping, parts)
         finally:
             for task in parts:
                 task.cancel()

@@ -25,6 +25,7 @@ from flyball.errors import ConfigError, FlyballError
 from flyball.http.reloader import on_change
 from flyball.http.server import LOOPBACK_HOSTS, Server, serve
 from flyball.journal.records import Records
+from flyball.stopping import told_to_stop, until_stopped
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +84,7 @@ async def run_alertmanager(settings: StandaloneSettings, ready: Callable[[list[s
     Raises:
         FlyballError: the configuration is wrong, the disk is not usable, or a port is taken.
     """
-    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    loop, stopping = asyncio.get_running_loop(), told_to_stop()
     config, templates = first(settings)
     records = Records(settings.storage_path / FILE)
     alertmanager = Alertmanager(
@@ -136,10 +135,7 @@ async def run_alertmanager(settings: StandaloneSettings, ready: Callable[[list[s
         if cluster is not None:
             parts.append(loop.create_task(cluster.run(), name="cluster"))
         ready(urls)
-        stopped = loop.create_task(stopping.wait(), name="stopping")
-        done, _ = await asyncio.wait({stopped, *parts}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {stopped}:
-            task.result()  # a part that ended has failed
+        await until_stopped(stopping, parts)
     finally:
         for task in parts:
             task.cancel()

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import json
 import logging
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import click
 
 from flyball.cli.options import output_option
 from flyball.errors import ConfigError
+from flyball.stopping import told_to_stop
 
 #: Flags of upstream that change nothing here, and why; given, they are named in one line at start.
 WITHOUT_EFFECT = {
@@ -152,9 +152,7 @@ def command(**given: Any) -> None:
     gc.set_threshold(50_000, 10, 20)
 
     async def main() -> None:
-        stopping = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        stopping = told_to_stop()
         await run(flags, stopping, lambda port: click.echo(f"ready on port {port}"))
 
     try:

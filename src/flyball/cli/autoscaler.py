@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from flyball.cli.options import default_data_dir
 from flyball.errors import ConfigError
+from flyball.stopping import told_to_stop
 
 
 def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
@@ -110,9 +110,7 @@ def command(**given: Any) -> None:
     )
 
     async def main() -> None:
-        stopping = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        stopping = told_to_stop()
         await run(flags, stopping, lambda port: click.echo(f"ready on port {port}"))
 
     asyncio.run(main())

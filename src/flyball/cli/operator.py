@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flyball.cli.options import ListenAddress
+from flyball.stopping import told_to_stop
 
 if TYPE_CHECKING:
     from flyball.kube import KubeClient
@@ -70,9 +70,7 @@ async def _run(kubeconfig: str | None, lease: str, address: tuple[str, int], obs
     namespace, slash, name = lease.partition("/")
     if not (namespace and slash and name):
         raise ConfigError(f'--lease "{lease}" is not NAMESPACE/NAME')
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    stopping = told_to_stop()
     async with await KubeClient.from_environment(kubeconfig) as client:
         election = LeaderElection(client, namespace, name, f"{socket.gethostname()}_{os.getpid()}")
         operator = Operator(client, leads=(lambda: False) if observe else election.leads, namespace=namespace)

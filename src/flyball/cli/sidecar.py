@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-import signal
 from pathlib import Path
 
 import click
 
 from flyball.cli.options import WITHOUT_EFFECT, ListenAddress, say_without_effect
+from flyball.stopping import told_to_stop
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -66,7 +66,7 @@ def rbac_proxy(
                 allowed=_words(allow_paths),
                 open_paths=_words(ignore_paths),
             )
-            await run(secure, plain, server_tls(certificate, key, "rbac-proxy"), proxy, _told_to_stop())
+            await run(secure, plain, server_tls(certificate, key, "rbac-proxy"), proxy, told_to_stop())
 
     asyncio.run(main())
 
@@ -91,7 +91,7 @@ def reload(ctx: click.Context, directories: tuple[Path, ...], url: str, method: 
 
         async with new_session(timeout_s=10) as session:
             told = asyncio.create_task(keep_told(directories, Webhook(url, method, status), session))
-            await _told_to_stop().wait()
+            await told_to_stop().wait()
             told.cancel()
 
     asyncio.run(main())
@@ -99,10 +99,3 @@ def reload(ctx: click.Context, directories: tuple[Path, ...], url: str, method: 
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _told_to_stop() -> asyncio.Event:
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    return stopping
