@@ -1,5 +1,6 @@
 """``flyball process``: one of the three processes; started by ``flyball up``, not by people."""
 
+import gc
 from pathlib import Path
 
 import click
@@ -27,4 +28,7 @@ def command(
     """Run one process of the embedded cluster."""
     import flyball.app as app
 
+    # Objects are trees and hardly ever cycles; with thousands of pods at Python's own threshold a third of the time
+    # that control has is collection.
+    gc.set_threshold(50_000, 10, 20)
     app.run_process(name, app.Settings(data_dir.absolute(), port_offset, sync_period_s, manifests, nodes, images))
