@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flyball import clock, memory
+from flyball import clock
 from flyball.errors import FlyballError, UpstreamError
 from flyball.supervisor import report_ready
 
@@ -322,7 +322,6 @@ async def _data(settings: Settings, life: Life) -> None:
     from flyball.web.receiving import Receiver
 
     sys.setswitchinterval(QUERY_SWITCH_INTERVAL_S)  # a query in the worker thread must not delay a scrape
-    memory.look_for_cycles_rarely()
     store, client = await asyncio.gather(asyncio.to_thread(Database, settings.data_dir / "data"), _connect(settings))
     REGISTRY.register(StoreCollector(store))
     manager = ScrapeManager(store.head)

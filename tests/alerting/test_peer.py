@@ -48,7 +48,7 @@ def config(base: str) -> str:
             "route": {
                 "receiver": "all",
                 "group_by": ["alertname"],
-                "group_wait": "1s",
+                "group_wait": "3s",
                 "group_interval": "1s",
                 "repeat_interval": "1h",
                 "routes": [{"receiver": "few", "matchers": ['few=~".+"'], "group_by": ["..."]}],
@@ -79,12 +79,13 @@ def config(base: str) -> str:
 
 
 def alerts() -> list[dict[str, Any]]:
-    start = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)
+    # Of what began longer ago than group_wait the first alert is told at once, before the others have come.
+    start = dt.datetime.now(dt.UTC) - dt.timedelta(milliseconds=10)
 
-    def at(seconds: float) -> str:
-        return (start + dt.timedelta(seconds=seconds)).isoformat().replace("+00:00", "123Z")
+    def at(ms: float) -> str:
+        return (start + dt.timedelta(milliseconds=ms)).isoformat().replace("+00:00", "123Z")
 
-    end = at(3600)
+    end = at(3_600_000)
     return [
         {
             "labels": {

@@ -1,7 +1,6 @@
 """``flyball adapter``: the metrics APIs on any cluster, with prometheus-adapter's flags under their names."""
 
 import asyncio
-import gc
 import json
 import logging
 import sys
@@ -13,6 +12,7 @@ import click
 
 from flyball.cli.options import output_option
 from flyball.errors import ConfigError
+from flyball.memory import look_for_cycles_rarely
 from flyball.stopping import told_to_stop
 
 #: Flags of upstream that change nothing here, and why; given, they are named in one line at start.
@@ -148,8 +148,7 @@ def command(**given: Any) -> None:
     flags = flags_of(given)
     from flyball.adapter.deployment import run
 
-    # An answer makes thousands of objects and hardly a cycle; at Python's own threshold half its time is collection.
-    gc.set_threshold(50_000, 10, 20)
+    look_for_cycles_rarely()
 
     async def main() -> None:
         stopping = told_to_stop()

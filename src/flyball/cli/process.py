@@ -1,11 +1,11 @@
 """``flyball process``: one of the three processes; started by ``flyball up``, not by people."""
 
-import gc
 from pathlib import Path
 
 import click
 
 from flyball.cli.options import data_dir_option, port_offset_option
+from flyball.memory import look_for_cycles_rarely
 
 
 @click.command("process", hidden=True)
@@ -28,7 +28,5 @@ def command(
     """Run one process of the embedded cluster."""
     import flyball.app as app
 
-    # Objects are trees and hardly ever cycles; with thousands of pods at Python's own threshold a third of the time
-    # that control has is collection.
-    gc.set_threshold(50_000, 10, 20)
+    look_for_cycles_rarely()
     app.run_process(name, app.Settings(data_dir.absolute(), port_offset, sync_period_s, manifests, nodes, images))
