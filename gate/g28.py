@@ -32,6 +32,8 @@ def run(*, quick: bool = False) -> list[str]:
 async def _work(found: World, rounds: int) -> list[str]:
     for path in (LOAD, QUEUE, USAGE):
         await found.until(lambda path=path: found.get(path))  # type: ignore[misc]
+    for path in DISCOVERY[2:6]:
+        await found.until(lambda path=path: found.client.raw_get(path))  # type: ignore[misc]
     token = {"Authorization": f"Bearer {found.pki('token').read_text().strip()}"}
     found.prometheus.down = True
     group = {"group": "dead.example.com", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 100}

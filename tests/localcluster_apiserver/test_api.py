@@ -5,6 +5,7 @@ import base64
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from tests.localcluster_apiserver.support import (
@@ -22,6 +23,8 @@ from tests.localcluster_apiserver.support import (
 )
 
 from flyball.http.server import ServerTLS, serve
+from flyball.localcluster.aggregation import STORE, Aggregator, Backend
+from flyball.localcluster.storage import Storage
 
 Object = dict[str, Any]
 
@@ -410,6 +413,39 @@ def test_a_dead_aggregated_server_is_503_for_its_paths_only(tmp_path: Path) -> N
         assert (await api("GET", CMS))[0] == 200
 
     run(tmp_path, steps)
+
+
+def test_an_aggregated_server_whose_endpoint_comes_during_a_look_is_looked_at_again_at_once(tmp_path: Path) -> None:
+    service = {"namespace": "default", "name": "late", "port": 443}
+    spec = {"group": "x.example.com", "version": "v1", "service": service}
+    slices, states = "discovery.k8s.io/endpointslices", []
+    storage = Storage(tmp_path / "objects.sqlite")
+    storage.put(STORE, "", "v1.x.example.com", {"metadata": {"name": "v1.x.example.com"}, "spec": spec})
+
+    class Late(Aggregator):
+        async def _fetch_listing(self, backend: Backend) -> Object:
+            if not storage.keys(slices):
+                storage.put(slices, "default", "late-1", {"metadata": {"name": "late-1", "namespace": "default"}})
+                raise OSError("nobody listens")
+            return {"resources": []}
+
+    async def story() -> None:
+        passed = asyncio.Event()
+
+        def status(_name: str, status: Object) -> None:
+            states.append(status["conditions"][0]["status"])
+            if states[-1] == "True":
+                passed.set()
+
+        aggregator = Late(storage, tmp_path, lambda: None, status)
+        aggregator.start()
+        await passed.wait()
+        assert (states, aggregator.probes, aggregator.failures) == (["False", "True"], 2, 1)
+        await aggregator.close()
+
+    with mock.patch("flyball.localcluster.aggregation.RETRY_EVERY_S", 3600.0):
+        asyncio.run(asyncio.wait_for(story(), 30))
+    storage.close()
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])

@@ -193,7 +193,7 @@ class Aggregator:
 
     async def _probe(self, backend: Backend) -> None:
         self.probes += 1
-        backend.next_probe_s = monotonic_s() + PROBE_EVERY_S
+        backend.next_probe_s = planned_s = monotonic_s() + PROBE_EVERY_S
         if backend.is_local:
             self._record(backend, True, "Local", "Local APIServices are always available")
             return
@@ -201,7 +201,7 @@ class Aggregator:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 listing = await self._fetch_listing(backend)
         except ApiFailure as exc:
-            self._failed(backend, exc.reason, exc.message)
+            self._failed(backend, exc.reason, exc.message, planned_s)
         except (OSError, ValueError, aiohttp.ClientError, msgspec.MsgspecError, TimeoutError) as exc:
             text = str(exc) or "no answer in time"
             path = f"/apis/{backend.group}/{backend.version}"
@@ -209,6 +209,7 @@ class Aggregator:
                 backend,
                 "FailedDiscoveryCheck",
                 f"failing or missing response from {self._where(backend)}{path}: {text}",
+                planned_s,
             )
         else:
             if self.backends.get(backend.name) is not backend:
@@ -219,9 +220,10 @@ class Aggregator:
             if differs:
                 self._changed()
 
-    def _failed(self, backend: Backend, reason: str, message: str) -> None:
+    def _failed(self, backend: Backend, reason: str, message: str, planned_s: float) -> None:
         self.failures += 1
-        backend.next_probe_s = monotonic_s() + RETRY_EVERY_S
+        if backend.next_probe_s == planned_s:  # else its endpoints have changed meanwhile: it is asked again at once
+            backend.next_probe_s = monotonic_s() + RETRY_EVERY_S
         if self.backends.get(backend.name) is backend:
             was = backend.available
             self._record(backend, False, reason, message)
